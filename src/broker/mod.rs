@@ -1,0 +1,1 @@
+//! Live sessions: who is connected where, take-over, revocation.

@@ -1,0 +1,1 @@
+//! The commands, each a client of the API that others use.

@@ -1,0 +1,1 @@
+//! The device platform's virtual topics.

@@ -1,0 +1,1 @@
+//! Who, and what may they: devices, credentials, the token index, rights.

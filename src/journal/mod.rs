@@ -1,0 +1,1 @@
+//! The durable log: the one way telemetry becomes durable.

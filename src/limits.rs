@@ -1,0 +1,1 @@
+//! Every bound that belongs to no single module.

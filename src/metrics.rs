@@ -1,0 +1,1 @@
+//! Every figure Tollgate keeps of itself.

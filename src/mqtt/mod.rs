@@ -1,0 +1,5 @@
+//! The pure protocol: bytes and state machines, no I/O, no clock.
+
+pub mod session;
+pub mod topic;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! Sockets: acceptor, workers, TLS, connections.

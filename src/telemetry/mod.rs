@@ -1,0 +1,1 @@
+//! Device payloads to samples, and their history.
