@@ -3,12 +3,19 @@
 /// Why the broker did not start or did not go on.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct AppError(String);
+pub struct Error(String);
+
+impl Error {
+    /// The process's exit code, as listed in `cli`.
+    pub fn exit_code(&self) -> u8 {
+        1
+    }
+}
 
 /// Runs the broker until it is told to stop.
 ///
 /// # Errors
 /// What kept it from starting or going on.
-pub fn run(_config: crate::config::Config) -> Result<(), AppError> {
-    Err(AppError("the broker is not part of this build".to_owned()))
+pub fn run(_config: crate::config::Config) -> Result<(), Error> {
+    Err(Error("the broker is not part of this build".to_owned()))
 }

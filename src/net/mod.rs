@@ -1,1 +1,3 @@
 //! Sockets: acceptor, workers, TLS, connections.
+
+pub mod certificates;
