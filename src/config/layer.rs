@@ -154,12 +154,7 @@ fn read_file(
                     keep(found, key, raw(value.get_ref()), place(inner.span()))?;
                 }
             }
-            other => keep(
-                found,
-                name_of.to_owned(),
-                raw(other),
-                place(name.span()),
-            )?,
+            other => keep(found, name_of.to_owned(), raw(other), place(name.span()))?,
         }
     }
     if found.is_empty() {
@@ -211,9 +206,7 @@ fn raw(value: &DeValue<'_>) -> Raw {
         DeValue::Boolean(switch) => Raw::Switch(*switch),
         DeValue::Integer(integer) => i128::from_str_radix(integer.as_str(), integer.radix())
             .map_or_else(|_| Raw::Other(integer.as_str().to_owned()), Raw::Integer),
-        DeValue::Array(items) => {
-            Raw::List(items.iter().map(|item| raw(item.get_ref())).collect())
-        }
+        DeValue::Array(items) => Raw::List(items.iter().map(|item| raw(item.get_ref())).collect()),
         DeValue::Float(float) => Raw::Other(float.as_str().to_owned()),
         DeValue::Datetime(moment) => Raw::Other(moment.to_string()),
         DeValue::Table(_) => Raw::Other("a table".to_owned()),
