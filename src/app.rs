@@ -3,9 +3,9 @@
 /// Why the broker did not start or did not go on.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Error(String);
+pub struct AppError(String);
 
-impl Error {
+impl AppError {
     /// The process's exit code, as listed in `cli`.
     pub fn exit_code(&self) -> u8 {
         1
@@ -16,6 +16,6 @@ impl Error {
 ///
 /// # Errors
 /// What kept it from starting or going on.
-pub fn run(_config: crate::config::Config) -> Result<(), Error> {
-    Err(Error("the broker is not part of this build".to_owned()))
+pub fn run(_config: &crate::config::Config) -> Result<(), AppError> {
+    Err(AppError("the broker is not part of this build".to_owned()))
 }

@@ -11,6 +11,6 @@ use crate::{
 pub(super) fn run(sources: &Sources) -> Result<(), CliError> {
     let config = Config::load(sources)?;
     logging::start(&config.log);
-    app::run(config)?;
+    app::run(&config)?;
     Ok(())
 }
