@@ -1,5 +1,11 @@
 //! The command line as a person or a script sees it: words, output, exit codes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends at what it does not expect"
+)]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},

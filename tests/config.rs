@@ -1,5 +1,11 @@
 //! The settings: what each place may say, which place wins, and what each refusal tells.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends at what it does not expect"
+)]
+
 use std::{ffi::OsString, fs, path::PathBuf};
 
 use tempfile::TempDir;
@@ -26,7 +32,7 @@ fn written(text: &str) -> Written {
 fn from_file(text: &str) -> Result<Config, ConfigError> {
     let file = written(text);
     Config::load(&Sources {
-        file: Some(file.path.clone()),
+        file: Some(file.path),
         ..Sources::default()
     })
 }
@@ -42,7 +48,7 @@ fn from_environment(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     // Another file than ./config.toml, which is the source's own.
     let file = written("[log]\nlevel = \"info\"\n");
     let environment = environment(variables);
-    let file = Some(file.path.clone());
+    let file = Some(file.path);
     Config::load(&Sources {
         file,
         environment,
@@ -256,7 +262,7 @@ fn every_key_can_be_set_by_its_variable() {
 fn the_environment_wins_over_the_file_and_a_flag_over_both() {
     let file = written("[mqtt]\nlisten = \"127.0.0.1:1\"\nkeep_alive_max_s = 11\n");
     let mut sources = Sources {
-        file: Some(file.path.clone()),
+        file: Some(file.path),
         ..Sources::default()
     };
     let port = |sources: &Sources| Config::load(sources).unwrap().mqtt.listen[0].port();
@@ -285,8 +291,8 @@ fn the_file_is_named_by_flag_or_variable_and_the_flag_wins() {
     };
     let config = Config::load(&sources).unwrap();
     assert_eq!(config.data_dir, PathBuf::from("two"));
-    assert_eq!(config.file, Some(two.path.clone()));
-    sources.file = Some(one.path.clone());
+    assert_eq!(config.file, Some(two.path));
+    sources.file = Some(one.path);
     assert_eq!(Config::load(&sources).unwrap().mqtt.receive_maximum, 1);
 }
 
@@ -459,7 +465,7 @@ fn sec_42_a_missing_empty_cut_or_unreadable_file_stops_the_start() {
     assert!(message.contains("--config"), "{message}");
     fs::write(&file.path, b"data_dir = \"\xff\"\n").unwrap();
     let binary = Sources {
-        file: Some(file.path.clone()),
+        file: Some(file.path),
         ..Sources::default()
     };
     assert!(matches!(
@@ -609,7 +615,7 @@ fn a_flag_is_named_when_its_value_is_wrong() {
     let flags = vec![("mqtt.listen", "--mqtt-listen", "here".to_owned())];
     let file = written("data_dir = \"d\"\n");
     let sources = Sources {
-        file: Some(file.path.clone()),
+        file: Some(file.path),
         flags,
         ..Sources::default()
     };
