@@ -44,6 +44,10 @@ pub struct JournalFigures {
     pub bytes: u64,
     /// Segment files.
     pub segments: u64,
+    /// Commits since the start.
+    pub commits: u64,
+    /// Bytes written by these commits.
+    pub commit_bytes: u64,
     /// What it is doing.
     pub state: JournalState,
 }
@@ -68,6 +72,8 @@ struct Shared {
     journal_bytes: Gauge,
     journal_segments: Gauge,
     journal_state: Vec<Gauge>,
+    journal_commits: Counter,
+    journal_commit_bytes: Counter,
     history_lag: Gauge,
     history_head: Gauge,
     history_damage: Gauge,
@@ -94,6 +100,8 @@ impl Metrics {
                 journal_bytes: one_gauge(&list::JOURNAL_BYTES),
                 journal_segments: one_gauge(&list::JOURNAL_SEGMENTS),
                 journal_state: gauges(&list::JOURNAL_STATE),
+                journal_commits: one_counter(&list::JOURNAL_COMMITS),
+                journal_commit_bytes: one_counter(&list::JOURNAL_COMMIT_BYTES),
                 history_lag: one_gauge(&list::HISTORY_LAG),
                 history_head: one_gauge(&list::HISTORY_HEAD),
                 history_damage: one_gauge(&list::HISTORY_DAMAGE),
@@ -126,6 +134,10 @@ impl Metrics {
         self.shared.journal_durable.set(figures.durable as f64);
         self.shared.journal_bytes.set(figures.bytes as f64);
         self.shared.journal_segments.set(figures.segments as f64);
+        self.shared.journal_commits.absolute(figures.commits);
+        self.shared
+            .journal_commit_bytes
+            .absolute(figures.commit_bytes);
         for (gauge, state) in self.shared.journal_state.iter().zip(JournalState::ALL) {
             gauge.set(if *state == figures.state { 1.0 } else { 0.0 });
         }

@@ -112,6 +112,8 @@ closed_list! {
         Full = "full",
         /// A write or sync failed: the process is about to end.
         Failed = "failed",
+        /// The broker is stopping.
+        Closed = "closed",
     }
 }
 
@@ -243,6 +245,18 @@ pub(super) const JOURNAL_STATE: Figure = labelled(
     "state",
     JournalState::LABELS,
 );
+pub(super) const JOURNAL_COMMITS: Figure = figure(
+    "tollgate_journal_commits_total",
+    Kind::Counter,
+    Unit::Count,
+    "Commits of the journal: one write and one sync each.",
+);
+pub(super) const JOURNAL_COMMIT_BYTES: Figure = figure(
+    "tollgate_journal_commit_bytes_total",
+    Kind::Counter,
+    Unit::Bytes,
+    "Bytes written by the commits of the journal.",
+);
 pub(super) const JOURNAL_COMMIT: Figure = figure(
     "tollgate_journal_commit_seconds",
     Kind::Histogram,
@@ -300,6 +314,8 @@ pub const FIGURES: &[Figure] = &[
     JOURNAL_BYTES,
     JOURNAL_SEGMENTS,
     JOURNAL_STATE,
+    JOURNAL_COMMITS,
+    JOURNAL_COMMIT_BYTES,
     JOURNAL_COMMIT,
     HISTORY_LAG,
     HISTORY_HEAD,

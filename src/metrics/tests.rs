@@ -53,6 +53,7 @@ fn names_end_with_their_unit_and_counters_with_total() {
             figure.kind == Kind::Counter,
             "{name}"
         );
+        let name = name.trim_end_matches("_total");
         assert_eq!(
             name.ends_with("_seconds"),
             figure.unit == metrics::Unit::Seconds,
@@ -140,6 +141,8 @@ fn what_the_journal_says_replaces_what_it_said_before() {
         durable: 7,
         bytes: 9,
         segments: 1,
+        commits: 2,
+        commit_bytes: 3,
         state: JournalState::Running,
     };
     metrics.set_journal(figures);
@@ -158,6 +161,8 @@ fn what_the_journal_says_replaces_what_it_said_before() {
     for row in [
         "tollgate_journal_durable_offset 8\n",
         "tollgate_journal_bytes 9\n",
+        "tollgate_journal_commits_total 2\n",
+        "tollgate_journal_commit_bytes_total 3\n",
         "tollgate_journal_state{state=\"running\"} 0\n",
         "tollgate_journal_state{state=\"full\"} 1\n",
         "tollgate_journal_commit_seconds_count 1\n",
