@@ -12,8 +12,15 @@ pub(crate) struct NamedPath {
     pub(crate) segments: Vec<String>,
 }
 
-/// Module to the modules it may know; `None` stands for all of them.
-type Table = BTreeMap<String, Option<Vec<String>>>;
+/// Module to the modules it may know.
+type Table = BTreeMap<String, Known>;
+
+/// What a module may know.
+enum Known {
+    These(Vec<String>),
+    /// All but itself and these.
+    AllBut(Vec<String>),
+}
 
 /// Open to every module; `mqtt` does not count anything, so `metrics` is closed to it.
 const OPEN_TO_ALL: [&str; 2] = ["limits", "metrics"];
@@ -28,25 +35,28 @@ fn table(document: &str) -> Table {
         let (module, rest) = row.split_once("` |")?;
         Some((module, rest.trim_end_matches(['|', ' ']).trim()))
     });
+    let names = |list: &str| {
+        let names = list
+            .split(',')
+            .map(|name| name.trim().trim_matches('`').to_owned());
+        names
+            .filter(|name| !name.is_empty() && name != "-")
+            .collect()
+    };
+    let known = |list: &str| match list.strip_prefix("all but ") {
+        Some(others) => Known::AllBut(names(others)),
+        None => Known::These(names(list)),
+    };
     cells
-        .map(|(module, known)| match known {
-            "all" => (module.to_owned(), None),
-            "-" => (module.to_owned(), Some(Vec::new())),
-            _ => {
-                let names = known
-                    .split(',')
-                    .map(|name| name.trim().trim_matches('`').to_owned());
-                (module.to_owned(), Some(names.collect()))
-            }
-        })
+        .map(|(module, list)| (module.to_owned(), known(list)))
         .collect()
 }
 
 fn is_open(table: &Table, from: &str, to: &str) -> bool {
     let is_common = OPEN_TO_ALL.contains(&to) && !(from == "mqtt" && to == "metrics");
     let is_listed = match table.get(from) {
-        Some(Some(known)) => known.iter().any(|known| known == to),
-        Some(None) => true,
+        Some(Known::These(known)) => known.iter().any(|known| known == to),
+        Some(Known::AllBut(closed)) => !closed.iter().any(|closed| closed == to),
         None => false,
     };
     from == to || is_common || is_listed
@@ -271,12 +281,11 @@ fn the_table_has_every_module_and_no_circle() {
 /// The first module that can be reached from itself.
 fn circle(table: &Table) -> Option<String> {
     let known = |module: &String| match table.get(module) {
-        Some(Some(known)) => known.clone(),
-        Some(None) => table
-            .keys()
-            .filter(|other| *other != module)
-            .cloned()
-            .collect(),
+        Some(Known::These(known)) => known.clone(),
+        Some(Known::AllBut(closed)) => {
+            let open = |other: &&String| *other != module && !closed.contains(other);
+            table.keys().filter(open).cloned().collect()
+        }
         None => Vec::new(),
     };
     table.keys().find_map(|start| {
@@ -295,8 +304,13 @@ fn circle(table: &Table) -> Option<String> {
 }
 
 #[cfg(test)]
-const SMALL_TABLE: &str =
-    "| module | may know |\n|---|---|\n| `mqtt` | - |\n| `broker` | `mqtt` |\n| `app` | all |\n";
+const SMALL_TABLE: &str = "\
+| module | may know |
+|---|---|
+| `mqtt` | - |
+| `broker` | `mqtt` |
+| `app` | all but `cli` |
+";
 
 #[test]
 fn a_wrong_direction_is_found() {
@@ -338,6 +352,7 @@ fn a_wrong_direction_is_found() {
         0
     );
 
+    assert_eq!(found("src/app.rs", "use crate::cli;"), 1);
     assert_eq!(found("src/mqtt/mod.rs", "use crate::metrics::COUNT;"), 1);
     assert_eq!(found("src/mqtt/mod.rs", "use crate::broker::Control;"), 1);
     assert_eq!(
