@@ -12,6 +12,6 @@ pub mod control;
 pub mod record;
 pub mod sessions;
 
-pub use checkpoint::{Checkpointer, Restored};
+pub use checkpoint::{Checkpointer, RestoreError, Restored};
 pub use control::{Command, Control, NotConfirmed, Receipt};
 pub use sessions::{SessionKey, SessionTable, Stored};

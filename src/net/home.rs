@@ -57,7 +57,7 @@ pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
             receipt.connections += 1;
         }
     }
-    if change.ends_sessions {
+    if change.drops_state {
         for stored in worker.sessions.borrow_mut().take_stored_of(change.identity) {
             record_end(worker, change.identity, &stored);
             receipt.sessions += 1;

@@ -23,6 +23,7 @@ mod file;
 mod integer;
 mod migrations;
 mod readers;
+pub mod sessions;
 #[cfg(test)]
 mod tests;
 mod writer;
