@@ -7,7 +7,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use error::AppError;
+pub use error::Error;
 
 use crate::broker::Checkpointer;
 use crate::cli::banner::{self, FirstStart};
@@ -40,7 +40,7 @@ const HTTP_GRACE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What kept it from starting, with what to do; or that it could not stop cleanly.
-pub fn run(config: &Config) -> Result<(), AppError> {
+pub fn run(config: &Config) -> Result<(), Error> {
     let store = Store::open(&config.data_dir)?;
     let secrets = Arc::new(Secrets::open(&config.secrets_dir, store.is_empty()?)?);
     let journal = open_journal(config)?;
@@ -54,7 +54,12 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let metrics = Metrics::new();
     let is_live = |id: uuid::Uuid| {
         let device = registry.device(&id.to_string());
-        device.is_ok_and(|device| device.credentials.iter().any(|held| held.revoked_ms.is_none()))
+        device.is_ok_and(|device| {
+            device
+                .credentials
+                .iter()
+                .any(|held| held.revoked_ms.is_none())
+        })
     };
     let (restored, checkpointer) = Checkpointer::start(&store, &journal, is_live, Instant::now())?;
     let history = start_history(config, &journal, &registry)?;
@@ -94,7 +99,7 @@ fn welcome(
     config: &Config,
     registry: &Registry,
     addresses: &listeners::Addresses,
-) -> Result<(), AppError> {
+) -> Result<(), Error> {
     if registry.is_empty() {
         let name = DeviceName::new(FIRST_DEVICE).expect("a constant without control characters");
         let (device, token) = registry.create_device(&name, None)?;
@@ -106,23 +111,28 @@ fn welcome(
             ca: &config.ca_certificate(),
         };
         banner::announce(&banner::first_start(&made), &config.secrets_dir)
-            .map_err(AppError::Banner)?;
+            .map_err(Error::Banner)?;
     }
     let mut out = std::io::stdout().lock();
     for (what, address) in addresses.all() {
-        writeln!(out, "listening {what} {address}").map_err(AppError::Output)?;
+        writeln!(out, "listening {what} {address}").map_err(Error::Output)?;
     }
-    writeln!(out, "ready").and_then(|()| out.flush()).map_err(AppError::Output)
+    writeln!(out, "ready")
+        .and_then(|()| out.flush())
+        .map_err(Error::Output)
 }
 
-fn open_journal(config: &Config) -> Result<Journal, AppError> {
+fn open_journal(config: &Config) -> Result<Journal, Error> {
     let options = JournalOptions {
         size_max_bytes: config.journal.size_max_bytes,
         commit_interval: config.journal.commit_interval,
         ..JournalOptions::new(config.data_dir.join("journal"))
     };
-    let (journal, recovery) =
-        Journal::open(Arc::new(RealDisk::default()), options, Box::new(end_after_failure))?;
+    let (journal, recovery) = Journal::open(
+        Arc::new(RealDisk::default()),
+        options,
+        Box::new(end_after_failure),
+    )?;
     report(&recovery);
     Ok(journal)
 }
@@ -168,10 +178,15 @@ fn start_history(
     config: &Config,
     journal: &Journal,
     registry: &Registry,
-) -> Result<History, AppError> {
-    let options = HistoryOptions { head_bytes_max: config.history.head_size_max_bytes };
-    let tombstones = registry.tombstones().into_iter().map(|(id, at)| (id, Offset::new(at)));
-    History::start(journal.clone(), options, tombstones).map_err(AppError::Thread)
+) -> Result<History, Error> {
+    let options = HistoryOptions {
+        head_bytes_max: config.history.head_size_max_bytes,
+    };
+    let tombstones = registry
+        .tombstones()
+        .into_iter()
+        .map(|(id, at)| (id, Offset::new(at)));
+    History::start(journal.clone(), options, tombstones).map_err(Error::Thread)
 }
 
 fn session_limits(config: &Config) -> SessionLimits {
@@ -196,16 +211,16 @@ fn profile(config: &Config) -> Profile {
 }
 
 /// Waits for SIGTERM or SIGINT; answers its name.
-fn wait_for_signal() -> Result<&'static str, AppError> {
+fn wait_for_signal() -> Result<&'static str, Error> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
-        .map_err(AppError::Thread)?;
+        .map_err(Error::Thread)?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Thread)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Thread)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(Error::Thread)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Thread)?;
         // Cancel-safe: a signal that came is not lost by the other branch.
         tokio::select! {
             _ = terminate.recv() => Ok("SIGTERM"),
@@ -220,14 +235,14 @@ fn stop(
     net: Net,
     checkpointer: Checkpointer,
     journal: &Journal,
-) -> Result<(), AppError> {
+) -> Result<(), Error> {
     http.stop(HTTP_GRACE);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
-        .map_err(AppError::Thread)?;
+        .map_err(Error::Thread)?;
     if !runtime.block_on(net.stop(STOP_GRACE)) {
-        return Err(AppError::StopTooSlow);
+        return Err(Error::StopTooSlow);
     }
     checkpointer.stop();
     journal.close()?;

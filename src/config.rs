@@ -80,12 +80,12 @@ pub struct Mqtts {
     /// Addresses to listen on; empty = off; port 0 = any free port.
     pub listen: Vec<SocketAddr>,
     /// The operator's own certificate and key; `None` = the pair that the broker makes.
-    pub own_pair: Option<OwnPair>,
+    pub own_pair: Option<CertificatePair>,
 }
 
 /// A certificate chain and its key that the operator brought. The broker never writes to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnPair {
+pub struct CertificatePair {
     /// PEM file, the server's certificate first, then the chain.
     pub certificate: PathBuf,
     /// PEM file: PKCS#8, PKCS#1 or SEC1.
@@ -278,12 +278,12 @@ fn device(layers: &Layers, packet_size_max_bytes: u32) -> Result<Device, ConfigE
     })
 }
 
-fn own_pair(layers: &Layers) -> Result<Option<OwnPair>, ConfigError> {
+fn own_pair(layers: &Layers) -> Result<Option<CertificatePair>, ConfigError> {
     let certificate = layers.optional_path(&key::MQTTS_CERTIFICATE)?;
     let key = layers.optional_path(&key::MQTTS_KEY)?;
     match (certificate, key) {
         (None, None) => Ok(None),
-        (Some(certificate), Some(key)) => Ok(Some(OwnPair { certificate, key })),
+        (Some(certificate), Some(key)) => Ok(Some(CertificatePair { certificate, key })),
         (Some(_), None) => Err(layers.conflict(
             &key::MQTTS_CERTIFICATE,
             "has no key beside it; set mqtts.key too, or neither of the two".to_owned(),

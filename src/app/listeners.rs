@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::error::AppError;
+use super::error::Error;
 use crate::config::Config;
 use crate::net::certificates;
 use crate::net::{Listener, tls::Tls};
@@ -37,7 +37,7 @@ pub(super) type HttpListeners = Vec<(TcpListener, Option<Arc<ServerConfig>>)>;
 
 impl Bound {
     /// Binds everything, or nothing.
-    pub(super) fn bind(config: &Config) -> Result<Self, AppError> {
+    pub(super) fn bind(config: &Config) -> Result<Self, Error> {
         Ok(Self {
             mqtt: bind_all(&config.mqtt.listen, "mqtt")?,
             mqtts: bind_all(&config.mqtts.listen, "mqtts")?,
@@ -48,7 +48,10 @@ impl Bound {
 
     pub(super) fn addresses(&self) -> Addresses {
         let of = |sockets: &[TcpListener]| {
-            sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+            sockets
+                .iter()
+                .filter_map(|socket| socket.local_addr().ok())
+                .collect()
         };
         Addresses {
             mqtt: of(&self.mqtt),
@@ -64,14 +67,21 @@ impl Bound {
         self,
         tls: Option<&Arc<ServerConfig>>,
     ) -> (Vec<Listener>, HttpListeners) {
-        let plain = self.mqtt.into_iter().map(|socket| Listener { socket, tls: None });
-        let secured = self
-            .mqtts
+        let plain = self
+            .mqtt
             .into_iter()
-            .filter_map(|socket| Some(Listener { socket, tls: Some(Tls::new(Arc::clone(tls?))) }));
+            .map(|socket| Listener { socket, tls: None });
+        let secured = self.mqtts.into_iter().filter_map(|socket| {
+            Some(Listener {
+                socket,
+                tls: Some(Tls::new(Arc::clone(tls?))),
+            })
+        });
         let http = self.http.into_iter().map(|socket| (socket, None));
-        let https =
-            self.https.into_iter().filter_map(|socket| Some((socket, Some(Arc::clone(tls?)))));
+        let https = self
+            .https
+            .into_iter()
+            .filter_map(|socket| Some((socket, Some(Arc::clone(tls?)))));
         (plain.chain(secured).collect(), http.chain(https).collect())
     }
 }
@@ -80,7 +90,10 @@ impl Addresses {
     /// Every address with the name of its listener.
     pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> + '_ {
         let named = |name, addresses: &'_ [SocketAddr]| {
-            addresses.iter().map(move |address| (name, *address)).collect::<Vec<_>>()
+            addresses
+                .iter()
+                .map(move |address| (name, *address))
+                .collect::<Vec<_>>()
         };
         [
             named("mqtt", &self.mqtt),
@@ -94,10 +107,7 @@ impl Addresses {
 }
 
 /// What TLS listeners offer, if there are any: the configured pair, or one made by the broker.
-pub(super) fn tls(
-    config: &Config,
-    now: SystemTime,
-) -> Result<Option<Arc<ServerConfig>>, AppError> {
+pub(super) fn tls(config: &Config, now: SystemTime) -> Result<Option<Arc<ServerConfig>>, Error> {
     if config.mqtts.listen.is_empty() && config.https.listen.is_empty() {
         return Ok(None);
     }
@@ -108,17 +118,24 @@ pub(super) fn tls(
     Ok(Some(certificates::load_server_config(&prepared.pair)?))
 }
 
-fn bind_all(addresses: &[SocketAddr], key: &'static str) -> Result<Vec<TcpListener>, AppError> {
+fn bind_all(addresses: &[SocketAddr], key: &'static str) -> Result<Vec<TcpListener>, Error> {
     let bind = |address: &SocketAddr| {
-        bind(*address).map_err(|source| AppError::Listen { address: *address, key, source })
+        bind(*address).map_err(|source| Error::Listen {
+            address: *address,
+            key,
+            source,
+        })
     };
     addresses.iter().map(bind).collect()
 }
 
 /// `[::]` takes IPv4 too; on a machine without IPv6 it means 0.0.0.0.
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = match Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
-    {
+    let socket = match Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    ) {
         Ok(socket) => socket,
         Err(_) if address.ip().is_unspecified() && address.is_ipv6() => {
             return bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())));

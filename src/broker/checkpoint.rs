@@ -49,6 +49,9 @@ pub enum RestoreError {
     /// The journal could not be read.
     #[error("the stored sessions cannot be replayed from the journal: {0}")]
     Journal(#[from] JournalError),
+    /// The thread could not be made.
+    #[error("cannot start the thread that follows the stored sessions: {0}")]
+    Thread(io::Error),
 }
 
 /// The reader that keeps the `session` table up to date; its thread is named `state-sessions`.
@@ -97,7 +100,7 @@ impl Checkpointer {
         let thread = std::thread::Builder::new()
             .name("state-sessions".to_owned())
             .spawn(move || run(shadow, &store, &journal, &stopped))
-            .map_err(|source: io::Error| StoreError::from(source))?;
+            .map_err(RestoreError::Thread)?;
         Ok((restored, Self { stop, thread }))
     }
 
@@ -133,21 +136,35 @@ fn run(mut shadow: Shadow, store: &Store, journal: &Journal, stopped: &mpsc::Rec
 
 impl Shadow {
     fn new(rows: Vec<SessionRow>, applied: Offset) -> Self {
-        let mut shadow = Self { applied, ..Self::default() };
+        let mut shadow = Self {
+            applied,
+            ..Self::default()
+        };
         for row in rows {
             shadow.highest = shadow.highest.max(row.number);
             let subscriptions = row
                 .filters
                 .into_iter()
-                .map(|(qos, filter)| Subscribed { filter: filter.into(), qos })
+                .map(|(qos, filter)| Subscribed {
+                    filter: filter.into(),
+                    qos,
+                })
                 .collect();
             let body = SessionBody {
                 expiry_s: row.expiry_s,
                 client_id: row.client_id.into(),
                 subscriptions,
             };
-            let unreleased = row.unreleased.into_iter().filter_map(PacketId::new).collect();
-            let session = Session { device: row.device, body, unreleased };
+            let unreleased = row
+                .unreleased
+                .into_iter()
+                .filter_map(PacketId::new)
+                .collect();
+            let session = Session {
+                device: row.device,
+                body,
+                unreleased,
+            };
             shadow.sessions.insert(row.number, session);
         }
         shadow
@@ -217,12 +234,19 @@ impl Shadow {
 
     fn describe(&mut self, number: u32, record: &Record<'_>, begins: bool) {
         let Some(body) = record::decode(record.body) else {
-            tracing::warn!(offset = record.offset.number(), "a session record cannot be read");
+            tracing::warn!(
+                offset = record.offset.number(),
+                "a session record cannot be read"
+            );
             return;
         };
         let before = self.sessions.remove(&number).filter(|_| !begins);
         let unreleased = before.map(|session| session.unreleased).unwrap_or_default();
-        let session = Session { device: record.header.device, body, unreleased };
+        let session = Session {
+            device: record.header.device,
+            body,
+            unreleased,
+        };
         self.sessions.insert(number, session);
         self.changed.insert(number);
     }
@@ -261,7 +285,11 @@ impl Shadow {
             .filter_map(|number| Some(self.sessions.get(number)?.row(*number)))
             .collect();
         let ended = self.ended.iter().copied().collect();
-        let changes = SessionChanges { written, ended, offset: self.applied.number() };
+        let changes = SessionChanges {
+            written,
+            ended,
+            offset: self.applied.number(),
+        };
         store.write(move |transaction| rows::save(transaction, &changes))?;
         self.changed.clear();
         self.ended.clear();
@@ -278,7 +306,9 @@ impl Session {
             client_id: self.body.client_id.to_string(),
             expiry_s: self.body.expiry_s,
             unreleased: self.unreleased.iter().map(PacketId::get).collect(),
-            filters: subscriptions.map(|held| (held.qos, held.filter.to_string())).collect(),
+            filters: subscriptions
+                .map(|held| (held.qos, held.filter.to_string()))
+                .collect(),
         }
     }
 }

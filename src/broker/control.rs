@@ -66,7 +66,9 @@ impl Control {
     /// A control over the workers behind `lanes`.
     #[must_use]
     pub fn new(lanes: Vec<mpsc::Sender<Command>>) -> Self {
-        Self { lanes: lanes.into() }
+        Self {
+            lanes: lanes.into(),
+        }
     }
 
     /// Applies a committed change on every worker and adds up what it ended.
@@ -80,7 +82,10 @@ impl Control {
         let mut waiting = Vec::with_capacity(self.lanes.len());
         for lane in self.lanes.iter() {
             let (reply, confirmed) = oneshot::channel();
-            let command = Command::Apply { change: Arc::clone(&change), reply };
+            let command = Command::Apply {
+                change: Arc::clone(&change),
+                reply,
+            };
             if let Ok(Ok(())) = tokio::time::timeout_at(deadline, lane.send(command)).await {
                 waiting.push(confirmed);
             }
@@ -97,7 +102,10 @@ impl Control {
         }
         let workers = self.lanes.len();
         if confirmed < workers {
-            return Err(NotConfirmed { missing: workers - confirmed, workers });
+            return Err(NotConfirmed {
+                missing: workers - confirmed,
+                workers,
+            });
         }
         total.milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(total)

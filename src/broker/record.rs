@@ -53,9 +53,16 @@ pub fn decode(mut body: &[u8]) -> Option<SessionBody> {
     let mut subscriptions = BTreeSet::new();
     for _ in 0..count {
         let [qos] = take(&mut body)?;
-        subscriptions.insert(Subscribed { filter: string(&mut body)?, qos });
+        subscriptions.insert(Subscribed {
+            filter: string(&mut body)?,
+            qos,
+        });
     }
-    body.is_empty().then_some(SessionBody { expiry_s, client_id, subscriptions })
+    body.is_empty().then_some(SessionBody {
+        expiry_s,
+        client_id,
+        subscriptions,
+    })
 }
 
 fn put(out: &mut Vec<u8>, text: &str) {
@@ -86,8 +93,14 @@ mod tests {
             expiry_s: 3_600,
             client_id: "pump-7".into(),
             subscriptions: [
-                Subscribed { filter: "v1/devices/me/attributes".into(), qos: 1 },
-                Subscribed { filter: "v1/devices/me/rpc/request/+".into(), qos: 0 },
+                Subscribed {
+                    filter: "v1/devices/me/attributes".into(),
+                    qos: 1,
+                },
+                Subscribed {
+                    filter: "v1/devices/me/rpc/request/+".into(),
+                    qos: 0,
+                },
             ]
             .into(),
         }
@@ -95,7 +108,12 @@ mod tests {
 
     fn bytes(body: &SessionBody) -> Vec<u8> {
         let mut out = Vec::new();
-        encode(body.expiry_s, &body.client_id, &body.subscriptions, &mut out);
+        encode(
+            body.expiry_s,
+            &body.client_id,
+            &body.subscriptions,
+            &mut out,
+        );
         out
     }
 

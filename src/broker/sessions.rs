@@ -51,7 +51,12 @@ impl Stored {
         let expires = (expiry_s != NEVER_EXPIRES_S)
             .then(|| now.checked_add(Duration::from_secs(u64::from(expiry_s))))
             .flatten();
-        Self { number, state, expiry_s, expires }
+        Self {
+            number,
+            state,
+            expiry_s,
+            expires,
+        }
     }
 }
 
@@ -87,10 +92,14 @@ impl SessionTable {
 
     /// Slots of all live sessions of an identity.
     pub fn live_of(&self, identity: Uuid) -> impl Iterator<Item = u32> + '_ {
-        self.by_identity.get(&identity).into_iter().flatten().filter_map(|entry| match entry.place {
-            Place::Live(slot) => Some(slot),
-            Place::Stored(_) => None,
-        })
+        self.by_identity
+            .get(&identity)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| match entry.place {
+                Place::Live(slot) => Some(slot),
+                Place::Stored(_) => None,
+            })
     }
 
     /// Stored sessions in the table.
@@ -168,17 +177,25 @@ impl SessionTable {
     }
 
     fn entry(&self, key: &SessionKey) -> Option<&Entry> {
-        self.by_identity.get(&key.identity)?.iter().find(|entry| entry.client_id == key.client_id)
+        self.by_identity
+            .get(&key.identity)?
+            .iter()
+            .find(|entry| entry.client_id == key.client_id)
     }
 
     fn replace(&mut self, key: &SessionKey, place: Option<Place>) -> Option<Place> {
         let entries = self.by_identity.entry(key.identity).or_default();
-        let at = entries.iter().position(|entry| entry.client_id == key.client_id);
+        let at = entries
+            .iter()
+            .position(|entry| entry.client_id == key.client_id);
         let before = at.map(|at| entries.swap_remove(at).place);
         self.stored -= usize::from(matches!(before, Some(Place::Stored(_))));
         self.stored += usize::from(matches!(place, Some(Place::Stored(_))));
         match place {
-            Some(place) => entries.push(Entry { client_id: key.client_id.clone(), place }),
+            Some(place) => entries.push(Entry {
+                client_id: key.client_id.clone(),
+                place,
+            }),
             None if entries.is_empty() => {
                 self.by_identity.remove(&key.identity);
             }
@@ -193,7 +210,10 @@ mod tests {
     use super::*;
 
     fn key(client_id: &str) -> SessionKey {
-        SessionKey { identity: Uuid::from_u128(7), client_id: client_id.into() }
+        SessionKey {
+            identity: Uuid::from_u128(7),
+            client_id: client_id.into(),
+        }
     }
 
     fn stored(number: u32, expiry_s: u32, now: Instant) -> Stored {
@@ -209,7 +229,10 @@ mod tests {
         table.store(&key("a"), stored(1, 60, now));
         assert_eq!(table.live(&key("a")), None);
         assert_eq!(table.stored_count(), 1);
-        assert_eq!(table.connect(&key("a"), 4).map(|stored| stored.number), Some(1));
+        assert_eq!(
+            table.connect(&key("a"), 4).map(|stored| stored.number),
+            Some(1)
+        );
         assert_eq!(table.stored_count(), 0);
         table.remove(&key("a"));
         assert_eq!(table.live_of(key("a").identity).count(), 0);
@@ -236,7 +259,13 @@ mod tests {
         table.store(&key("b"), stored(2, NEVER_EXPIRES_S, now));
         assert!(table.take_expired(now + Duration::from_secs(9)).is_empty());
         let expired = table.take_expired(now + Duration::from_secs(10));
-        assert_eq!(expired.iter().map(|(_, stored)| stored.number).collect::<Vec<_>>(), [1]);
+        assert_eq!(
+            expired
+                .iter()
+                .map(|(_, stored)| stored.number)
+                .collect::<Vec<_>>(),
+            [1]
+        );
         assert_eq!(table.stored_count(), 1);
     }
 

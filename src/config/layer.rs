@@ -104,7 +104,7 @@ impl Layers {
 
 fn default(key: &Key) -> Raw {
     match DeValue::parse(key.default) {
-        Ok(value) => raw(value.get_ref(), key.default),
+        Ok(value) => raw(value.get_ref()),
         Err(error) => Raw::Other(error.to_string()), // a typing error in KEYS; its test finds it
     }
 }
@@ -151,15 +151,10 @@ fn read_file(
                 }
                 for (inner, value) in table {
                     let key = format!("{name_of}.{}", inner.get_ref());
-                    keep(found, key, raw(value.get_ref(), text), place(inner.span()))?;
+                    keep(found, key, raw(value.get_ref()), place(inner.span()))?;
                 }
             }
-            other => keep(
-                found,
-                name_of.to_owned(),
-                raw(other, text),
-                place(name.span()),
-            )?,
+            other => keep(found, name_of.to_owned(), raw(other), place(name.span()))?,
         }
     }
     if found.is_empty() {
@@ -205,15 +200,13 @@ fn unknown_key(key: &str, place: Place) -> ConfigError {
     }
 }
 
-fn raw(value: &DeValue<'_>, text: &str) -> Raw {
+fn raw(value: &DeValue<'_>) -> Raw {
     match value {
         DeValue::String(string) => Raw::Text(string.to_string()),
         DeValue::Boolean(switch) => Raw::Switch(*switch),
         DeValue::Integer(integer) => i128::from_str_radix(integer.as_str(), integer.radix())
             .map_or_else(|_| Raw::Other(integer.as_str().to_owned()), Raw::Integer),
-        DeValue::Array(items) => {
-            Raw::List(items.iter().map(|item| raw(item.get_ref(), text)).collect())
-        }
+        DeValue::Array(items) => Raw::List(items.iter().map(|item| raw(item.get_ref())).collect()),
         DeValue::Float(float) => Raw::Other(float.as_str().to_owned()),
         DeValue::Datetime(moment) => Raw::Other(moment.to_string()),
         DeValue::Table(_) => Raw::Other("a table".to_owned()),

@@ -61,20 +61,29 @@ pub fn route(publish: &Publish<'_>, profile: &Profile) -> Route {
 
 /// A `$` tree is closed to clients (SEC-33).
 fn refuse_system_topic() -> Route {
-    let refused = Refused { reason: ReasonCode::NotAuthorized, ending: Ending::Stays };
+    let refused = Refused {
+        reason: ReasonCode::NotAuthorized,
+        ending: Ending::Stays,
+    };
     Route::Refuse(refused, Why::SystemTopic)
 }
 
 /// No endpoint and no scope covers the topic (TB-14).
 fn refuse_unknown_topic() -> Route {
-    let refused = Refused { reason: ReasonCode::TopicNameInvalid, ending: Ending::Stays };
+    let refused = Refused {
+        reason: ReasonCode::TopicNameInvalid,
+        ending: Ending::Stays,
+    };
     Route::Refuse(refused, Why::UnknownTopic)
 }
 
 fn telemetry(payload: &[u8], profile: &Profile) -> Route {
     if payload.len() > profile.payload_size_max {
         // TB-17: MQTT 5's PUBACK cannot say 0x95, so the connection ends for every version.
-        let refused = Refused { reason: ReasonCode::PacketTooLarge, ending: Ending::Closes };
+        let refused = Refused {
+            reason: ReasonCode::PacketTooLarge,
+            ending: Ending::Closes,
+        };
         return Route::Refuse(refused, Why::PayloadTooLarge);
     }
     match telemetry::check(payload, profile.scan) {
@@ -82,7 +91,13 @@ fn telemetry(payload: &[u8], profile: &Profile) -> Route {
         Err(_) if profile.acks_bad_payload => Route::Drop(Why::BadPayload),
         Err(_) => {
             let reason = ReasonCode::PayloadFormatInvalid;
-            Route::Refuse(Refused { reason, ending: Ending::ClosesUntold }, Why::BadPayload)
+            Route::Refuse(
+                Refused {
+                    reason,
+                    ending: Ending::ClosesUntold,
+                },
+                Why::BadPayload,
+            )
         }
     }
 }

@@ -61,7 +61,11 @@ pub const ALLOWED_FILTERS: [&str; 23] = [
 /// # Errors
 /// 0x8F: the filter is not on the allow-list, whatever it would match (TB-11).
 pub fn grant(filter: &Filter<'_>) -> Result<u8, ReasonCode> {
-    if is_allowed(filter) { Ok(GRANTED_QOS_MAX) } else { Err(ReasonCode::TopicFilterInvalid) }
+    if is_allowed(filter) {
+        Ok(GRANTED_QOS_MAX)
+    } else {
+        Err(ReasonCode::TopicFilterInvalid)
+    }
 }
 
 /// True if `filter` is on the allow-list.
@@ -81,12 +85,25 @@ mod tests {
             let filter = Filter::new(text).unwrap();
             assert_eq!(grant(&filter), Ok(1), "{text}");
         }
-        for text in ["#", "+", "v1/#", "v1/devices/me/telemetry", "v2/fw/response/+"] {
+        for text in [
+            "#",
+            "+",
+            "v1/#",
+            "v1/devices/me/telemetry",
+            "v2/fw/response/+",
+        ] {
             let filter = Filter::new(text).unwrap();
-            assert_eq!(grant(&filter), Err(ReasonCode::TopicFilterInvalid), "{text}");
+            assert_eq!(
+                grant(&filter),
+                Err(ReasonCode::TopicFilterInvalid),
+                "{text}"
+            );
         }
         let shared = Filter::new("$share/g/v1/devices/me/attributes").unwrap();
-        assert!(grant(&shared).is_err(), "a shared filter gives no more than the plain one");
+        assert!(
+            grant(&shared).is_err(),
+            "a shared filter gives no more than the plain one"
+        );
     }
 
     #[test]
@@ -95,6 +112,9 @@ mod tests {
             assert_eq!(DeviceTopic::of(topic), DeviceTopic::Telemetry);
         }
         assert_eq!(DeviceTopic::of("$SYS/x"), DeviceTopic::System);
-        assert_eq!(DeviceTopic::of("v1/devices/me/telemetry/"), DeviceTopic::Unknown);
+        assert_eq!(
+            DeviceTopic::of("v1/devices/me/telemetry/"),
+            DeviceTopic::Unknown
+        );
     }
 }

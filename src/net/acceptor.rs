@@ -69,7 +69,10 @@ async fn accept(
         };
         match prepare(stream, address) {
             Ok(socket) => {
-                let accepted = Accepted { socket, tls: listener.tls.clone() };
+                let accepted = Accepted {
+                    socket,
+                    tls: listener.tls.clone(),
+                };
                 if worker.send(accepted).await.is_err() {
                     return Ok(());
                 }

@@ -88,9 +88,14 @@ pub(super) struct Clocks {
 
 impl Clocks {
     pub(super) fn read() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let wall_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        Self { now: Instant::now(), wall_ms }
+        Self {
+            now: Instant::now(),
+            wall_ms,
+        }
     }
 }
 
@@ -135,7 +140,9 @@ impl Inner {
     pub(super) fn parked_messages(&self) -> impl Iterator<Item = QoS> {
         self.parked.iter().filter_map(|packet| {
             let first = packet.first()?;
-            (first >> 4 == 3).then(|| QoS::from_u8((first >> 1) & 0b11)).flatten()
+            (first >> 4 == 3)
+                .then(|| QoS::from_u8((first >> 1) & 0b11))
+                .flatten()
         })
     }
 
@@ -192,7 +199,9 @@ impl Connection {
         let outcome = if inner.partial.is_empty() {
             let (taken, outcome) =
                 self.consume(worker, inner, bytes, clocks, replies, &mut recorded);
-            inner.partial.extend_from_slice(bytes.get(taken..).unwrap_or(&[]));
+            inner
+                .partial
+                .extend_from_slice(bytes.get(taken..).unwrap_or(&[]));
             outcome
         } else {
             let mut input = std::mem::take(&mut inner.partial);
@@ -344,7 +353,10 @@ impl Connection {
         let version = inner.session.version();
         let decoded = wire::decode(version, Sender::Client, packet)
             .map_err(|error| End::Closed(Close::from(&error)))?;
-        let step = inner.session.handle(decoded, clocks.now, replies).map_err(End::Closed)?;
+        let step = inner
+            .session
+            .handle(decoded, clocks.now, replies)
+            .map_err(End::Closed)?;
         let closed = match step {
             Step::Done => Ok(()),
             Step::Publish(publish) => {
@@ -390,7 +402,10 @@ impl Connection {
             return Taken::Yes;
         }
         let was_empty = inner.parked.is_empty();
-        if !inner.parked.push(packet, worker.shared.limits.receive_maximum) {
+        if !inner
+            .parked
+            .push(packet, worker.shared.limits.receive_maximum)
+        {
             return Taken::NotNow;
         }
         if was_empty {
@@ -434,5 +449,7 @@ fn poll_drained(output: &mut Output, cx: &mut Context<'_>) -> Poll<()> {
 }
 
 fn is_qos_0_publish(packet: &[u8]) -> bool {
-    packet.first().is_some_and(|first| first >> 4 == 3 && first & 0b0110 == 0)
+    packet
+        .first()
+        .is_some_and(|first| first >> 4 == 3 && first & 0b0110 == 0)
 }

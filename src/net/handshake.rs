@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::acceptor::Accepted;
@@ -153,7 +152,10 @@ fn admit(worker: &Worker, packet: &[u8]) -> Result<(Principal, Opening), Failure
         Ok(connect) => connect,
         Err(WireError::UnsupportedVersion { .. }) => {
             // P-06: a version nobody knows is answered in the oldest words [MQTT-3.1.2-2].
-            return Err(Failure::Refused(ConnectRefusal::UnsupportedVersion, Version::V311));
+            return Err(Failure::Refused(
+                ConnectRefusal::UnsupportedVersion,
+                Version::V311,
+            ));
         }
         Err(error) => {
             tracing::debug!(%error, "no session: malformed CONNECT");
@@ -197,14 +199,27 @@ async fn send_home(
     opening: Opening,
     leftover: Vec<u8>,
 ) {
-    let client_id = if worker.shared.one_session { "".into() } else { opening.client_id.clone() };
-    let key = SessionKey { identity: principal.identity, client_id };
+    let client_id = if worker.shared.one_session {
+        "".into()
+    } else {
+        opening.client_id.clone()
+    };
+    let key = SessionKey {
+        identity: principal.identity,
+        client_id,
+    };
     let index = key.home(worker.shared.homes.len());
     let stream = match stream.detach() {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "a connection was lost before its session"),
     };
-    let arrival = Arrival { stream, principal, opening, key, leftover };
+    let arrival = Arrival {
+        stream,
+        principal,
+        opening,
+        key,
+        leftover,
+    };
     if index == worker.index {
         home::arrive(worker, arrival);
     } else if let Some(inbox) = worker.shared.homes.get(index) {

@@ -24,7 +24,10 @@ const OPENING_BYTES_MAX: usize = 66 * 1024;
 
 /// A client that was let in arrives at its session's home.
 pub(super) fn arrive(worker: &Rc<Worker>, arrival: Arrival) {
-    if worker.make_room(OPENING_BYTES_MAX.min(arrival.record_bytes()), Purpose::Session) {
+    if worker.make_room(
+        OPENING_BYTES_MAX.min(arrival.record_bytes()),
+        Purpose::Session,
+    ) {
         return open(worker, arrival);
     }
     // The journal is behind, and even the reserve for sessions is used up: CONNACK has to wait.
@@ -96,14 +99,25 @@ pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
         let header = connection.header(worker, RecordKind::SessionChange, None, clocks);
         let mut body = Vec::new();
         let subscriptions = &session.state().subscriptions;
-        record::encode(expiry_s, &connection.key.client_id, subscriptions, &mut body);
+        record::encode(
+            expiry_s,
+            &connection.key.client_id,
+            subscriptions,
+            &mut body,
+        );
         note(worker, &header, &body);
     }
     worker.store_session(connection, stored);
 }
 
 fn open(worker: &Rc<Worker>, arrival: Arrival) {
-    let Arrival { stream, principal, opening, key, leftover } = arrival;
+    let Arrival {
+        stream,
+        principal,
+        opening,
+        key,
+        leftover,
+    } = arrival;
     let stream = match Stream::attach(stream) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "a connection was lost on its way home"),
@@ -113,7 +127,11 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
     let slot = u32::try_from(worker.connections.borrow().vacant_key())
         .expect("a process has far fewer than 2^32 sockets");
     let stored = worker.sessions.borrow_mut().connect(&key, slot);
-    let (ended, resumed) = if opening.clean_start { (stored, None) } else { (None, stored) };
+    let (ended, resumed) = if opening.clean_start {
+        (stored, None)
+    } else {
+        (None, stored)
+    };
     let is_resumed = resumed.is_some();
     let (begins, number) = match &resumed {
         Some(resumed) => (false, resumed.number),
@@ -134,7 +152,10 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
         is_over: Cell::new(false),
         inner: RefCell::new(Inner::new(session, Output::new(stream))),
     });
-    worker.connections.borrow_mut().insert(Rc::clone(&connection));
+    worker
+        .connections
+        .borrow_mut()
+        .insert(Rc::clone(&connection));
     worker.count(|counters| counters.connected());
     // The credential may have ended between the check and the registration (SEC-34).
     if !worker.shared.registry.is_current(&connection.principal) {
@@ -146,11 +167,22 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
         recorded.any |= record_end(worker, connection.key.identity, &ended);
     }
     if begins || recorded_s.is_some_and(|before| before != expiry_s) {
-        let kind = if begins { RecordKind::SessionBegin } else { RecordKind::SessionChange };
+        let kind = if begins {
+            RecordKind::SessionBegin
+        } else {
+            RecordKind::SessionChange
+        };
         recorded.any |= record_state(worker, &connection, kind, clocks);
     }
     recorded.connack = recorded.any;
-    welcome(worker, &connection, &opening, is_resumed, recorded, leftover);
+    welcome(
+        worker,
+        &connection,
+        &opening,
+        is_resumed,
+        recorded,
+        leftover,
+    );
     worker::serve(worker, connection);
 }
 
@@ -160,7 +192,10 @@ fn take_over(worker: &Worker, key: &crate::broker::SessionKey) {
     let older = older.and_then(|slot| worker.connections.borrow().get(slot as usize).cloned());
     if let Some(older) = older {
         worker.count(|counters| counters.taken_over());
-        worker.end(&older, End::Closed(Close::because(ReasonCode::SessionTakenOver)));
+        worker.end(
+            &older,
+            End::Closed(Close::because(ReasonCode::SessionTakenOver)),
+        );
     }
 }
 
@@ -180,7 +215,9 @@ fn welcome(
         let assigned = (opening.client_id.is_empty()
             && opening.version == crate::mqtt::wire::Version::V5)
             .then(|| uuid::Uuid::new_v4().simple().to_string());
-        inner.session.accept(opening, is_resumed, assigned.as_deref(), replies);
+        inner
+            .session
+            .accept(opening, is_resumed, assigned.as_deref(), replies);
         connection.reply(worker, inner, replies, recorded);
     }
     // TB-08: what came behind CONNECT is handled now, in order.
@@ -213,7 +250,12 @@ fn record_state(
     let inner = connection.inner.borrow();
     let mut body = Vec::new();
     let subscriptions = &inner.session.state().subscriptions;
-    record::encode(inner.session.expiry_s(), &connection.key.client_id, subscriptions, &mut body);
+    record::encode(
+        inner.session.expiry_s(),
+        &connection.key.client_id,
+        subscriptions,
+        &mut body,
+    );
     worker.record(&connection.header(worker, kind, None, clocks), &body)
 }
 
@@ -238,7 +280,10 @@ fn note(worker: &Worker, header: &RecordHeader, body: &[u8]) -> bool {
     let noted = worker.make_room(body.len(), Purpose::Session) && worker.record(header, body);
     if !noted {
         // After a restart the session may be there again until it expires: nothing is lost.
-        tracing::warn!(session = header.session, "the journal is full: a session's end is not on disk");
+        tracing::warn!(
+            session = header.session,
+            "the journal is full: a session's end is not on disk"
+        );
     }
     worker.hand_over_soon();
     noted

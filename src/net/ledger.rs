@@ -54,7 +54,12 @@ impl Ledger {
     pub(super) fn push(&mut self, slot: u32, generation: u32, bytes: &[u8], places: u16) {
         let len = u32::try_from(bytes.len()).expect("acks of one read are far below 4 GiB");
         self.open.bytes.extend_from_slice(bytes);
-        self.open.runs.push(Run { slot, generation, len, places });
+        self.open.runs.push(Run {
+            slot,
+            generation,
+            len,
+            places,
+        });
     }
 
     /// A message was recorded; it counts as stored when the batch is released.
@@ -121,7 +126,9 @@ impl Acks {
     pub(super) fn iter(&self) -> impl Iterator<Item = (Run, &[u8])> {
         let mut rest = self.bytes.as_slice();
         self.runs.iter().map(move |run| {
-            let (bytes, behind) = rest.split_at_checked(run.len as usize).unwrap_or((rest, &[]));
+            let (bytes, behind) = rest
+                .split_at_checked(run.len as usize)
+                .unwrap_or((rest, &[]));
             rest = behind;
             (*run, bytes)
         })
@@ -154,7 +161,10 @@ mod tests {
         ledger.seal(Offset::new(20));
         ledger.push(3, 0, b"d", 1);
         assert_eq!(released(&mut ledger, 9), []);
-        assert_eq!(released(&mut ledger, 10), [(1, b"aa".to_vec()), (2, b"b".to_vec())]);
+        assert_eq!(
+            released(&mut ledger, 10),
+            [(1, b"aa".to_vec()), (2, b"b".to_vec())]
+        );
         assert_eq!(released(&mut ledger, 25), [(1, b"ccc".to_vec())]);
         assert!(!ledger.is_empty() && !ledger.is_open_empty());
     }

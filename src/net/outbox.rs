@@ -4,7 +4,9 @@
 use std::time::Instant;
 
 use super::ledger::{Acks, Ledger};
-use crate::journal::{BATCH_BYTES_MAX, Batch, Offset, RECORD_HEADER_BYTES, RecordHeader, Submitter};
+use crate::journal::{
+    BATCH_BYTES_MAX, Batch, Offset, RECORD_HEADER_BYTES, RecordHeader, Submitter,
+};
 use crate::mqtt::wire::QoS;
 
 /// Part of a batch that only session records may use: a worker whose journal is behind can still
@@ -33,7 +35,12 @@ impl Outbox {
     pub(super) fn new(mut submitter: Submitter) -> Self {
         let batch = submitter.take_batch();
         let handed_over = submitter.durable();
-        Self { submitter, batch, ledger: Ledger::default(), handed_over }
+        Self {
+            submitter,
+            batch,
+            ledger: Ledger::default(),
+            handed_over,
+        }
     }
 
     /// Makes sure that a record with `body` bytes fits, handing over in mid-turn if it must.

@@ -26,7 +26,13 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, unsent: Vec::new(), is_unflushed: false, waker: None, is_broken: false }
+        Self {
+            stream,
+            unsent: Vec::new(),
+            is_unflushed: false,
+            waker: None,
+            is_broken: false,
+        }
     }
 
     /// Remembers the task that polls this connection.

@@ -62,7 +62,10 @@ mod tests {
         let mut parked = Parked::default();
         assert!(parked.push(b"one", 3) && parked.push(b"three", 3) && parked.push(b"2", 3));
         assert!(!parked.push(b"x", 3), "three packets are the limit");
-        assert_eq!(parked.iter().collect::<Vec<_>>(), [&b"one"[..], b"three", b"2"]);
+        assert_eq!(
+            parked.iter().collect::<Vec<_>>(),
+            [&b"one"[..], b"three", b"2"]
+        );
         parked.drop_front(2);
         assert_eq!(parked.iter().collect::<Vec<_>>(), [b"2"]);
         parked.drop_front(1);

@@ -51,7 +51,9 @@ impl Connection {
                 Verdict::Refused(refused)
             }
         };
-        inner.session.settle(publish.qos, publish.packet_id, verdict, replies)
+        inner
+            .session
+            .settle(publish.qos, publish.packet_id, verdict, replies)
     }
 
     /// Records the release of a QoS 2 message; PUBCOMP waits for it.
@@ -86,7 +88,11 @@ impl Connection {
             |filter| {
                 let granted = device_api::grant(filter)?;
                 // The gate has the last word on what the allow-list knows.
-                if permit.allows_filter(filter) { Ok(granted) } else { Err(ReasonCode::NotAuthorized) }
+                if permit.allows_filter(filter) {
+                    Ok(granted)
+                } else {
+                    Err(ReasonCode::NotAuthorized)
+                }
             },
             replies,
         );
@@ -104,7 +110,10 @@ impl Connection {
         replies: &mut Replies,
         recorded: &mut Recorded,
     ) {
-        if inner.session.unsubscribe(unsubscribe, device_api::is_allowed, replies) {
+        if inner
+            .session
+            .unsubscribe(unsubscribe, device_api::is_allowed, replies)
+        {
             self.record_change(worker, inner, clocks, recorded);
         }
     }
@@ -120,7 +129,7 @@ impl Connection {
         RecordHeader {
             kind,
             qos: 0,
-            profile_flags: worker.shared.profile.scan.to_flags(),
+            profile_flags: worker.shared.profile.scan.profile_flags(),
             parser_version: PARSER_VERSION,
             received_ms: clocks.wall_ms,
             device: self.principal.identity,
@@ -139,7 +148,10 @@ impl Connection {
         match route {
             // TB-14: what no scope covers is answered like a topic nobody knows.
             Route::Telemetry | Route::Drop(_) if !is_allowed => Route::Refuse(
-                Refused { reason: ReasonCode::TopicNameInvalid, ending: Ending::Stays },
+                Refused {
+                    reason: ReasonCode::TopicNameInvalid,
+                    ending: Ending::Stays,
+                },
                 Why::UnknownTopic,
             ),
             route => route,
@@ -162,7 +174,10 @@ impl Connection {
         // refused, never half-taken.
         worker.count_refused(Refusal::StorageFull);
         let reason = ReasonCode::QuotaExceeded;
-        Verdict::Refused(Refused { reason, ending: Ending::ClosesUntold })
+        Verdict::Refused(Refused {
+            reason,
+            ending: Ending::ClosesUntold,
+        })
     }
 
     fn record_change(
@@ -178,7 +193,12 @@ impl Connection {
         let mut body = Vec::new();
         let session = &inner.session;
         let subscriptions = &session.state().subscriptions;
-        record::encode(session.expiry_s(), &self.key.client_id, subscriptions, &mut body);
+        record::encode(
+            session.expiry_s(),
+            &self.key.client_id,
+            subscriptions,
+            &mut body,
+        );
         let header = self.header(worker, RecordKind::SessionChange, None, clocks);
         recorded.any |= worker.record(&header, &body);
     }

@@ -82,7 +82,10 @@ impl Net {
             dealt.push(deal);
             ends.push((control, arrivals, sockets));
         }
-        let Restored { sessions, next_number } = parts.restored;
+        let Restored {
+            sessions,
+            next_number,
+        } = parts.restored;
         let mut tables: Vec<SessionTable> = (0..workers).map(|_| SessionTable::default()).collect();
         for (key, stored) in sessions {
             if let Some(table) = tables.get_mut(key.home(workers)) {
@@ -112,7 +115,11 @@ impl Net {
         threads.push(spawn("net-accept".to_owned(), move || {
             acceptor::accept_all(listeners, dealt, stopped)
         })?);
-        Ok(Self { control: Control::new(lanes), stop_accepting, threads })
+        Ok(Self {
+            control: Control::new(lanes),
+            stop_accepting,
+            threads,
+        })
     }
 
     /// The lane by which admin changes reach every worker.
@@ -136,16 +143,25 @@ impl Net {
     }
 }
 
-fn spawn<F>(name: String, run: impl FnOnce() -> F + Send + 'static) -> Result<JoinHandle<()>, NetError>
+fn spawn<F>(
+    name: String,
+    run: impl FnOnce() -> F + Send + 'static,
+) -> Result<JoinHandle<()>, NetError>
 where
     F: Future<Output = ()>,
 {
-    let failed = |source| NetError { name: name.clone(), source };
+    let failed = |source| NetError {
+        name: name.clone(),
+        source,
+    };
     let (started, start) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new()
         .name(name.clone())
         .spawn(move || {
-            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            match Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default())
+            {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
                     runtime.block_on(run());

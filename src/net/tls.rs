@@ -20,7 +20,9 @@ impl Tls {
     /// A listener that offers `config` (TLS 1.2 and 1.3, SEC-70).
     #[must_use]
     pub fn new(config: Arc<ServerConfig>) -> Self {
-        Self { acceptor: TlsAcceptor::from(config) }
+        Self {
+            acceptor: TlsAcceptor::from(config),
+        }
     }
 
     /// The handshake. It has no deadline of its own: the caller's covers it and CONNECT.

@@ -162,7 +162,10 @@ impl Worker {
     /// The connection in `slot`, unless it is another one by now.
     pub(super) fn connection(&self, slot: u32, generation: u32) -> Option<Rc<Connection>> {
         let connections = self.connections.borrow();
-        connections.get(slot as usize).filter(|held| held.generation == generation).cloned()
+        connections
+            .get(slot as usize)
+            .filter(|held| held.generation == generation)
+            .cloned()
     }
 
     /// True once the worker is to stop: nothing more is read.
@@ -172,7 +175,9 @@ impl Worker {
 
     /// True if the journal has taken nothing for [`STUCK_AFTER`].
     pub(super) fn is_stuck(&self) -> bool {
-        self.behind_since.get().is_some_and(|since| since.elapsed() >= STUCK_AFTER)
+        self.behind_since
+            .get()
+            .is_some_and(|since| since.elapsed() >= STUCK_AFTER)
     }
 
     /// Makes room for a record, or notes that the journal is behind. Telemetry does not pass
@@ -197,12 +202,16 @@ impl Worker {
         publish: &Publish<'_>,
         now: Instant,
     ) -> bool {
-        self.outbox.borrow_mut().message(header, publish.payload, publish.qos, now)
+        self.outbox
+            .borrow_mut()
+            .message(header, publish.payload, publish.qos, now)
     }
 
     /// Queues acks behind the records of the open batch.
     pub(super) fn acknowledge_later(&self, slot: u32, generation: u32, bytes: &[u8], places: u16) {
-        self.outbox.borrow_mut().acknowledge(slot, generation, bytes, places);
+        self.outbox
+            .borrow_mut()
+            .acknowledge(slot, generation, bytes, places);
     }
 
     /// Lets the flush task run behind all tasks that are ready now.
@@ -248,7 +257,9 @@ impl Worker {
         if let End::Closed(close) = end {
             connection.close(close);
         }
-        self.connections.borrow_mut().remove(connection.slot as usize);
+        self.connections
+            .borrow_mut()
+            .remove(connection.slot as usize);
         {
             let inner = connection.inner.borrow();
             let counters = &mut *self.counters.borrow_mut();
@@ -357,10 +368,17 @@ impl Worker {
     async fn stop(self: &Rc<Self>) {
         self.is_stopping.set(true);
         self.settle().await;
-        let all: Vec<_> =
-            self.connections.borrow().iter().map(|(_, held)| Rc::clone(held)).collect();
+        let all: Vec<_> = self
+            .connections
+            .borrow()
+            .iter()
+            .map(|(_, held)| Rc::clone(held))
+            .collect();
         for connection in all {
-            self.end(&connection, End::Closed(Close::because(ReasonCode::ServerShuttingDown)));
+            self.end(
+                &connection,
+                End::Closed(Close::because(ReasonCode::ServerShuttingDown)),
+            );
         }
         // The ends of sessions are records too.
         self.settle().await;

@@ -47,7 +47,7 @@ pub fn load(connection: &Connection) -> Result<(Vec<SessionRow>, u64), StoreErro
     let rows = statement.query_map([], |row| {
         Ok(SessionRow {
             number: row.get(0)?,
-            device: row.get(1)?,
+            device: Uuid::from_bytes(row.get(1)?),
             client_id: row.get(2)?,
             expiry_s: row.get(3)?,
             unreleased: ids(&row.get::<_, Vec<u8>>(4)?),
@@ -56,8 +56,9 @@ pub fn load(connection: &Connection) -> Result<(Vec<SessionRow>, u64), StoreErro
     })?;
     let sessions = rows.collect::<rusqlite::Result<Vec<_>>>()?;
     let sql = "SELECT offset FROM checkpoint WHERE name = ?1";
-    let offset: Option<Unsigned> =
-        connection.query_row(sql, [CHECKPOINT], |row| row.get(0)).optional()?;
+    let offset: Option<Unsigned> = connection
+        .query_row(sql, [CHECKPOINT], |row| row.get(0))
+        .optional()?;
     Ok((sessions, offset.map_or(0, |offset| offset.0)))
 }
 
@@ -75,12 +76,19 @@ pub fn save(transaction: &Transaction<'_>, changes: &SessionChanges) -> Result<(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
     for row in &changes.written {
-        let ids: Vec<u8> = row.unreleased.iter().flat_map(|id| id.to_le_bytes()).collect();
-        let lines: Vec<String> =
-            row.filters.iter().map(|(qos, filter)| format!("{qos} {filter}")).collect();
+        let ids: Vec<u8> = row
+            .unreleased
+            .iter()
+            .flat_map(|id| id.to_le_bytes())
+            .collect();
+        let lines: Vec<String> = row
+            .filters
+            .iter()
+            .map(|(qos, filter)| format!("{qos} {filter}"))
+            .collect();
         write.execute(params![
             row.number,
-            row.device,
+            row.device.as_bytes(),
             row.client_id,
             row.expiry_s,
             ids,
@@ -95,7 +103,12 @@ pub fn save(transaction: &Transaction<'_>, changes: &SessionChanges) -> Result<(
 }
 
 fn ids(bytes: &[u8]) -> Vec<u16> {
-    bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect()
+    bytes
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|pair| u16::from_le_bytes(*pair))
+        .collect()
 }
 
 /// One filter a line behind its QoS: filters hold no control characters (SEC-08).

@@ -69,7 +69,11 @@ impl ConnectRefusal {
             Self::ShuttingDown => (ReasonCode::ServerShuttingDown, 0x03),
             Self::RateExceeded => (ReasonCode::ConnectionRateExceeded, 0x03),
         };
-        if version == Version::V5 { v5.as_u8() } else { v3 }
+        if version == Version::V5 {
+            v5.as_u8()
+        } else {
+            v3
+        }
     }
 
     /// Writes the refusing CONNACK; Session Present is 0 [MQTT-3.2.2-6].
@@ -79,7 +83,9 @@ impl ConnectRefusal {
             code: self.code(version),
             properties: ConnAckProperties::default(),
         });
-        packet.encode(version, out).expect("a CONNACK without properties always fits");
+        packet
+            .encode(version, out)
+            .expect("a CONNACK without properties always fits");
     }
 }
 
@@ -109,7 +115,10 @@ impl Opening {
             client_id: connect.client_id.into(),
             expiry_s,
             client_packet_size_max: connect.properties.packet_size_max.unwrap_or(u32::MAX),
-            problem_information: connect.properties.request_problem_information.unwrap_or(true),
+            problem_information: connect
+                .properties
+                .request_problem_information
+                .unwrap_or(true),
         })
     }
 }
@@ -161,7 +170,11 @@ impl Session {
             maximum_qos: None::<QoS>,
             ..ConnAckProperties::default()
         };
-        let packet = Packet::ConnAck(ConnAck { session_present, code: 0, properties });
+        let packet = Packet::ConnAck(ConnAck {
+            session_present,
+            code: 0,
+            properties,
+        });
         packet
             .encode(self.version, &mut replies.ordered)
             .expect("numbers and a client id of at most 36 bytes always fit");

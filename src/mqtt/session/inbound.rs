@@ -63,7 +63,13 @@ impl Session {
             return Ok(());
         };
         if qos == QoS::ExactlyOnce {
-            write_ack(&mut replies.ordered, AckKind::PubRec, self.version, packet_id, reason);
+            write_ack(
+                &mut replies.ordered,
+                AckKind::PubRec,
+                self.version,
+                packet_id,
+                reason,
+            );
             if verdict == Verdict::Accepted {
                 self.state.unreleased.insert(packet_id);
             } else if self.version == Version::V5 {
@@ -71,7 +77,13 @@ impl Session {
                 replies.places = replies.places.saturating_add(1);
             }
         } else {
-            write_ack(&mut replies.ordered, AckKind::PubAck, self.version, packet_id, reason);
+            write_ack(
+                &mut replies.ordered,
+                AckKind::PubAck,
+                self.version,
+                packet_id,
+                reason,
+            );
             replies.places = replies.places.saturating_add(1);
         }
         Ok(())
@@ -105,7 +117,13 @@ impl Session {
         if publish.qos == QoS::ExactlyOnce && self.state.unreleased.contains(packet_id) {
             // [MQTT-4.3.3-10] the same message again: acknowledged, not taken twice.
             let kind = AckKind::PubRec;
-            write_ack(&mut replies.ordered, kind, self.version, packet_id, ReasonCode::Success);
+            write_ack(
+                &mut replies.ordered,
+                kind,
+                self.version,
+                packet_id,
+                ReasonCode::Success,
+            );
             return Ok(Step::Repeated);
         }
         self.take_place(publish.qos)?;
@@ -135,13 +153,25 @@ impl Session {
     ) -> Step<'p> {
         if reason.as_u8() < 0x80 {
             let not_found = ReasonCode::PacketIdentifierNotFound;
-            write_ack(&mut replies.prompt, AckKind::PubRel, self.version, packet_id, not_found);
+            write_ack(
+                &mut replies.prompt,
+                AckKind::PubRel,
+                self.version,
+                packet_id,
+                not_found,
+            );
         }
         Step::Done
     }
 
     fn pubcomp(&self, packet_id: PacketId, reason: ReasonCode, replies: &mut Replies) {
-        write_ack(&mut replies.ordered, AckKind::PubComp, self.version, packet_id, reason);
+        write_ack(
+            &mut replies.ordered,
+            AckKind::PubComp,
+            self.version,
+            packet_id,
+            reason,
+        );
     }
 
     /// Receive Maximum for MQTT 5, the cap on unfinished QoS 2 ids for all (SEC-28).

@@ -259,7 +259,9 @@ impl Session {
         let mut changed = false;
         for filter in unsubscribe.filters() {
             let before = self.state.subscriptions.len();
-            self.state.subscriptions.retain(|held| *held.filter != *filter.as_str());
+            self.state
+                .subscriptions
+                .retain(|held| *held.filter != *filter.as_str());
             let removed = self.state.subscriptions.len() != before;
             changed |= removed;
             codes.push(match (removed, known(&filter)) {
@@ -274,7 +276,11 @@ impl Session {
 
     fn hold(&mut self, filter: &Filter<'_>, qos: u8) -> Result<(u8, bool), ReasonCode> {
         // [MQTT-3.8.4-3] an equal filter replaces the subscription.
-        let before = self.state.subscriptions.iter().find(|held| *held.filter == *filter.as_str());
+        let before = self
+            .state
+            .subscriptions
+            .iter()
+            .find(|held| *held.filter == *filter.as_str());
         match before {
             Some(held) if held.qos == qos => return Ok((qos, false)),
             Some(held) => {
@@ -286,7 +292,10 @@ impl Session {
             }
             None => {}
         }
-        self.state.subscriptions.insert(Subscribed { filter: filter.as_str().into(), qos });
+        self.state.subscriptions.insert(Subscribed {
+            filter: filter.as_str().into(),
+            qos,
+        });
         Ok((qos, true))
     }
 
@@ -302,7 +311,9 @@ impl Session {
             }
             self.expiry_s = self.limits.expiry(expiry_s);
         }
-        Ok(Step::Disconnected { with_will: reason == ReasonCode::DisconnectWithWillMessage })
+        Ok(Step::Disconnected {
+            with_will: reason == ReasonCode::DisconnectWithWillMessage,
+        })
     }
 }
 

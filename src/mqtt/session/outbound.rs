@@ -12,16 +12,26 @@ pub(super) fn pingresp(replies: &mut Replies) {
 
 /// SUBACK with one code per filter, in the order of the filters [MQTT-3.8.4-6].
 pub(super) fn suback(version: Version, packet_id: PacketId, codes: &[u8], replies: &mut Replies) {
-    let packet =
-        Packet::SubAck(SubAck { packet_id, codes, properties: ReasonProperties::default() });
-    packet.encode(version, &mut replies.ordered).expect("codes are as many as one packet's filters");
+    let packet = Packet::SubAck(SubAck {
+        packet_id,
+        codes,
+        properties: ReasonProperties::default(),
+    });
+    packet
+        .encode(version, &mut replies.ordered)
+        .expect("codes are as many as one packet's filters");
 }
 
 /// UNSUBACK; 3.1.1 carries no codes.
 pub(super) fn unsuback(version: Version, packet_id: PacketId, codes: &[u8], replies: &mut Replies) {
-    let packet =
-        Packet::UnsubAck(UnsubAck { packet_id, codes, properties: ReasonProperties::default() });
-    packet.encode(version, &mut replies.ordered).expect("codes are as many as one packet's filters");
+    let packet = Packet::UnsubAck(UnsubAck {
+        packet_id,
+        codes,
+        properties: ReasonProperties::default(),
+    });
+    packet
+        .encode(version, &mut replies.ordered)
+        .expect("codes are as many as one packet's filters");
 }
 
 impl Session {
@@ -35,6 +45,8 @@ impl Session {
             reason: close.reason,
             properties: DisconnectProperties::default(),
         });
-        packet.encode(self.version, out).expect("a DISCONNECT without properties always fits");
+        packet
+            .encode(self.version, out)
+            .expect("a DISCONNECT without properties always fits");
     }
 }

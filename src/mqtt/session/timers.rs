@@ -15,8 +15,15 @@ impl KeepAlive {
     /// A wish of 0 ("none") or beyond `max_s` is granted as `max_s`.
     #[must_use]
     pub fn new(wished_s: u16, max_s: u16, now: Instant) -> Self {
-        let granted_s = if wished_s == 0 { max_s } else { wished_s.min(max_s) };
-        Self { granted_s: granted_s.max(1), heard: now }
+        let granted_s = if wished_s == 0 {
+            max_s
+        } else {
+            wished_s.min(max_s)
+        };
+        Self {
+            granted_s: granted_s.max(1),
+            heard: now,
+        }
     }
 
     /// Seconds granted.
