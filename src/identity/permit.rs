@@ -1,24 +1,6 @@
 //! What a connection may publish to and receive: the one gate (SEC-30, SEC-31).
 
-/// Stands for `mqtt::topic::Topic` until that is there.
-#[derive(Clone, Copy, Debug)]
-pub struct Topic<'a>(&'a str);
-
-/// Stands for `mqtt::topic::Filter` until that is there.
-#[derive(Clone, Copy, Debug)]
-pub struct Filter<'a>(&'a str);
-
-impl Topic<'_> {
-    fn as_str(&self) -> &str {
-        self.0
-    }
-}
-
-impl Filter<'_> {
-    fn matched(&self) -> &str {
-        self.0
-    }
-}
+use crate::mqtt::topic::{Filter, Topic};
 
 /// What is asked about a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

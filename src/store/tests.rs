@@ -16,11 +16,15 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 fn set(store: &Store, name: &'static str) {
-    store.write(move |transaction| devices::set_meta(transaction, name, b"x")).unwrap();
+    store
+        .write(move |transaction| devices::set_meta(transaction, name, b"x"))
+        .unwrap();
 }
 
 fn get(store: &Store, name: &str) -> Option<Vec<u8>> {
-    store.read(|connection| devices::meta(connection, name)).unwrap()
+    store
+        .read(|connection| devices::meta(connection, name))
+        .unwrap()
 }
 
 /// A database made by other means, with these two numbers in its header.
@@ -28,8 +32,12 @@ fn raw_database(dir: &Path, application_id: i64, version: i64, sql: &str) -> Pat
     let path = dir.join(FILE_NAME);
     let connection = Connection::open(&path).unwrap();
     connection.execute_batch(sql).unwrap();
-    connection.pragma_update(None, "application_id", application_id).unwrap();
-    connection.pragma_update(None, "user_version", version).unwrap();
+    connection
+        .pragma_update(None, "application_id", application_id)
+        .unwrap();
+    connection
+        .pragma_update(None, "user_version", version)
+        .unwrap();
     path
 }
 
@@ -87,12 +95,24 @@ fn what_was_written_is_there_after_a_restart() {
 fn rel_10_a_newer_schema_is_refused_untouched() {
     let dir = tempfile::tempdir().unwrap();
     let newer = migrations::newest() + 1;
-    let path = raw_database(dir.path(), migrations::APPLICATION_ID, newer, "CREATE TABLE t (a)");
+    let path = raw_database(
+        dir.path(),
+        migrations::APPLICATION_ID,
+        newer,
+        "CREATE TABLE t (a)",
+    );
     let before = fs::read(&path).unwrap();
     let error = refusal(dir.path());
-    assert!(matches!(error, StoreError::NewerSchema { found, .. } if found == newer), "{error}");
+    assert!(
+        matches!(error, StoreError::NewerSchema { found, .. } if found == newer),
+        "{error}"
+    );
     assert_eq!(fs::read(&path).unwrap(), before);
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no file was added");
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "no file was added"
+    );
 }
 
 /// A newer version that was killed leaves its number in the write-ahead log only.
@@ -103,7 +123,9 @@ fn rel_10_a_newer_schema_in_the_log_is_refused_untouched() {
     let path = dir.path().join(FILE_NAME);
     let wal = dir.path().join("state.db-wal");
     let newer = Connection::open(&path).unwrap();
-    newer.pragma_update(None, "user_version", migrations::newest() + 1).unwrap();
+    newer
+        .pragma_update(None, "user_version", migrations::newest() + 1)
+        .unwrap();
     let (file_before, wal_before) = (fs::read(&path).unwrap(), fs::read(&wal).unwrap());
     let copy = tempfile::tempdir().unwrap();
     fs::copy(&path, copy.path().join(FILE_NAME)).unwrap();
@@ -112,7 +134,10 @@ fn rel_10_a_newer_schema_in_the_log_is_refused_untouched() {
     let error = refusal(copy.path());
     assert!(matches!(error, StoreError::NewerSchema { .. }), "{error}");
     assert_eq!(fs::read(copy.path().join(FILE_NAME)).unwrap(), file_before);
-    assert_eq!(fs::read(copy.path().join("state.db-wal")).unwrap(), wal_before);
+    assert_eq!(
+        fs::read(copy.path().join("state.db-wal")).unwrap(),
+        wal_before
+    );
 }
 
 #[test]
@@ -127,7 +152,12 @@ fn rel_10_foreign_files_are_refused_untouched() {
     }
     fs::remove_file(&path).unwrap();
     for (application_id, version) in [(0x1234, 0), (0, 0), (0, 3)] {
-        raw_database(dir.path(), application_id, version, "CREATE TABLE theirs (a)");
+        raw_database(
+            dir.path(),
+            application_id,
+            version,
+            "CREATE TABLE theirs (a)",
+        );
         let before = fs::read(&path).unwrap();
         let error = refusal(dir.path());
         assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
@@ -143,7 +173,9 @@ fn rel_27_a_damaged_file_is_refused_with_what_where_and_what_to_do() {
     for number in 0..500 {
         let name = format!("device {number}");
         let id = uuid::Uuid::new_v4();
-        store.write(move |tx| devices::insert(tx, id, &name, 1).map(|_| ())).unwrap();
+        store
+            .write(move |tx| devices::insert(tx, id, &name, 1).map(|_| ()))
+            .unwrap();
     }
     drop(store);
     let path = dir.path().join(FILE_NAME);
@@ -155,12 +187,18 @@ fn rel_27_a_damaged_file_is_refused_with_what_where_and_what_to_do() {
     garbled[page + 3..page + 60].fill(0xa5);
     let cut = whole[..whole.len() - 2 * page].to_vec();
     let stub = whole[..50].to_vec();
-    for (what, damaged) in
-        [("zeroed", zeroed), ("garbled", garbled), ("cut", cut), ("stub", stub)]
-    {
+    for (what, damaged) in [
+        ("zeroed", zeroed),
+        ("garbled", garbled),
+        ("cut", cut),
+        ("stub", stub),
+    ] {
         fs::write(&path, &damaged).unwrap();
         let error = refusal(dir.path());
-        assert!(matches!(error, StoreError::Damaged { .. }), "{what}: {error}");
+        assert!(
+            matches!(error, StoreError::Damaged { .. }),
+            "{what}: {error}"
+        );
         let text = error.to_string();
         assert!(text.contains(&*path.to_string_lossy()), "{text}");
         assert!(text.contains("restore"), "{text}");
@@ -174,10 +212,14 @@ fn a_failed_migration_is_rolled_back_and_says_which() {
     let sql = "CREATE TABLE device (surprise)";
     let path = raw_database(dir.path(), migrations::APPLICATION_ID, 0, sql);
     let error = refusal(dir.path());
-    assert!(matches!(error, StoreError::Migration { number: 1, .. }), "{error}");
+    assert!(
+        matches!(error, StoreError::Migration { number: 1, .. }),
+        "{error}"
+    );
     let connection = Connection::open(path).unwrap();
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .unwrap();
     assert_eq!(tables, 1);
 }
 
@@ -198,12 +240,18 @@ fn many_writers_and_readers_at_once_lose_nothing() {
     let other = Store::open(dir.path()).unwrap();
     thread::scope(|scope| {
         for writer in 0..16 {
-            let store = if writer % 4 == 0 { other.clone() } else { store.clone() };
+            let store = if writer % 4 == 0 {
+                other.clone()
+            } else {
+                store.clone()
+            };
             scope.spawn(move || {
                 for number in 0..25 {
                     let name = format!("{writer}/{number}");
                     let key = name.clone();
-                    store.write(move |tx| devices::set_meta(tx, &key, b"x")).unwrap();
+                    store
+                        .write(move |tx| devices::set_meta(tx, &key, b"x"))
+                        .unwrap();
                     assert!(get(&store, &name).is_some(), "answered and not readable");
                 }
             });

@@ -21,7 +21,15 @@ fn request<T: Send + 'static>(
     work: impl FnMut(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
 ) -> (Box<dyn Request>, Answer<T>) {
     let (reply, answer) = mpsc::sync_channel(1);
-    (Box::new(Write { work, then: |value| value, done: None, reply }), answer)
+    (
+        Box::new(Write {
+            work,
+            then: |value| value,
+            done: None,
+            reply,
+        }),
+        answer,
+    )
 }
 
 fn set(name: &'static str, value: &'static [u8]) -> (Box<dyn Request>, Answer<()>) {
@@ -29,16 +37,29 @@ fn set(name: &'static str, value: &'static [u8]) -> (Box<dyn Request>, Answer<()
 }
 
 fn code(extended: i32) -> StoreError {
-    StoreError::Sqlite(rusqlite::Error::SqliteFailure(ffi::Error::new(extended), None))
+    StoreError::Sqlite(rusqlite::Error::SqliteFailure(
+        ffi::Error::new(extended),
+        None,
+    ))
 }
 
 fn state(connection: Connection, hook: Option<DiskFullHook>) -> State {
-    State { connection, hook: Arc::new(Mutex::new(hook)), failed: None }
+    State {
+        connection,
+        hook: Arc::new(Mutex::new(hook)),
+        failed: None,
+    }
 }
 
 fn names(connection: &Connection) -> Vec<String> {
-    let mut statement = connection.prepare("SELECT name FROM meta ORDER BY name").unwrap();
-    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    let mut statement = connection
+        .prepare("SELECT name FROM meta ORDER BY name")
+        .unwrap();
+    statement
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
 }
 
 #[test]
@@ -54,7 +75,10 @@ fn a_failing_request_is_undone_and_its_neighbours_are_kept() {
     let (last, last_answer) = set("last", b"3");
     state.serve(vec![first, failing, last]);
     first_answer.recv().unwrap().unwrap();
-    assert!(matches!(failing_answer.recv().unwrap(), Err(StoreError::Sqlite(_))));
+    assert!(matches!(
+        failing_answer.recv().unwrap(),
+        Err(StoreError::Sqlite(_))
+    ));
     last_answer.recv().unwrap().unwrap();
     assert_eq!(names(&state.connection), ["first", "last"]);
 }
@@ -73,7 +97,10 @@ fn rel_01_nothing_is_answered_before_the_commit() {
         Ok(names(&reader))
     });
     state.serve(vec![first, second]);
-    assert!(second_answer.recv().unwrap().unwrap().is_empty(), "visible before the commit");
+    assert!(
+        second_answer.recv().unwrap().unwrap().is_empty(),
+        "visible before the commit"
+    );
     answer.lock().unwrap().recv().unwrap().unwrap();
 }
 
@@ -90,7 +117,11 @@ fn rel_28_a_full_disk_is_tried_once_more_after_the_hook() {
     let mut state = state(connection, Some(hook));
     let freed = Arc::clone(&asked);
     let (big, big_answer) = request(move |transaction| {
-        let pages = if freed.load(Ordering::Relaxed) == 0 { 1 } else { 1_000_000 };
+        let pages = if freed.load(Ordering::Relaxed) == 0 {
+            1
+        } else {
+            1_000_000
+        };
         transaction.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
         crate::store::devices::set_meta(transaction, "big", &vec![7; 1 << 20])
     });
@@ -113,7 +144,10 @@ fn rel_28_a_disk_that_stays_full_refuses_and_later_works_again() {
     let (neighbour, neighbour_answer) = set("neighbour", b"1");
     state.serve(vec![neighbour, full]);
     assert!(matches!(full_answer.recv().unwrap(), Err(StoreError::Full)));
-    assert!(matches!(neighbour_answer.recv().unwrap(), Err(StoreError::Full)));
+    assert!(matches!(
+        neighbour_answer.recv().unwrap(),
+        Err(StoreError::Full)
+    ));
     assert_eq!(asked.load(Ordering::Relaxed), 1, "one retry, not more");
     let (later, later_answer) = set("later", b"1");
     state.serve(vec![later]);
@@ -128,11 +162,20 @@ fn rel_04_after_a_failed_sync_nothing_is_written() {
     let (before, before_answer) = set("before", b"1");
     let (failing, failing_answer) = request(|_| Err::<(), _>(code(ffi::SQLITE_IOERR_FSYNC)));
     state.serve(vec![before, failing]);
-    assert!(matches!(before_answer.recv().unwrap(), Err(StoreError::Failed(_))));
-    assert!(matches!(failing_answer.recv().unwrap(), Err(StoreError::Failed(_))));
+    assert!(matches!(
+        before_answer.recv().unwrap(),
+        Err(StoreError::Failed(_))
+    ));
+    assert!(matches!(
+        failing_answer.recv().unwrap(),
+        Err(StoreError::Failed(_))
+    ));
     let (later, later_answer) = set("later", b"1");
     state.serve(vec![later]);
-    assert!(matches!(later_answer.recv().unwrap(), Err(StoreError::Failed(_))));
+    assert!(matches!(
+        later_answer.recv().unwrap(),
+        Err(StoreError::Failed(_))
+    ));
     assert!(names(&state.connection).is_empty());
 }
 
@@ -145,7 +188,10 @@ fn a_request_that_ends_the_shared_transaction_fails_all_of_it() {
     let (after, after_answer) = set("after", b"1");
     state.serve(vec![before, rogue, after]);
     for answer in [before_answer, rogue_answer, after_answer] {
-        assert!(matches!(answer.recv().unwrap(), Err(StoreError::NotCommitted(_))));
+        assert!(matches!(
+            answer.recv().unwrap(),
+            Err(StoreError::NotCommitted(_))
+        ));
     }
     assert!(names(&state.connection).is_empty());
 }
