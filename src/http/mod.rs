@@ -1,1 +1,3 @@
 //! The HTTP server: admin API, history, health.
+
+pub mod api;
