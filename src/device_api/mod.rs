@@ -6,6 +6,7 @@
 
 pub mod topics;
 
+pub use crate::telemetry::PARSER_VERSION;
 pub use topics::{grant, is_allowed};
 
 use crate::mqtt::session::{Ending, Refused};

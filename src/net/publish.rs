@@ -10,7 +10,6 @@ use crate::metrics::Refusal;
 use crate::mqtt::session::{Close, Ending, Refused, Replies, Verdict};
 use crate::mqtt::topic::Topic;
 use crate::mqtt::wire::{PacketId, Publish, ReasonCode, Subscribe, Unsubscribe};
-use crate::telemetry::PARSER_VERSION;
 
 /// What one step wrote to the journal; acks of the step wait for it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -130,7 +129,7 @@ impl Connection {
             kind,
             qos: 0,
             profile_flags: worker.shared.profile.scan.profile_flags(),
-            parser_version: PARSER_VERSION,
+            parser_version: device_api::PARSER_VERSION,
             received_ms: clocks.wall_ms,
             device: self.principal.identity,
             credential: self.principal.credential,

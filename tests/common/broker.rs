@@ -114,7 +114,7 @@ impl Setup {
 
     /// The program, without arguments, in this setup's directory and environment.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        let mut command = Command::new(program());
         for (key, _) in std::env::vars_os() {
             if key.to_string_lossy().starts_with("TOLLGATE_") {
                 command.env_remove(key);
@@ -415,6 +415,15 @@ impl Drop for Broker {
             eprintln!("--- the broker's log\n{}\n---", self.stderr());
         }
     }
+}
+
+/// The program under test: the one cargo has just built, or another build of it (an installed
+/// package, say) that `TOLLGATE_TEST_PROGRAM` names.
+fn program() -> PathBuf {
+    std::env::var_os("TOLLGATE_TEST_PROGRAM").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_tollgate")),
+        PathBuf::from,
+    )
 }
 
 /// `listening mqtt 127.0.0.1:1883` → name and address.
