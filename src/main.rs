@@ -1,4 +1,19 @@
 //! The `tollgate` command.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use tollgate::cli::{self, Arguments};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse(); // wrong ones end the process here, with code 2
+    match cli::run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tollgate: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

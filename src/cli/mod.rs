@@ -1,1 +1,95 @@
-//! The commands, each a client of the API that others use.
+//! The command line: one file per command, each a client of the API that others use.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done; the broker stopped cleanly |
+//! | 1 | another error |
+//! | 2 | wrong arguments or wrong configuration |
+//! | 3 | the journal could not be written: the broker ended itself to keep its promises |
+//! | 4 | the start was refused: directory locked or not writable, port in use, secrets open |
+//! | 5 | no broker answers |
+//! | 6 | the broker refused the request |
+
+pub mod banner;
+mod check;
+mod client;
+mod device;
+mod error;
+mod logging;
+mod moment;
+mod query;
+mod serve;
+mod settings;
+mod table;
+mod token;
+
+use std::io::{self, Write};
+
+use clap::{Parser, Subcommand};
+
+pub use error::CliError;
+
+use settings::Settings;
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tollgate",
+    version,
+    about = "An MQTT broker for IoT fleets in which every device carries a token",
+    after_help = "Without a command: serve.\n\nExit codes: 0 done, 1 other error, 2 wrong \
+                  arguments or configuration, 3 the journal could not be written,\n4 start \
+                  refused (directory, port, secrets), 5 no broker answers, 6 the broker refused",
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker (the default)
+    Serve,
+    /// Create, list, show, rotate, revoke or delete devices
+    Device(device::Arguments),
+    /// Say what a token is worth
+    Token(token::Arguments),
+    /// Read a device's telemetry back
+    Query(query::Arguments),
+    /// Check configuration, directories, certificates and ports without starting anything
+    Check(check::Arguments),
+}
+
+/// Does what was asked for.
+///
+/// # Errors
+/// Why it was not done; [`CliError::exit_code`] is the process's exit code.
+pub fn run(arguments: Arguments) -> Result<(), CliError> {
+    let sources = arguments.settings.sources();
+    match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(&sources),
+        Command::Device(command) => device::run(command, &sources),
+        Command::Token(command) => token::run(command, &sources),
+        Command::Query(command) => query::run(&command, &sources),
+        Command::Check(command) => check::run(&command, &sources),
+    }
+}
+
+/// Writes a command's whole output at once, so that a reader that went away (`| head`) is an
+/// error value and not a panic.
+fn print(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(CliError::Output)
+}
+
+/// Prints a reply as it came, for programs.
+fn print_json<T: serde::Serialize>(reply: &T) -> Result<(), CliError> {
+    let text = serde_json::to_string_pretty(reply).map_err(CliError::Reply)?;
+    print(&format!("{text}\n"))
+}

@@ -63,6 +63,8 @@ pub enum RecordKind {
     SessionBegin = 3,
     /// A session ended.
     SessionEnd = 4,
+    /// A session's subscriptions or expiry changed.
+    SessionChange = 5,
 }
 
 impl RecordKind {
@@ -74,6 +76,7 @@ impl RecordKind {
             2 => Some(RecordKind::Release),
             3 => Some(RecordKind::SessionBegin),
             4 => Some(RecordKind::SessionEnd),
+            5 => Some(RecordKind::SessionChange),
             _ => None,
         }
     }

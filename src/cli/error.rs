@@ -1,0 +1,96 @@
+//! Why a command was not done, and the exit code that says so to a script.
+
+use std::{io, path::PathBuf};
+
+use crate::{app, config::ConfigError};
+
+/// Why a command was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The settings are wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An argument is wrong in a way that the parser cannot see.
+    #[error("{0}")]
+    Usage(String),
+    /// The broker ended with an error.
+    #[error(transparent)]
+    App(#[from] app::AppError),
+    /// `tollgate check` found something that would keep the broker from starting.
+    #[error("{0} of the checks failed; the broker would not start")]
+    Check(usize),
+    /// Nothing answers where the broker should be.
+    #[error(
+        "no broker answers at {url}: {what}. Start one with `tollgate serve`, or say where it is \
+         with --admin-url or TOLLGATE_ADMIN_URL"
+    )]
+    NoBroker {
+        /// The address that was tried.
+        url: String,
+        /// What the system said.
+        what: String,
+    },
+    /// Something answers that is no Tollgate.
+    #[error(
+        "what answers at {url} is not Tollgate's admin API ({what}). Say where the broker is with \
+         --admin-url or TOLLGATE_ADMIN_URL"
+    )]
+    NotTollgate {
+        /// The address that was tried.
+        url: String,
+        /// What came back.
+        what: String,
+    },
+    /// The configuration gives no address to speak to.
+    #[error("{0}")]
+    NoAddress(String),
+    /// The admin token cannot be read.
+    #[error(
+        "{}: the admin token cannot be read: {source}. Run this as the broker's user and beside \
+         its secrets (--secrets-dir), or set TOLLGATE_ADMIN_TOKEN",
+        path.display()
+    )]
+    AdminToken {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The broker said no.
+    #[error("the broker refused: {message}")]
+    Refused {
+        /// The broker's words.
+        message: String,
+    },
+    /// A reply that cannot be read or shown.
+    #[error("a body of the admin API is not as expected: {0}")]
+    Reply(#[source] serde_json::Error),
+    /// Standard input cannot be read.
+    #[error("standard input: {0}")]
+    Input(#[source] io::Error),
+    /// Standard output cannot be written.
+    #[error("standard output: {0}")]
+    Output(#[source] io::Error),
+}
+
+impl CliError {
+    /// The process's exit code; the table is in the module's own comment.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Config(_) | CliError::Usage(_) | CliError::NoAddress(_) => 2,
+            CliError::App(error) => error.exit_code(),
+            CliError::Check(_) => 4,
+            CliError::NoBroker { .. } | CliError::NotTollgate { .. } => 5,
+            CliError::Refused { .. } => 6,
+            CliError::AdminToken { .. }
+            | CliError::Reply(_)
+            | CliError::Input(_)
+            | CliError::Output(_) => 1,
+        }
+    }
+
+    /// True when the reader of our output went away (`| head`): nothing to complain about.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, CliError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}

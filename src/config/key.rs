@@ -1,0 +1,257 @@
+//! Every key: its name, its default, what it may hold. `config.toml` says the same in words; a
+//! test keeps the two in step.
+
+/// One key of the configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The table it stands in; empty for the keys at the top.
+    pub section: &'static str,
+    /// Its name in that table, with the unit last.
+    pub name: &'static str,
+    /// The value that stands when nothing is set, as TOML.
+    pub default: &'static str,
+    /// What it may hold.
+    pub shape: Shape,
+}
+
+/// What a key may hold.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A path; not empty.
+    Path,
+    /// A path, or empty for "not set".
+    OptionalPath,
+    /// `"ADDRESS:PORT"`, a list of them, or `"off"`.
+    Listen,
+    /// A list of host names and IP addresses.
+    Names,
+    /// `true` or `false`.
+    Switch,
+    /// A whole number in a range.
+    Number {
+        /// Smallest value allowed.
+        least: u64,
+        /// Largest value allowed.
+        most: u64,
+        /// What is counted, in words.
+        unit: &'static str,
+    },
+    /// One of a few words.
+    Choice(&'static [&'static str]),
+    /// A log level, or a list of `target=level`.
+    LogFilter,
+}
+
+impl Key {
+    /// `section.name`, as messages and `--config` users write it.
+    pub fn path(&self) -> String {
+        if self.section.is_empty() {
+            self.name.to_owned()
+        } else {
+            format!("{}.{}", self.section, self.name)
+        }
+    }
+
+    /// The environment variable that sets it: `TOLLGATE_MQTT_LISTEN` for `mqtt.listen`.
+    pub fn variable(&self) -> String {
+        format!(
+            "TOLLGATE_{}",
+            self.path().replace('.', "_").to_ascii_uppercase()
+        )
+    }
+
+    const fn new(
+        section: &'static str,
+        name: &'static str,
+        default: &'static str,
+        shape: Shape,
+    ) -> Key {
+        Key {
+            section,
+            name,
+            default,
+            shape,
+        }
+    }
+}
+
+/// All keys, in the order of `config.toml`.
+pub const KEYS: &[&Key] = &[
+    &DATA_DIR,
+    &SECRETS_DIR,
+    &CERTS_DIR,
+    &MQTT_LISTEN,
+    &MQTT_KEEP_ALIVE_MAX_S,
+    &MQTT_PACKET_SIZE_MAX_BYTES,
+    &MQTT_RECEIVE_MAXIMUM,
+    &MQTTS_LISTEN,
+    &MQTTS_CERTIFICATE,
+    &MQTTS_KEY,
+    &CERTS_NAMES,
+    &HTTP_LISTEN,
+    &HTTPS_LISTEN,
+    &DEVICE_SESSIONS,
+    &DEVICE_PAYLOAD_SIZE_MAX_BYTES,
+    &DEVICE_SEND_ACK,
+    &DEVICE_CAST_STRINGS,
+    &DEVICE_STRING_SIZE_MAX_BYTES,
+    &DEVICE_CONNACK_STYLE,
+    &JOURNAL_SIZE_MAX_BYTES,
+    &JOURNAL_COMMIT_INTERVAL_US,
+    &HISTORY_HEAD_SIZE_MAX_BYTES,
+    &WORKERS_COUNT,
+    &LOG_FORMAT,
+    &LOG_LEVEL,
+];
+
+/// Names that people bring from elsewhere, with ours: (section.name, section.name).
+pub(super) const RENAMED: &[(&str, &str)] = &[
+    // ThingsBoard's device profile spells it so.
+    (
+        "device.sendAckOnValidationException",
+        "device.send_ack_on_validation_exception",
+    ),
+];
+
+pub(super) const DATA_DIR: Key = Key::new("", "data_dir", r#""data""#, Shape::Path);
+pub(super) const SECRETS_DIR: Key = Key::new("", "secrets_dir", r#""secrets""#, Shape::Path);
+pub(super) const CERTS_DIR: Key = Key::new("", "certs_dir", r#""certs""#, Shape::Path);
+
+pub(super) const MQTT_LISTEN: Key = Key::new("mqtt", "listen", r#""[::]:1883""#, Shape::Listen);
+pub(super) const MQTT_KEEP_ALIVE_MAX_S: Key = Key::new(
+    "mqtt",
+    "keep_alive_max_s",
+    "7200",
+    // Under 5 s a healthy cellular link would be cut; 65,535 is the field's end.
+    Shape::Number {
+        least: 5,
+        most: 65_535,
+        unit: "seconds",
+    },
+);
+pub(super) const MQTT_PACKET_SIZE_MAX_BYTES: Key = Key::new(
+    "mqtt",
+    "packet_size_max_bytes",
+    "262144",
+    // The upper end leaves 16 KiB for the header in a journal record of 512 KiB.
+    Shape::Number {
+        least: 1_024,
+        most: 507_904,
+        unit: "bytes",
+    },
+);
+pub(super) const MQTT_RECEIVE_MAXIMUM: Key = Key::new(
+    "mqtt",
+    "receive_maximum",
+    "100",
+    Shape::Number {
+        least: 1,
+        most: 65_535,
+        unit: "messages",
+    },
+);
+
+pub(super) const MQTTS_LISTEN: Key = Key::new("mqtts", "listen", r#""[::]:8883""#, Shape::Listen);
+pub(super) const MQTTS_CERTIFICATE: Key =
+    Key::new("mqtts", "certificate", r#""""#, Shape::OptionalPath);
+pub(super) const MQTTS_KEY: Key = Key::new("mqtts", "key", r#""""#, Shape::OptionalPath);
+
+pub(super) const CERTS_NAMES: Key = Key::new("certs", "names", "[]", Shape::Names);
+
+// The admin API is for this machine unless somebody asks for more.
+pub(super) const HTTP_LISTEN: Key =
+    Key::new("http", "listen", r#""127.0.0.1:8080""#, Shape::Listen);
+pub(super) const HTTPS_LISTEN: Key = Key::new("https", "listen", r#""off""#, Shape::Listen);
+
+pub(super) const DEVICE_SESSIONS: Key = Key::new(
+    "device",
+    "sessions",
+    r#""one""#,
+    Shape::Choice(&["one", "per_client_id"]),
+);
+pub(super) const DEVICE_PAYLOAD_SIZE_MAX_BYTES: Key = Key::new(
+    "device",
+    "payload_size_max_bytes",
+    "65536",
+    Shape::Number {
+        least: 1,
+        most: 507_904,
+        unit: "bytes",
+    },
+);
+pub(super) const DEVICE_SEND_ACK: Key = Key::new(
+    "device",
+    "send_ack_on_validation_exception",
+    "false",
+    Shape::Switch,
+);
+pub(super) const DEVICE_CAST_STRINGS: Key =
+    Key::new("device", "cast_strings", "true", Shape::Switch);
+pub(super) const DEVICE_STRING_SIZE_MAX_BYTES: Key = Key::new(
+    "device",
+    "string_value_size_max_bytes",
+    "0",
+    Shape::Number {
+        least: 0,
+        most: 507_904,
+        unit: "bytes, 0 = no limit of its own",
+    },
+);
+pub(super) const DEVICE_CONNACK_STYLE: Key = Key::new(
+    "device",
+    "connack_style",
+    r#""thingsboard""#,
+    Shape::Choice(&["thingsboard", "magenta"]),
+);
+
+pub(super) const JOURNAL_SIZE_MAX_BYTES: Key = Key::new(
+    "journal",
+    "size_max_bytes",
+    "68719476736",
+    // Three segments of 64 MiB: one being written, one prepared, one being read.
+    Shape::Number {
+        least: 201_326_592,
+        most: 1 << 50,
+        unit: "bytes",
+    },
+);
+pub(super) const JOURNAL_COMMIT_INTERVAL_US: Key = Key::new(
+    "journal",
+    "commit_interval_us",
+    "500",
+    Shape::Number {
+        least: 0,
+        most: 1_000_000,
+        unit: "microseconds",
+    },
+);
+
+pub(super) const HISTORY_HEAD_SIZE_MAX_BYTES: Key = Key::new(
+    "history",
+    "head_size_max_bytes",
+    "67108864",
+    Shape::Number {
+        least: 1 << 20,
+        most: 1 << 40,
+        unit: "bytes",
+    },
+);
+
+pub(super) const WORKERS_COUNT: Key = Key::new(
+    "workers",
+    "count",
+    "0",
+    Shape::Number {
+        least: 0,
+        most: 1_024,
+        unit: "threads, 0 = one per core",
+    },
+);
+
+pub(super) const LOG_FORMAT: Key = Key::new(
+    "log",
+    "format",
+    r#""text""#,
+    Shape::Choice(&["text", "json"]),
+);
+pub(super) const LOG_LEVEL: Key = Key::new("log", "level", r#""info""#, Shape::LogFilter);

@@ -1,0 +1,312 @@
+//! The words of the admin API: request and reply bodies, shared by the server and the command line.
+//!
+//! `docs/openapi.yaml` describes the same bodies for everybody else; a test keeps the two equal.
+//! Times are milliseconds since the Unix epoch. Requests refuse unknown fields, so that a
+//! misspelt one is an error; replies may gain fields, so readers ignore what they do not know.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+/// Path prefix of every admin endpoint.
+pub const ADMIN_PREFIX: &str = "/admin/v1";
+
+/// Most devices in one [`DevicePage`].
+pub const DEVICES_PER_PAGE_MAX: usize = 1_000;
+
+/// Devices in one [`DevicePage`] when the request names no `limit`.
+pub const DEVICES_PER_PAGE_DEFAULT: usize = 100;
+
+/// Most points in one [`TelemetryView`]; a longer history is read in several requests.
+pub const POINTS_MAX: usize = 10_000;
+
+/// Points in one [`TelemetryView`] when the request names no `limit`.
+pub const POINTS_DEFAULT: usize = 1_000;
+
+/// Most keys one history request may name.
+pub const KEYS_MAX: usize = 100;
+
+/// A token in clear, on its way to or from the operator (SEC-55).
+///
+/// It has no `Display` and its `Debug` is redacted; [`TokenText::expose`] is the one way to the
+/// text, so that a search for the word finds every place.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TokenText(String);
+
+impl TokenText {
+    /// Wraps the text of a token.
+    #[must_use]
+    pub fn new(text: String) -> TokenText {
+        TokenText(text)
+    }
+
+    /// The token itself: for the reply that shows it once, never for a log.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenText(redacted)")
+    }
+}
+
+/// Body of `POST /admin/v1/devices`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateDevice {
+    /// Name of the device, unique in the registry.
+    pub name: String,
+    /// Token to use instead of a generated one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenText>,
+}
+
+/// Body of `POST /admin/v1/devices/{device}/rotate`; an empty body means the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateDevice {
+    /// Token to use instead of a generated one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenText>,
+}
+
+/// Body of `POST /admin/v1/tokens/check`: in the body, because addresses end up in logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenCheck {
+    /// The token to look up.
+    pub token: TokenText,
+}
+
+/// A device as the operator sees it. No secret in it, ever (SEC-76).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceView {
+    /// Opaque id, for life.
+    pub id: Uuid,
+    /// Name, unique in the registry.
+    pub name: String,
+    /// When it was created.
+    pub created_ms: u64,
+    /// Grows whenever rights narrow or a credential ends.
+    pub generation: u32,
+    /// Every credential the device has or had, oldest first.
+    pub credentials: Vec<CredentialView>,
+}
+
+/// One credential of a device, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialView {
+    /// Public id of the credential, the one that audit and logs name.
+    pub id: u64,
+    /// What it is: `access_token`.
+    pub kind: String,
+    /// When it was issued.
+    pub created_ms: u64,
+    /// When it was revoked; absent while it is live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_ms: Option<u64>,
+    /// Chosen by a person instead of generated, so perhaps weak (SEC-50).
+    pub chosen: bool,
+}
+
+/// One page of devices, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DevicePage {
+    /// The devices of this page, ordered by name.
+    pub devices: Vec<DeviceView>,
+    /// The value of `after` that asks for the next page; absent on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Reply to a creation: the only time the token is shown (SEC-51).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceCreated {
+    /// The new device.
+    pub device: DeviceView,
+    /// Its token.
+    pub token: TokenText,
+}
+
+/// Reply to a rotation: the new token, shown once, and what became of the old one's connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotated {
+    /// The device after the rotation.
+    pub device: DeviceView,
+    /// Its new token.
+    pub token: TokenText,
+    /// What the broker did.
+    pub receipt: Receipt,
+}
+
+/// Reply to a revocation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// The device after the revocation.
+    pub device: DeviceView,
+    /// What the broker did.
+    pub receipt: Receipt,
+}
+
+/// Reply to a deletion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// The device as it was.
+    pub device: DeviceView,
+    /// What the broker did.
+    pub receipt: Receipt,
+}
+
+/// What a change did in the running broker, once every worker had confirmed it (SEC-34).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Receipt {
+    /// Connections that were closed.
+    pub connections: u64,
+    /// Sessions that were dropped.
+    pub sessions: u64,
+    /// Queued and unfinished messages that were dropped.
+    pub queued: u64,
+    /// From the durable commit until the last worker had confirmed.
+    pub milliseconds: u64,
+}
+
+/// Reply to a token check; the token itself is never in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum TokenReport {
+    /// The token opens the door.
+    Live {
+        /// Id of its device.
+        device: Uuid,
+        /// Name of its device.
+        name: String,
+        /// Its credential.
+        credential: u64,
+        /// When it was issued.
+        since_ms: u64,
+    },
+    /// The token did once.
+    Revoked {
+        /// Id of its device.
+        device: Uuid,
+        /// Name of its device; absent when the device was deleted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Its credential.
+        credential: u64,
+        /// When it was revoked.
+        revoked_ms: u64,
+    },
+    /// No device ever had it.
+    Unknown {
+        /// What looks wrong about it, such as a checksum that does not fit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
+}
+
+/// Reply to `GET /admin/v1/devices/{device}/telemetry`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TelemetryView {
+    /// Id of the device.
+    pub device: Uuid,
+    /// The points, in the order asked for.
+    pub points: Vec<TelemetryPoint>,
+    /// There are more points in the range than the limit let through.
+    #[serde(default)]
+    pub truncated: bool,
+}
+
+/// One value of one key at one time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TelemetryPoint {
+    /// Key of the series.
+    pub key: String,
+    /// Time of the value, milliseconds since the Unix epoch.
+    pub ts: i64,
+    /// The value as JSON text, kept raw so that a JSON value returns as it was sent.
+    pub value: Box<RawValue>,
+}
+
+/// Body of every refused request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    /// What was refused and why.
+    pub error: ErrorBody,
+}
+
+/// The inside of an [`ApiError`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// For programs: one of the codes listed in `docs/openapi.yaml`.
+    pub code: String,
+    /// For people: what, where and what to do.
+    pub message: String,
+    /// The field, parameter or header at fault, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sec_55_a_token_is_redacted_in_debug_output() {
+        let request = CreateDevice {
+            name: "boiler".to_owned(),
+            token: Some(TokenText::new("tgd_secret".to_owned())),
+        };
+        let shown = format!("{request:?}");
+        assert!(
+            !shown.contains("secret") && shown.contains("redacted"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn the_state_of_a_token_is_a_member_beside_its_facts() {
+        let report = TokenReport::Unknown { hint: None };
+        assert_eq!(
+            serde_json::to_string(&report).unwrap(),
+            r#"{"state":"unknown"}"#
+        );
+        let text = r#"{"state":"live","device":"00000000-0000-0000-0000-000000000001","name":"a","credential":3,"since_ms":4}"#;
+        let report: TokenReport = serde_json::from_str(text).unwrap();
+        assert!(matches!(
+            report,
+            TokenReport::Live {
+                credential: 3,
+                since_ms: 4,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn a_misspelt_field_of_a_request_is_refused_and_a_new_field_of_a_reply_is_not() {
+        assert!(serde_json::from_str::<CreateDevice>(r#"{"name":"a","tokn":"b"}"#).is_err());
+        let receipt: Receipt = serde_json::from_str(r#"{"connections":1,"later":2}"#).unwrap();
+        assert_eq!(
+            receipt,
+            Receipt {
+                connections: 1,
+                ..Receipt::default()
+            }
+        );
+    }
+
+    #[test]
+    fn a_value_returns_as_it_was_sent() {
+        let text = r#"{"key":"k","ts":1,"value":{"b": 12345678901234567890123,"a":1.10}}"#;
+        let point: TelemetryPoint = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&point).unwrap(), text);
+    }
+}
