@@ -1,21 +1,251 @@
 //! Builds the parts, runs them, stops them.
 
-/// Why the broker did not start or did not go on.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct AppError(String);
+mod error;
+mod listeners;
 
-impl AppError {
-    /// The process's exit code, as listed in `cli`.
-    pub fn exit_code(&self) -> u8 {
-        1
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+pub use error::AppError;
+
+use crate::broker::Checkpointer;
+use crate::cli::banner::{self, FirstStart};
+use crate::config::{Config, ConnackStyle, DeviceSessions};
+use crate::device_api::Profile;
+use crate::http::{HttpParts, HttpServer};
+use crate::identity::{DeviceName, Registry, Secrets};
+use crate::journal::{Journal, JournalError, JournalOptions, Offset, RealDisk, Recovery};
+use crate::metrics::Metrics;
+use crate::mqtt::session::SessionLimits;
+use crate::net::{Net, NetParts, certificates};
+use crate::store::Store;
+use crate::telemetry::{History, HistoryOptions, ScanOptions};
+use listeners::Bound;
+
+/// Name of the device that a first start makes.
+const FIRST_DEVICE: &str = "first-device";
+
+/// Longest session expiry granted, in seconds: 7 days (SEC-28).
+const SESSION_EXPIRY_MAX_S: u32 = 7 * 24 * 60 * 60;
+
+/// A clean stop takes no longer than this in all (REL-09).
+const STOP_GRACE: Duration = Duration::from_secs(8);
+
+/// What of it the HTTP server may use for requests that are under way.
+const HTTP_GRACE: Duration = Duration::from_secs(1);
+
+/// Runs the broker until it is told to stop. Everything is checked and bound before the first
+/// client is served.
+///
+/// # Errors
+/// What kept it from starting, with what to do; or that it could not stop cleanly.
+pub fn run(config: &Config) -> Result<(), AppError> {
+    let store = Store::open(&config.data_dir)?;
+    let secrets = Arc::new(Secrets::open(&config.secrets_dir, store.is_empty()?)?);
+    let journal = open_journal(config)?;
+    let ballast = journal.clone();
+    store.on_disk_full(Arc::new(move || ballast.release_ballast()));
+    let registry = Registry::open(store.clone(), &secrets)?;
+    let bound = Bound::bind(config)?;
+    let tls = listeners::tls(config, SystemTime::now())?;
+    let addresses = bound.addresses();
+
+    let metrics = Metrics::new();
+    let is_live = |id: uuid::Uuid| {
+        let device = registry.device(&id.to_string());
+        device.is_ok_and(|device| {
+            device
+                .credentials
+                .iter()
+                .any(|held| held.revoked_ms.is_none())
+        })
+    };
+    let (restored, checkpointer) = Checkpointer::start(&store, &journal, is_live, Instant::now())?;
+    let history = start_history(config, &journal, &registry)?;
+    let (mqtt_listeners, http_listeners) = bound.into_listeners(tls.as_ref());
+    let net = Net::start(NetParts {
+        listeners: mqtt_listeners,
+        workers: config.workers.count,
+        registry: registry.clone(),
+        journal: journal.clone(),
+        metrics: metrics.clone(),
+        limits: session_limits(config),
+        profile: profile(config),
+        one_session: config.device.sessions == DeviceSessions::One,
+        empty_user_name_code_4: config.device.connack_style == ConnackStyle::Magenta,
+        restored,
+    })?;
+    let http = HttpServer::start(HttpParts {
+        listeners: http_listeners,
+        names: config.certs.names.clone(),
+        registry: registry.clone(),
+        secrets,
+        history: history.clone(),
+        control: net.control(),
+        journal: journal.clone(),
+        metrics,
+    })?;
+    welcome(config, &registry, &addresses)?;
+
+    let signal = wait_for_signal()?;
+    tracing::info!(signal, "stopping");
+    stop(http, net, checkpointer, &journal)
+}
+
+/// Says that the broker is ready: the listening addresses, and after a first start the lines to
+/// paste.
+fn welcome(
+    config: &Config,
+    registry: &Registry,
+    addresses: &listeners::Addresses,
+) -> Result<(), AppError> {
+    if registry.is_empty() {
+        let name = DeviceName::new(FIRST_DEVICE).expect("a constant without control characters");
+        let (device, token) = registry.create_device(&name, None)?;
+        let made = FirstStart {
+            device: &device.name,
+            token: token.expose(),
+            mqtt: addresses.mqtt.first().copied(),
+            mqtts: addresses.mqtts.first().copied(),
+            ca: &config.ca_certificate(),
+        };
+        banner::announce(&banner::first_start(&made), &config.secrets_dir)
+            .map_err(AppError::Banner)?;
+    }
+    let mut out = std::io::stdout().lock();
+    for (what, address) in addresses.all() {
+        writeln!(out, "listening {what} {address}").map_err(AppError::Output)?;
+    }
+    writeln!(out, "ready")
+        .and_then(|()| out.flush())
+        .map_err(AppError::Output)
+}
+
+fn open_journal(config: &Config) -> Result<Journal, AppError> {
+    let options = JournalOptions {
+        size_max_bytes: config.journal.size_max_bytes,
+        commit_interval: config.journal.commit_interval,
+        ..JournalOptions::new(config.data_dir.join("journal"))
+    };
+    let (journal, recovery) = Journal::open(
+        Arc::new(RealDisk::default()),
+        options,
+        Box::new(end_after_failure),
+    )?;
+    report(&recovery);
+    Ok(journal)
+}
+
+/// REL-04: what is not on disk is not acknowledged, and what failed once is not trusted again.
+fn end_after_failure(error: &JournalError) {
+    tracing::error!(
+        %error,
+        "the journal failed: nothing more is acknowledged. The broker ends now with exit code 3; \
+         look at the disk, then start it again: everything acknowledged is kept"
+    );
+    std::process::exit(i32::from(error::EXIT_JOURNAL));
+}
+
+fn report(recovery: &Recovery) {
+    tracing::info!(
+        first = recovery.first.number(),
+        last = recovery.last.number(),
+        elapsed_ms = recovery.elapsed.as_millis(),
+        "journal open"
+    );
+    if let Some(cut) = &recovery.cut {
+        tracing::warn!(
+            file = %cut.file.display(),
+            position = cut.position,
+            bytes = cut.bytes,
+            "the journal's last commit was not finished and is cut off; it was never acknowledged"
+        );
+    }
+    for damage in &recovery.damage {
+        tracing::error!(
+            file = %damage.file.display(),
+            position = damage.position,
+            first = damage.first.number(),
+            next = damage.next.number(),
+            what = damage.what,
+            "the journal is damaged: these records are lost, the rest is served"
+        );
     }
 }
 
-/// Runs the broker until it is told to stop.
-///
-/// # Errors
-/// What kept it from starting or going on.
-pub fn run(_config: &crate::config::Config) -> Result<(), AppError> {
-    Err(AppError("the broker is not part of this build".to_owned()))
+fn start_history(
+    config: &Config,
+    journal: &Journal,
+    registry: &Registry,
+) -> Result<History, AppError> {
+    let options = HistoryOptions {
+        head_bytes_max: config.history.head_size_max_bytes,
+    };
+    let tombstones = registry
+        .tombstones()
+        .into_iter()
+        .map(|(id, at)| (id, Offset::new(at)));
+    History::start(journal.clone(), options, tombstones).map_err(AppError::Thread)
+}
+
+fn session_limits(config: &Config) -> SessionLimits {
+    SessionLimits {
+        packet_size_max: config.mqtt.packet_size_max_bytes,
+        receive_maximum: config.mqtt.receive_maximum,
+        keep_alive_max_s: config.mqtt.keep_alive_max_s,
+        session_expiry_max_s: SESSION_EXPIRY_MAX_S,
+    }
+}
+
+fn profile(config: &Config) -> Profile {
+    Profile {
+        payload_size_max: usize::try_from(config.device.payload_size_max_bytes)
+            .unwrap_or(usize::MAX),
+        acks_bad_payload: config.device.send_ack_on_validation_exception,
+        scan: ScanOptions {
+            cast_strings: config.device.cast_strings,
+            string_bytes_max: config.device.string_value_size_max_bytes,
+        },
+    }
+}
+
+/// Waits for SIGTERM or SIGINT; answers its name.
+fn wait_for_signal() -> Result<&'static str, AppError> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(AppError::Thread)?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Thread)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Thread)?;
+        // Cancel-safe: a signal that came is not lost by the other branch.
+        tokio::select! {
+            _ = terminate.recv() => Ok("SIGTERM"),
+            _ = interrupt.recv() => Ok("SIGINT"),
+        }
+    })
+}
+
+/// In order: no more admin calls, no more clients, then what is on disk is made final.
+fn stop(
+    http: HttpServer,
+    net: Net,
+    checkpointer: Checkpointer,
+    journal: &Journal,
+) -> Result<(), AppError> {
+    http.stop(HTTP_GRACE);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(AppError::Thread)?;
+    if !runtime.block_on(net.stop(STOP_GRACE)) {
+        return Err(AppError::StopTooSlow);
+    }
+    checkpointer.stop();
+    journal.close()?;
+    tracing::info!("stopped");
+    Ok(())
 }

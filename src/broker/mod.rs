@@ -1,1 +1,17 @@
-//! Live sessions: who is connected where, take-over, revocation.
+//! Live sessions and what outlives them: who is connected, take-over, revocation, checkpoints.
+//!
+//! A session is keyed by (identity, client id) — by the identity alone where a device may have
+//! only one — and has one *home worker*, `hash(key)`: take-over, resume and revocation of a
+//! session are local to that worker and need no lock. [`sessions`] is a worker's table,
+//! [`control`] the lane by which admin calls reach every worker, [`record`] how session changes
+//! are written to the journal, and [`checkpoint`] the reader that turns those records into rows
+//! of the state database, so that a start replays only the journal's end.
+
+pub mod checkpoint;
+pub mod control;
+pub mod record;
+pub mod sessions;
+
+pub use checkpoint::{Checkpointer, RestoreError, Restored};
+pub use control::{Command, Control, NotConfirmed, Receipt};
+pub use sessions::{SessionKey, SessionTable, Stored};

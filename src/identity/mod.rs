@@ -1,1 +1,50 @@
 //! Who, and what may they: devices, credentials, the token index, rights.
+//!
+//! However a peer came in, it gets one [`Principal`]; everything after CONNECT sees only that.
+//! Tokens are known by keyed digests alone (SEC-51); the key and the admin token are files beside
+//! the data, never in it ([`Secrets`]).
+
+mod changes;
+mod device;
+mod error;
+mod index;
+mod key;
+mod permit;
+mod registry;
+mod secrets;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+pub use changes::ENDED_CREDENTIALS_KEPT;
+pub use device::{CredentialInfo, CredentialKind, Device, DeviceName, DevicePage, Page};
+pub use error::{RegistryError, SecretsError};
+pub use permit::{Action, Permit};
+pub use registry::{Change, DEVICES_MAX, Registry, TokenReport};
+pub use secrets::{ADMIN_TOKEN_FILE, REGISTRY_KEY_FILE, Secrets};
+pub use token::{AdminToken, DeviceToken, TOKEN_BYTES_MAX, TokenError, TokenHint};
+
+/// Who a connection belongs to and what it may do.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    /// The device.
+    pub identity: Uuid,
+    /// The credential that it showed.
+    pub credential: u64,
+    /// The identity's generation when it showed it.
+    pub generation: u32,
+    /// How its payloads are read.
+    pub profile: ProfileFlags,
+    /// What it may publish to and receive. Compiled once, shared.
+    pub permit: Arc<Permit>,
+    /// When the credential ends by itself, wall clock in ms; access tokens never do.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// Flags of the device's profile, as they stand in journal records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProfileFlags(pub u8);

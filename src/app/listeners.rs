@@ -1,0 +1,154 @@
+//! Binds every configured address before anything is served.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::ServerConfig;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::error::AppError;
+use crate::config::Config;
+use crate::net::certificates;
+use crate::net::{Listener, tls::Tls};
+
+/// Connections the kernel keeps until they are accepted. The system may allow less
+/// (`net.core.somaxconn`).
+const BACKLOG: i32 = 4_096;
+
+/// Bound sockets, by what is spoken on them.
+pub(super) struct Bound {
+    mqtt: Vec<TcpListener>,
+    mqtts: Vec<TcpListener>,
+    http: Vec<TcpListener>,
+    https: Vec<TcpListener>,
+}
+
+/// The addresses they were bound to, with real ports.
+pub(super) struct Addresses {
+    pub(super) mqtt: Vec<SocketAddr>,
+    pub(super) mqtts: Vec<SocketAddr>,
+    http: Vec<SocketAddr>,
+    https: Vec<SocketAddr>,
+}
+
+/// HTTP sockets, each plain or with TLS.
+pub(super) type HttpListeners = Vec<(TcpListener, Option<Arc<ServerConfig>>)>;
+
+impl Bound {
+    /// Binds everything, or nothing.
+    pub(super) fn bind(config: &Config) -> Result<Self, AppError> {
+        Ok(Self {
+            mqtt: bind_all(&config.mqtt.listen, "mqtt")?,
+            mqtts: bind_all(&config.mqtts.listen, "mqtts")?,
+            http: bind_all(&config.http.listen, "http")?,
+            https: bind_all(&config.https.listen, "https")?,
+        })
+    }
+
+    pub(super) fn addresses(&self) -> Addresses {
+        let of = |sockets: &[TcpListener]| {
+            sockets
+                .iter()
+                .filter_map(|socket| socket.local_addr().ok())
+                .collect()
+        };
+        Addresses {
+            mqtt: of(&self.mqtt),
+            mqtts: of(&self.mqtts),
+            http: of(&self.http),
+            https: of(&self.https),
+        }
+    }
+
+    /// The listeners for the network and for the HTTP server. Without TLS there are no TLS
+    /// listeners: [`tls`] gives one whenever any is configured.
+    pub(super) fn into_listeners(
+        self,
+        tls: Option<&Arc<ServerConfig>>,
+    ) -> (Vec<Listener>, HttpListeners) {
+        let plain = self
+            .mqtt
+            .into_iter()
+            .map(|socket| Listener { socket, tls: None });
+        let secured = self.mqtts.into_iter().filter_map(|socket| {
+            Some(Listener {
+                socket,
+                tls: Some(Tls::new(Arc::clone(tls?))),
+            })
+        });
+        let http = self.http.into_iter().map(|socket| (socket, None));
+        let https = self
+            .https
+            .into_iter()
+            .filter_map(|socket| Some((socket, Some(Arc::clone(tls?)))));
+        (plain.chain(secured).collect(), http.chain(https).collect())
+    }
+}
+
+impl Addresses {
+    /// Every address with the name of its listener.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> + '_ {
+        let named = |name, addresses: &'_ [SocketAddr]| {
+            addresses
+                .iter()
+                .map(move |address| (name, *address))
+                .collect::<Vec<_>>()
+        };
+        [
+            named("mqtt", &self.mqtt),
+            named("mqtts", &self.mqtts),
+            named("http", &self.http),
+            named("https", &self.https),
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
+/// What TLS listeners offer, if there are any: the configured pair, or one made by the broker.
+pub(super) fn tls(config: &Config, now: SystemTime) -> Result<Option<Arc<ServerConfig>>, AppError> {
+    if config.mqtts.listen.is_empty() && config.https.listen.is_empty() {
+        return Ok(None);
+    }
+    let prepared = certificates::prepare(config, now)?;
+    for note in &prepared.notes {
+        tracing::info!("{note}");
+    }
+    Ok(Some(certificates::load_server_config(&prepared.pair)?))
+}
+
+fn bind_all(addresses: &[SocketAddr], key: &'static str) -> Result<Vec<TcpListener>, AppError> {
+    let bind = |address: &SocketAddr| {
+        bind(*address).map_err(|source| AppError::Listen {
+            address: *address,
+            key,
+            source,
+        })
+    };
+    addresses.iter().map(bind).collect()
+}
+
+/// `[::]` takes IPv4 too; on a machine without IPv6 it means 0.0.0.0.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    ) {
+        Ok(socket) => socket,
+        Err(_) if address.ip().is_unspecified() && address.is_ipv6() => {
+            return bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())));
+        }
+        Err(error) => return Err(error),
+    };
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A restart must not wait for old connections' TIME_WAIT; a second live listener on the port
+    // is still refused.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,314 @@
+//! Stored sessions between two starts: a reader of the journal that keeps the state database's
+//! `session` table a little behind, and the start that catches up.
+//!
+//! The journal's records are the truth (`SessionBegin`, `SessionChange`, `SessionEnd`, and for QoS 2
+//! the messages and releases that carry a packet id). The [`Checkpointer`] applies them to a
+//! shadow of all sessions and writes what changed to the database together with the offset it has
+//! reached, in one transaction. A start loads that and replays the rest of the journal, so its
+//! time does not grow with the journal. After a crash a session counts as disconnected at the
+//! start.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::record::{self, SessionBody};
+use super::sessions::{SessionKey, Stored};
+use crate::journal::{Entry, Journal, JournalError, Offset, Record, RecordKind};
+use crate::mqtt::session::{PacketIds, SessionState, Subscribed};
+use crate::mqtt::wire::PacketId;
+use crate::store::sessions::{self as rows, SessionChanges, SessionRow};
+use crate::store::{Store, StoreError};
+
+/// How often the journal is followed; between two looks it only grows.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A checkpoint is written when this many records were read since the last one: it bounds what a
+/// start replays (some 100 MB) and costs one transaction.
+const CHECKPOINT_RECORDS: u64 = 1_000_000;
+
+/// What the last run left.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Stored sessions; their clock starts now.
+    pub sessions: Vec<(SessionKey, Stored)>,
+    /// The first session number that was never used.
+    pub next_number: u32,
+}
+
+/// Why sessions could not be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The checkpoint could not be read.
+    #[error("the stored sessions cannot be read from the state database: {0}")]
+    Store(#[from] StoreError),
+    /// The journal could not be read.
+    #[error("the stored sessions cannot be replayed from the journal: {0}")]
+    Journal(#[from] JournalError),
+    /// The thread could not be made.
+    #[error("cannot start the thread that follows the stored sessions: {0}")]
+    Thread(io::Error),
+}
+
+/// The reader that keeps the `session` table up to date; its thread is named `state-sessions`.
+#[derive(Debug)]
+pub struct Checkpointer {
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// All sessions as the journal tells them.
+#[derive(Debug, Default)]
+struct Shadow {
+    sessions: HashMap<u32, Session>,
+    changed: HashSet<u32>,
+    ended: HashSet<u32>,
+    /// The last offset applied.
+    applied: Offset,
+    highest: u32,
+}
+
+#[derive(Debug)]
+struct Session {
+    device: Uuid,
+    body: SessionBody,
+    unreleased: PacketIds,
+}
+
+impl Checkpointer {
+    /// Restores the sessions of the last run and starts to follow the journal.
+    /// `is_live` tells whether an identity can still connect; sessions of others are dropped.
+    ///
+    /// # Errors
+    /// The checkpoint or the journal could not be read.
+    pub fn start(
+        store: &Store,
+        journal: &Journal,
+        is_live: impl Fn(Uuid) -> bool,
+        now: Instant,
+    ) -> Result<(Restored, Self), RestoreError> {
+        let (rows, offset) = store.read(rows::load)?;
+        let mut shadow = Shadow::new(rows, Offset::new(offset));
+        shadow.follow(journal)?;
+        let restored = shadow.restored(is_live, now);
+        let (stop, stopped) = mpsc::channel();
+        let (store, journal) = (store.clone(), journal.clone());
+        let thread = std::thread::Builder::new()
+            .name("state-sessions".to_owned())
+            .spawn(move || run(shadow, &store, &journal, &stopped))
+            .map_err(RestoreError::Thread)?;
+        Ok((restored, Self { stop, thread }))
+    }
+
+    /// Writes a last checkpoint and ends the thread. Call it when the journal grows no more.
+    pub fn stop(self) {
+        drop(self.stop);
+        // A panic was reported by the thread itself; the next start replays a little more.
+        let _ = self.thread.join();
+    }
+}
+
+fn run(mut shadow: Shadow, store: &Store, journal: &Journal, stopped: &mpsc::Receiver<()>) {
+    let mut written = shadow.applied;
+    loop {
+        let is_last = stopped.recv_timeout(FOLLOW_INTERVAL) != Err(RecvTimeoutError::Timeout);
+        if let Err(error) = shadow.follow(journal) {
+            tracing::warn!(%error, "stored sessions: the journal cannot be read; trying again");
+        }
+        let is_due = shadow.applied.number() - written.number() >= CHECKPOINT_RECORDS;
+        if shadow.applied > written && (is_due || is_last) {
+            match shadow.save(store) {
+                Ok(()) => written = shadow.applied,
+                Err(error) => {
+                    tracing::warn!(%error, "stored sessions: no checkpoint; trying again");
+                }
+            }
+        }
+        if is_last {
+            return;
+        }
+    }
+}
+
+impl Shadow {
+    fn new(rows: Vec<SessionRow>, applied: Offset) -> Self {
+        let mut shadow = Self {
+            applied,
+            ..Self::default()
+        };
+        for row in rows {
+            shadow.highest = shadow.highest.max(row.number);
+            let subscriptions = row
+                .filters
+                .into_iter()
+                .map(|(qos, filter)| Subscribed {
+                    filter: filter.into(),
+                    qos,
+                })
+                .collect();
+            let body = SessionBody {
+                expiry_s: row.expiry_s,
+                client_id: row.client_id.into(),
+                subscriptions,
+            };
+            let unreleased = row
+                .unreleased
+                .into_iter()
+                .filter_map(PacketId::new)
+                .collect();
+            let session = Session {
+                device: row.device,
+                body,
+                unreleased,
+            };
+            shadow.sessions.insert(row.number, session);
+        }
+        shadow
+    }
+
+    /// Applies everything durable that was not applied yet.
+    fn follow(&mut self, journal: &Journal) -> Result<(), JournalError> {
+        let mut reader = journal.reader(self.applied.next());
+        while let Some(entry) = reader.next()? {
+            match entry {
+                Entry::Batch(batch) => {
+                    for record in batch.iter() {
+                        self.apply(&record);
+                    }
+                }
+                Entry::Damage(damage) => {
+                    // The journal reports it to everybody who reads there; the rest is applied.
+                    tracing::warn!(
+                        file = %damage.file.display(),
+                        position = damage.position,
+                        what = damage.what,
+                        "stored sessions: a stretch of the journal is lost"
+                    );
+                    self.applied = Offset::new(damage.next.number().saturating_sub(1));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, record: &Record<'_>) {
+        self.applied = record.offset;
+        let number = record.header.session;
+        if number == 0 {
+            return;
+        }
+        self.highest = self.highest.max(number);
+        match record.header.kind {
+            RecordKind::Telemetry => {
+                if let Some(id) = PacketId::new(record.header.packet_id) {
+                    self.unreleased(number, |ids| ids.insert(id));
+                }
+            }
+            RecordKind::Release => {
+                if let Some(id) = PacketId::new(record.header.packet_id) {
+                    self.unreleased(number, |ids| ids.remove(id));
+                }
+            }
+            RecordKind::SessionBegin => self.describe(number, record, true),
+            RecordKind::SessionChange => self.describe(number, record, false),
+            RecordKind::SessionEnd => {
+                if self.sessions.remove(&number).is_some() {
+                    self.changed.remove(&number);
+                    self.ended.insert(number);
+                }
+            }
+        }
+    }
+
+    fn unreleased(&mut self, number: u32, change: impl FnOnce(&mut PacketIds) -> bool) {
+        if let Some(session) = self.sessions.get_mut(&number)
+            && change(&mut session.unreleased)
+        {
+            self.changed.insert(number);
+        }
+    }
+
+    fn describe(&mut self, number: u32, record: &Record<'_>, begins: bool) {
+        let Some(body) = record::decode(record.body) else {
+            tracing::warn!(
+                offset = record.offset.number(),
+                "a session record cannot be read"
+            );
+            return;
+        };
+        let before = self.sessions.remove(&number).filter(|_| !begins);
+        let unreleased = before.map(|session| session.unreleased).unwrap_or_default();
+        let session = Session {
+            device: record.header.device,
+            body,
+            unreleased,
+        };
+        self.sessions.insert(number, session);
+        self.changed.insert(number);
+    }
+
+    fn restored(&self, is_live: impl Fn(Uuid) -> bool, now: Instant) -> Restored {
+        let mut by_key: HashMap<SessionKey, Stored> = HashMap::new();
+        for (number, session) in &self.sessions {
+            if !is_live(session.device) {
+                continue;
+            }
+            let key = SessionKey {
+                identity: session.device,
+                client_id: session.body.client_id.clone(),
+            };
+            let state = SessionState {
+                subscriptions: session.body.subscriptions.clone(),
+                unreleased: session.unreleased.clone(),
+            };
+            let stored = Stored::new(*number, state, session.body.expiry_s, now);
+            // Of two sessions with one key the later began because the earlier had ended.
+            let is_latest = by_key.get(&key).is_none_or(|held| held.number < *number);
+            if is_latest {
+                by_key.insert(key, stored);
+            }
+        }
+        Restored {
+            sessions: by_key.into_iter().collect(),
+            next_number: self.highest.wrapping_add(1).max(1),
+        }
+    }
+
+    fn save(&mut self, store: &Store) -> Result<(), StoreError> {
+        let written = self
+            .changed
+            .iter()
+            .filter_map(|number| Some(self.sessions.get(number)?.row(*number)))
+            .collect();
+        let ended = self.ended.iter().copied().collect();
+        let changes = SessionChanges {
+            written,
+            ended,
+            offset: self.applied.number(),
+        };
+        store.write(move |transaction| rows::save(transaction, &changes))?;
+        self.changed.clear();
+        self.ended.clear();
+        Ok(())
+    }
+}
+
+impl Session {
+    fn row(&self, number: u32) -> SessionRow {
+        let subscriptions = self.body.subscriptions.iter();
+        SessionRow {
+            number,
+            device: self.device,
+            client_id: self.body.client_id.to_string(),
+            expiry_s: self.body.expiry_s,
+            unreleased: self.unreleased.iter().map(PacketId::get).collect(),
+            filters: subscriptions
+                .map(|held| (held.qos, held.filter.to_string()))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The control lane: admin changes reach every worker ahead of any data.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::identity::Change;
+
+/// Commands one worker can have waiting. They are admin calls: a sender waits for a place.
+pub const COMMANDS_WAITING_MAX: usize = 64;
+
+/// How long an admin call waits for all workers to confirm; then it says so instead of guessing.
+pub const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Command {
+    /// An identity's rights changed: end what must end, then answer with what ended here.
+    Apply {
+        /// The change, as committed.
+        change: Arc<Change>,
+        /// Where to confirm.
+        reply: oneshot::Sender<Receipt>,
+    },
+    /// Stop: say goodbye to every client when what they were promised is durable, then confirm.
+    Stop {
+        /// Where to confirm.
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// What a change ended, over all workers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Connections closed.
+    pub connections: u64,
+    /// Stored sessions dropped, with their subscriptions.
+    pub sessions: u64,
+    /// Unfinished QoS 2 messages dropped.
+    pub unfinished: u64,
+    /// Time until the last worker confirmed, in milliseconds.
+    pub milliseconds: u64,
+}
+
+/// The change is durable, but not every worker confirmed it in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the change is durable, but {missing} of {workers} workers did not confirm it within \
+     {CONFIRMATION_TIMEOUT:?}; connections of the old right may still be open there: repeat the call"
+)]
+pub struct NotConfirmed {
+    /// Workers that did not answer.
+    pub missing: usize,
+    /// Workers there are.
+    pub workers: usize,
+}
+
+/// The sending end of every worker's control lane.
+#[derive(Debug, Clone)]
+pub struct Control {
+    lanes: Arc<[mpsc::Sender<Command>]>,
+}
+
+impl Control {
+    /// A control over the workers behind `lanes`.
+    #[must_use]
+    pub fn new(lanes: Vec<mpsc::Sender<Command>>) -> Self {
+        Self {
+            lanes: lanes.into(),
+        }
+    }
+
+    /// Applies a committed change on every worker and adds up what it ended.
+    ///
+    /// # Errors
+    /// A worker did not confirm within [`CONFIRMATION_TIMEOUT`].
+    pub async fn apply(&self, change: Change) -> Result<Receipt, NotConfirmed> {
+        let started = Instant::now();
+        let deadline = tokio::time::Instant::now() + CONFIRMATION_TIMEOUT;
+        let change = Arc::new(change);
+        let mut waiting = Vec::with_capacity(self.lanes.len());
+        for lane in self.lanes.iter() {
+            let (reply, confirmed) = oneshot::channel();
+            let command = Command::Apply {
+                change: Arc::clone(&change),
+                reply,
+            };
+            if let Ok(Ok(())) = tokio::time::timeout_at(deadline, lane.send(command)).await {
+                waiting.push(confirmed);
+            }
+        }
+        let mut total = Receipt::default();
+        let mut confirmed = 0;
+        for reply in waiting {
+            if let Ok(Ok(part)) = tokio::time::timeout_at(deadline, reply).await {
+                confirmed += 1;
+                total.connections += part.connections;
+                total.sessions += part.sessions;
+                total.unfinished += part.unfinished;
+            }
+        }
+        let workers = self.lanes.len();
+        if confirmed < workers {
+            return Err(NotConfirmed {
+                missing: workers - confirmed,
+                workers,
+            });
+        }
+        total.milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(total)
+    }
+
+    /// Asks every worker to stop and waits until all have, or until `grace` is over.
+    /// Returns true if all did.
+    pub async fn stop(&self, grace: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + grace;
+        let mut waiting = Vec::with_capacity(self.lanes.len());
+        for lane in self.lanes.iter() {
+            let (reply, stopped) = oneshot::channel();
+            if lane.send(Command::Stop { reply }).await.is_ok() {
+                waiting.push(stopped);
+            }
+        }
+        for stopped in waiting {
+            if tokio::time::timeout_at(deadline, stopped).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}

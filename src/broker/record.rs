@@ -1,0 +1,135 @@
+//! How a session is written in the journal: the body of `SessionBegin` and `SessionChange`.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 | session expiry in seconds, little endian |
+//! | 2 + n | client id: length, UTF-8 |
+//! | 2 | number of subscriptions |
+//! | each 1 + 2 + n | granted QoS; filter: length, UTF-8 |
+//!
+//! `SessionBegin` starts a session without unfinished QoS 2 ids; `SessionChange` replaces all of
+//! the above and keeps the ids; `SessionEnd` has no body. Ids are not repeated here: the records
+//! of the messages and of their releases are the truth about them.
+
+use std::collections::BTreeSet;
+
+use crate::mqtt::session::Subscribed;
+
+/// What a session record holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionBody {
+    /// Seconds the session outlives its connection.
+    pub expiry_s: u32,
+    /// Client id, empty where an identity has one session only.
+    pub client_id: Box<str>,
+    /// Granted subscriptions.
+    pub subscriptions: BTreeSet<Subscribed>,
+}
+
+/// Writes the body behind what `out` holds.
+pub fn encode(
+    expiry_s: u32,
+    client_id: &str,
+    subscriptions: &BTreeSet<Subscribed>,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(&expiry_s.to_le_bytes());
+    put(out, client_id);
+    let count = u16::try_from(subscriptions.len()).expect("SUBSCRIPTIONS_MAX is far below 65,536");
+    out.extend_from_slice(&count.to_le_bytes());
+    for subscribed in subscriptions {
+        out.push(subscribed.qos);
+        put(out, &subscribed.filter);
+    }
+}
+
+/// Reads a body; `None` if it is not one. The journal's checksum has been verified before, so
+/// `None` means a record written by another version.
+#[must_use]
+pub fn decode(mut body: &[u8]) -> Option<SessionBody> {
+    let expiry_s = u32::from_le_bytes(take(&mut body)?);
+    let client_id = string(&mut body)?;
+    let count = u16::from_le_bytes(take(&mut body)?);
+    let mut subscriptions = BTreeSet::new();
+    for _ in 0..count {
+        let [qos] = take(&mut body)?;
+        subscriptions.insert(Subscribed {
+            filter: string(&mut body)?,
+            qos,
+        });
+    }
+    body.is_empty().then_some(SessionBody {
+        expiry_s,
+        client_id,
+        subscriptions,
+    })
+}
+
+fn put(out: &mut Vec<u8>, text: &str) {
+    let len = u16::try_from(text.len()).expect("MQTT strings are at most 65,535 bytes");
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn take<const N: usize>(body: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, rest) = body.split_first_chunk::<N>()?;
+    *body = rest;
+    Some(*head)
+}
+
+fn string(body: &mut &[u8]) -> Option<Box<str>> {
+    let len = usize::from(u16::from_le_bytes(take(body)?));
+    let (text, rest) = body.split_at_checked(len)?;
+    *body = rest;
+    std::str::from_utf8(text).ok().map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body() -> SessionBody {
+        SessionBody {
+            expiry_s: 3_600,
+            client_id: "pump-7".into(),
+            subscriptions: [
+                Subscribed {
+                    filter: "v1/devices/me/attributes".into(),
+                    qos: 1,
+                },
+                Subscribed {
+                    filter: "v1/devices/me/rpc/request/+".into(),
+                    qos: 0,
+                },
+            ]
+            .into(),
+        }
+    }
+
+    fn bytes(body: &SessionBody) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode(
+            body.expiry_s,
+            &body.client_id,
+            &body.subscriptions,
+            &mut out,
+        );
+        out
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        assert_eq!(decode(&bytes(&body())), Some(body()));
+    }
+
+    #[test]
+    fn a_cut_or_padded_body_is_none() {
+        let whole = bytes(&body());
+        for cut in 0..whole.len() {
+            assert_eq!(decode(&whole[..cut]), None, "cut at {cut}");
+        }
+        let mut padded = whole;
+        padded.push(0);
+        assert_eq!(decode(&padded), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! A device as operators see it.
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::RegistryError;
+use crate::store::devices::{CredentialRow, DeviceRow};
+
+/// Bytes a device name may have.
+const NAME_BYTES_MAX: usize = 255;
+
+/// A device name that can be used: 1 to 255 bytes, no control characters, nothing that could be
+/// taken for an id or a step in a path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceName(String);
+
+impl DeviceName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// [`RegistryError::Invalid`] with the reason.
+    pub fn new(text: &str) -> Result<DeviceName, RegistryError> {
+        let what = match text {
+            "" => "is empty".to_owned(),
+            _ if text.len() > NAME_BYTES_MAX => {
+                format!("has {} bytes, the limit is {NAME_BYTES_MAX}", text.len())
+            }
+            _ if text.contains(char::is_control) => "has a control character".to_owned(),
+            _ if Uuid::try_parse(text).is_ok() => {
+                "looks like an id, so that nobody could tell which of the two is meant".to_owned()
+            }
+            // A client that tidies up paths would ask for another resource.
+            "." | ".." => "is a step in a path".to_owned(),
+            _ => return Ok(DeviceName(text.to_owned())),
+        };
+        Err(RegistryError::Invalid {
+            field: "name",
+            what,
+        })
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A device and its credentials; holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// Never reused.
+    pub id: Uuid,
+    /// Unique.
+    pub name: String,
+    /// Wall clock, ms.
+    pub created_ms: u64,
+    /// Grows when credentials end or rights narrow.
+    pub generation: u32,
+    /// Live ones and the last ended ones, oldest first.
+    pub credentials: Vec<CredentialInfo>,
+}
+
+/// A credential, named by its public id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CredentialInfo {
+    /// Never reused.
+    pub id: u64,
+    /// What is shown at CONNECT.
+    pub kind: CredentialKind,
+    /// Wall clock, ms.
+    pub created_ms: u64,
+    /// Wall clock, ms; `None` while it is live.
+    pub revoked_ms: Option<u64>,
+    /// Whether a person chose the text: such a token may be weak (SEC-50).
+    pub chosen: bool,
+}
+
+/// What a peer shows to prove who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CredentialKind {
+    /// An access token as the MQTT user name.
+    AccessToken,
+    /// Written by a newer version.
+    Unknown,
+}
+
+impl CredentialKind {
+    /// The number in the database.
+    pub(super) const ACCESS_TOKEN: u8 = 1;
+
+    fn from_number(number: u8) -> CredentialKind {
+        match number {
+            Self::ACCESS_TOKEN => CredentialKind::AccessToken,
+            _ => CredentialKind::Unknown,
+        }
+    }
+}
+
+/// Which devices to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Names after this one; from the first without it.
+    pub after: Option<String>,
+    /// How many at most, 1 to [`Page::LIMIT_MAX`].
+    pub limit: usize,
+}
+
+impl Page {
+    /// Devices in one page at most: bounds the memory of an answer, about 300 bytes for each.
+    pub const LIMIT_MAX: usize = 1_000;
+}
+
+/// A part of the list of devices, in byte order of their names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DevicePage {
+    /// The devices.
+    pub devices: Vec<Device>,
+    /// The `after` of the next page; `None` on the last one.
+    pub next: Option<String>,
+}
+
+impl Device {
+    pub(super) fn from_rows(device: DeviceRow, credentials: Vec<CredentialRow>) -> Device {
+        let credentials = credentials.into_iter().map(|row| CredentialInfo {
+            id: row.id,
+            kind: CredentialKind::from_number(row.kind),
+            created_ms: row.created_ms,
+            revoked_ms: row.revoked_ms,
+            chosen: row.chosen,
+        });
+        Device {
+            id: device.id,
+            name: device.name,
+            created_ms: device.created_ms,
+            generation: device.generation,
+            credentials: credentials.collect(),
+        }
+    }
+}

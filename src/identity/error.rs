@@ -1,0 +1,131 @@
+//! What can go wrong with devices, tokens and secrets. No error holds a secret (SEC-55).
+
+use std::io;
+use std::path::PathBuf;
+
+use super::TokenError;
+use crate::store::StoreError;
+
+/// Why the registry refused a change or a question.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// Names are unique.
+    #[error("a device named {name:?} exists already; choose another name, or rotate its token")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// A token names one device, once and for ever.
+    #[error(
+        "that token {} device {owner:?}; choose another, or leave it out to get a fresh one",
+        if *.ended { "was ended, and cannot be used again: it belonged to" }
+        else { "is in use already by" }
+    )]
+    TokenTaken {
+        /// The name of the device that has or had it.
+        owner: String,
+        /// Whether it has been ended there.
+        ended: bool,
+    },
+    /// No such thing.
+    #[error("there is no {what}")]
+    NotFound {
+        /// What was looked for: `device "boiler"`.
+        what: String,
+    },
+    /// A value that cannot be used.
+    #[error("{field} {what}")]
+    Invalid {
+        /// Which part of the request.
+        field: &'static str,
+        /// What is wrong with it, as the rest of a sentence.
+        what: String,
+    },
+    /// The registry is at its limit.
+    #[error("the registry holds {limit} devices, which is its limit; delete devices first")]
+    Full {
+        /// Devices.
+        limit: u64,
+    },
+    /// The registry key is not the one that made the digests.
+    #[error(
+        "the registry key {} is not the one that this state database was made with: no token \
+         would be recognised. Put back the secrets directory that belongs to this data \
+         directory (from the same backup). {}",
+        key.display(),
+        super::secrets::KEY_LOST
+    )]
+    WrongKey {
+        /// The key file.
+        key: PathBuf,
+    },
+    /// The state database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<TokenError> for RegistryError {
+    fn from(error: TokenError) -> RegistryError {
+        RegistryError::Invalid {
+            field: "token",
+            what: error.to_string(),
+        }
+    }
+}
+
+/// Why the secrets could not be used. Nothing is started without them (SEC-42).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SecretsError {
+    /// The operating system refused something.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Others may read or change it (SEC-78).
+    #[error(
+        "{} is open to other users (mode {mode:04o}); whoever read it could act as the broker or \
+         its operator. If somebody may have, replace it; then: chmod {wanted} {}",
+        path.display(),
+        path.display()
+    )]
+    Exposed {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// The mode it must have, as given to chmod.
+        wanted: &'static str,
+    },
+    /// There, and not what it should be.
+    #[error("{} is damaged: it {what}. {advice}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, as the rest of a sentence.
+        what: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Devices have tokens, and the key that recognises them is not there.
+    #[error(
+        "the registry key {} is missing, and the state database holds tokens made with it: \
+         without it no token can ever be recognised again. Put the file back from the backup of \
+         the secrets directory (mode 0600). {}",
+        path.display(),
+        super::secrets::KEY_LOST
+    )]
+    KeyMissing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The random generator failed: no secret may be made.
+    #[error("the system gives no random numbers, so that no secret can be made")]
+    Random,
+}

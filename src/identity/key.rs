@@ -1,0 +1,62 @@
+//! The registry key: what turns tokens into digests.
+
+use std::fmt;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac;
+
+/// Bytes of the key.
+pub(super) const KEY_BYTES: usize = 32;
+
+/// HMAC-SHA-256 of a token under the registry key.
+pub(super) type Digest = [u8; 32];
+
+/// Digested to recognise the key itself. Ends with a control character, which no token holds.
+const CHECK_TEXT: &[u8] = b"tollgate registry key check 1\n";
+
+/// Put before the admin token, for the same reason.
+const ADMIN_LABEL: &[u8] = b"tollgate admin token\n";
+
+/// Holds the key's inner and outer hash states, computed once: a digest is one short HMAC.
+#[derive(Clone)]
+pub(super) struct RegistryKey(hmac::Key);
+
+impl RegistryKey {
+    pub(super) fn new(bytes: &[u8; KEY_BYTES]) -> RegistryKey {
+        RegistryKey(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+    }
+
+    pub(super) fn token_digest(&self, token: &str) -> Digest {
+        self.digest(&[token.as_bytes()])
+    }
+
+    pub(super) fn admin_digest(&self, token: &str) -> Digest {
+        self.digest(&[ADMIN_LABEL, token.as_bytes()])
+    }
+
+    /// A value that tells this key from any other and gives nothing of it away.
+    pub(super) fn check_value(&self) -> Digest {
+        self.digest(&[CHECK_TEXT])
+    }
+
+    fn digest(&self, parts: &[&[u8]]) -> Digest {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in parts {
+            context.update(part);
+        }
+        let mut digest = Digest::default();
+        digest.copy_from_slice(context.sign().as_ref());
+        digest
+    }
+}
+
+impl fmt::Debug for RegistryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RegistryKey(redacted)")
+    }
+}
+
+/// Equality in constant time (SEC-52).
+pub(super) fn equal(a: &[u8], b: &[u8]) -> bool {
+    verify_slices_are_equal(a, b).is_ok()
+}

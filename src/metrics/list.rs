@@ -1,0 +1,332 @@
+//! The list of figures: names, units, help, and the closed lists of label values.
+
+use metrics::Unit;
+
+/// One figure: everything there is to know about it but its value.
+#[derive(Clone, Copy, Debug)]
+pub struct Figure {
+    /// Name, with the unit at its end.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// What it counts or measures.
+    pub unit: Unit,
+    /// One sentence for the operator.
+    pub help: &'static str,
+    /// Its only label, with every value it can have.
+    pub label: Option<(&'static str, &'static [&'static str])>,
+}
+
+/// How a figure behaves over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows while the process lives.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Seconds, sorted into [`SECONDS_BUCKETS`].
+    Histogram,
+}
+
+/// Upper bounds of every distribution, in seconds: from one sync of a fast disk to the longest
+/// time a client is made to wait.
+pub const SECONDS_BUCKETS: [f64; 16] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+
+/// Declares a closed list of reasons: an enum whose variants are the values of a label.
+macro_rules! closed_list {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// Every member, in the order of [`Self::LABELS`].
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// The label values, one for each member.
+            pub const LABELS: &'static [&'static str] = &[$($label,)+];
+            /// How many members there are.
+            pub const COUNT: usize = Self::LABELS.len();
+        }
+    };
+}
+
+closed_list! {
+    /// Why a received message was not stored.
+    Refusal {
+        /// The payload is not what the topic asks for.
+        BadPayload = "bad_payload",
+        /// The payload is longer than the topic takes.
+        PayloadTooLarge = "payload_too_large",
+        /// No such topic.
+        UnknownTopic = "unknown_topic",
+        /// The principal may not publish there.
+        NotAuthorized = "not_authorized",
+        /// The journal had no room.
+        StorageFull = "storage_full",
+        /// The packet broke the protocol.
+        ProtocolError = "protocol_error",
+        /// The credential ended while the message waited.
+        Revoked = "revoked",
+        /// The connection ended while the message waited to be stored.
+        Disconnected = "disconnected",
+        /// The broker was stopping.
+        Stopping = "stopping",
+    }
+}
+
+closed_list! {
+    /// Why a connection got no further than its CONNECT.
+    ConnectRefusal {
+        /// The first packet was no CONNECT, or a malformed one.
+        BadConnect = "bad_connect",
+        /// A protocol version that is not spoken here.
+        UnsupportedVersion = "unsupported_version",
+        /// A client id that is not accepted.
+        BadClientId = "bad_client_id",
+        /// Missing, unknown or revoked credential.
+        BadCredential = "bad_credential",
+        /// A good credential that may not do what the CONNECT asks.
+        NotAuthorized = "not_authorized",
+        /// No complete CONNECT in time.
+        Timeout = "timeout",
+        /// The TLS handshake failed.
+        TlsFailed = "tls_failed",
+        /// A limit on connections was reached.
+        TooManyConnections = "too_many_connections",
+        /// Too many failures from the same address.
+        Throttled = "throttled",
+        /// The broker could not serve it: storage, or stopping.
+        Unavailable = "unavailable",
+    }
+}
+
+closed_list! {
+    /// What the journal is doing.
+    JournalState {
+        /// Taking records.
+        Running = "running",
+        /// Out of room: taking nothing, acknowledging nothing new.
+        Full = "full",
+        /// A write or sync failed: the process is about to end.
+        Failed = "failed",
+        /// The broker is stopping.
+        Closed = "closed",
+    }
+}
+
+/// The label values of quality of service.
+const QOS_LABELS: &[&str] = &["0", "1", "2"];
+
+/// The label values of a HTTP status, by class: 1xx never leaves this server.
+const STATUS_LABELS: &[&str] = &["2xx", "3xx", "4xx", "5xx"];
+
+const fn figure(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -> Figure {
+    Figure {
+        name,
+        kind,
+        unit,
+        help,
+        label: None,
+    }
+}
+
+const fn labelled(figure: Figure, label: &'static str, values: &'static [&'static str]) -> Figure {
+    Figure {
+        label: Some((label, values)),
+        ..figure
+    }
+}
+
+pub(super) const RECEIVED: Figure = labelled(
+    figure(
+        "tollgate_messages_received_total",
+        Kind::Counter,
+        Unit::Count,
+        "PUBLISH packets that arrived complete, by quality of service. \
+         Received = stored + refused + repeated + in flight.",
+    ),
+    "qos",
+    QOS_LABELS,
+);
+pub(super) const STORED: Figure = labelled(
+    figure(
+        "tollgate_messages_stored_total",
+        Kind::Counter,
+        Unit::Count,
+        "Messages that are on disk, by quality of service.",
+    ),
+    "qos",
+    QOS_LABELS,
+);
+pub(super) const REFUSED: Figure = labelled(
+    figure(
+        "tollgate_messages_refused_total",
+        Kind::Counter,
+        Unit::Count,
+        "Messages that were not stored, by reason.",
+    ),
+    "reason",
+    Refusal::LABELS,
+);
+pub(super) const REPEATED: Figure = figure(
+    "tollgate_messages_repeated_total",
+    Kind::Counter,
+    Unit::Count,
+    "QoS 2 messages sent again under a packet id already held: answered, not stored twice.",
+);
+pub(super) const IN_FLIGHT: Figure = figure(
+    "tollgate_messages_in_flight",
+    Kind::Gauge,
+    Unit::Count,
+    "Messages received and neither stored nor refused yet.",
+);
+pub(super) const ACK_WAIT: Figure = figure(
+    "tollgate_ack_wait_seconds",
+    Kind::Histogram,
+    Unit::Seconds,
+    "From the arrival of a message to its acknowledgement being written.",
+);
+pub(super) const CONNECTIONS: Figure = figure(
+    "tollgate_connections",
+    Kind::Gauge,
+    Unit::Count,
+    "Connections with an accepted CONNECT.",
+);
+pub(super) const CONNECTS: Figure = figure(
+    "tollgate_connects_total",
+    Kind::Counter,
+    Unit::Count,
+    "CONNECT packets that were accepted.",
+);
+pub(super) const CONNECTS_REFUSED: Figure = labelled(
+    figure(
+        "tollgate_connects_refused_total",
+        Kind::Counter,
+        Unit::Count,
+        "Connections that got no further than their CONNECT, by reason.",
+    ),
+    "reason",
+    ConnectRefusal::LABELS,
+);
+pub(super) const TAKEOVERS: Figure = figure(
+    "tollgate_takeovers_total",
+    Kind::Counter,
+    Unit::Count,
+    "Connections that were closed because their session was taken over by another.",
+);
+pub(super) const JOURNAL_DURABLE: Figure = figure(
+    "tollgate_journal_durable_offset",
+    Kind::Gauge,
+    Unit::Count,
+    "Offset of the last record known to be on disk.",
+);
+pub(super) const JOURNAL_BYTES: Figure = figure(
+    "tollgate_journal_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "Room the journal takes on disk, prepared segments included.",
+);
+pub(super) const JOURNAL_SEGMENTS: Figure = figure(
+    "tollgate_journal_segments",
+    Kind::Gauge,
+    Unit::Count,
+    "Segment files of the journal.",
+);
+pub(super) const JOURNAL_STATE: Figure = labelled(
+    figure(
+        "tollgate_journal_state",
+        Kind::Gauge,
+        Unit::Count,
+        "1 for the state the journal is in, 0 for the others.",
+    ),
+    "state",
+    JournalState::LABELS,
+);
+pub(super) const JOURNAL_COMMITS: Figure = figure(
+    "tollgate_journal_commits_total",
+    Kind::Counter,
+    Unit::Count,
+    "Commits of the journal: one write and one sync each.",
+);
+pub(super) const JOURNAL_COMMIT_BYTES: Figure = figure(
+    "tollgate_journal_commit_bytes_total",
+    Kind::Counter,
+    Unit::Bytes,
+    "Bytes written by the commits of the journal.",
+);
+pub(super) const JOURNAL_COMMIT: Figure = figure(
+    "tollgate_journal_commit_seconds",
+    Kind::Histogram,
+    Unit::Seconds,
+    "One commit of the journal: write and sync.",
+);
+pub(super) const HISTORY_LAG: Figure = figure(
+    "tollgate_history_lag_records",
+    Kind::Gauge,
+    Unit::Count,
+    "Durable records the history has not read yet.",
+);
+pub(super) const HISTORY_HEAD: Figure = figure(
+    "tollgate_history_head_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "Memory that holds the newest part of the history.",
+);
+pub(super) const HISTORY_DAMAGE: Figure = figure(
+    "tollgate_history_damage",
+    Kind::Gauge,
+    Unit::Count,
+    "Damaged stretches met in the journal: data on disk that cannot be served.",
+);
+pub(super) const HISTORY_UNREADABLE: Figure = figure(
+    "tollgate_history_unreadable",
+    Kind::Gauge,
+    Unit::Count,
+    "Journal records met whose payload this version cannot read: a later version wrote them.",
+);
+pub(super) const HTTP_REQUESTS: Figure = labelled(
+    figure(
+        "tollgate_http_requests_total",
+        Kind::Counter,
+        Unit::Count,
+        "HTTP requests answered, by class of status.",
+    ),
+    "status",
+    STATUS_LABELS,
+);
+pub(super) const HTTP_CONNECTIONS: Figure = figure(
+    "tollgate_http_connections",
+    Kind::Gauge,
+    Unit::Count,
+    "Open HTTP connections.",
+);
+
+/// Every figure, in the order of the documentation.
+pub const FIGURES: &[Figure] = &[
+    RECEIVED,
+    STORED,
+    REFUSED,
+    REPEATED,
+    IN_FLIGHT,
+    ACK_WAIT,
+    CONNECTIONS,
+    CONNECTS,
+    CONNECTS_REFUSED,
+    TAKEOVERS,
+    JOURNAL_DURABLE,
+    JOURNAL_BYTES,
+    JOURNAL_SEGMENTS,
+    JOURNAL_STATE,
+    JOURNAL_COMMITS,
+    JOURNAL_COMMIT_BYTES,
+    JOURNAL_COMMIT,
+    HISTORY_LAG,
+    HISTORY_HEAD,
+    HISTORY_DAMAGE,
+    HISTORY_UNREADABLE,
+    HTTP_REQUESTS,
+    HTTP_CONNECTIONS,
+];

@@ -1,0 +1,188 @@
+//! CONNECT: how a session opens, what CONNACK says, and how refusals are put in each version.
+
+use std::time::Instant;
+
+use super::timers::KeepAlive;
+use super::{Replies, Session, SessionLimits, SessionState};
+use crate::mqtt::wire::{ConnAck, ConnAckProperties, Connect, Packet, QoS, ReasonCode, Version};
+
+/// What of a CONNECT the server keeps: the packet itself ends with the read buffer.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// Protocol version.
+    pub version: Version,
+    /// State of an earlier connection is to be dropped.
+    pub clean_start: bool,
+    /// Keep alive wished, in seconds; 0 is "none".
+    pub keep_alive_s: u16,
+    /// Client id, empty if the client leaves the choice to the server.
+    pub client_id: Box<str>,
+    /// Session expiry wished, in seconds. 3.1.1: 0 with clean session, else "never".
+    pub expiry_s: u32,
+    /// Longest packet the client takes, in bytes.
+    pub client_packet_size_max: u32,
+    /// The client wants reason strings.
+    pub problem_information: bool,
+}
+
+/// Why a CONNECT is refused, in the words of TB-04's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectRefusal {
+    /// The protocol level is not 3, 4 or 5 [MQTT-3.1.2-2].
+    UnsupportedVersion,
+    /// Unknown token, wrong user name or password.
+    BadCredentials,
+    /// Neither user name nor password, and the client id is not known.
+    UnknownClientId,
+    /// No client id, user name or password at all.
+    NoCredentials,
+    /// 3.1 and 3.1.1, in the style of Magenta's hub: no user name, or an empty one.
+    MissingUserName,
+    /// The credential is good, but may not do what the CONNECT asks (its will).
+    NotAuthorized,
+    /// 3.1.1: empty client id without clean session [MQTT-3.1.3-8].
+    ClientIdRequired,
+    /// An authentication method that is not supported (SEC-26).
+    BadAuthenticationMethod,
+    /// The server cannot decide now; the client may try again.
+    Unavailable,
+    /// The server is about to stop.
+    ShuttingDown,
+    /// Too many connects.
+    RateExceeded,
+}
+
+impl ConnectRefusal {
+    /// CONNACK's code in `version`.
+    #[must_use]
+    pub fn code(self, version: Version) -> u8 {
+        let (v5, v3) = match self {
+            Self::UnsupportedVersion => (ReasonCode::UnsupportedProtocolVersion, 0x01),
+            Self::BadCredentials => (ReasonCode::BadUserNameOrPassword, 0x05),
+            Self::MissingUserName => (ReasonCode::BadUserNameOrPassword, 0x04),
+            Self::NotAuthorized => (ReasonCode::NotAuthorized, 0x05),
+            Self::UnknownClientId => (ReasonCode::ClientIdentifierNotValid, 0x02),
+            Self::NoCredentials => (ReasonCode::NotAuthorized, 0x05),
+            Self::ClientIdRequired => (ReasonCode::ClientIdentifierNotValid, 0x02),
+            Self::BadAuthenticationMethod => (ReasonCode::BadAuthenticationMethod, 0x05),
+            Self::Unavailable => (ReasonCode::ServerUnavailable, 0x03),
+            Self::ShuttingDown => (ReasonCode::ServerShuttingDown, 0x03),
+            Self::RateExceeded => (ReasonCode::ConnectionRateExceeded, 0x03),
+        };
+        if version == Version::V5 {
+            v5.as_u8()
+        } else {
+            v3
+        }
+    }
+
+    /// Writes the refusing CONNACK; Session Present is 0 [MQTT-3.2.2-6].
+    pub fn write(self, version: Version, out: &mut Vec<u8>) {
+        let packet = Packet::ConnAck(ConnAck {
+            session_present: false,
+            code: self.code(version),
+            properties: ConnAckProperties::default(),
+        });
+        packet
+            .encode(version, out)
+            .expect("a CONNACK without properties always fits");
+    }
+}
+
+impl Opening {
+    /// Keeps what is needed of `connect`, or says why no session can open.
+    ///
+    /// # Errors
+    /// The client asks for what the server does not have, whoever it is.
+    pub fn new(connect: &Connect<'_>) -> Result<Self, ConnectRefusal> {
+        if connect.properties.authentication_method.is_some() {
+            return Err(ConnectRefusal::BadAuthenticationMethod);
+        }
+        let is_v5 = connect.version == Version::V5;
+        // [MQTT-3.1.3-7] (3.1.1): without a name there is nothing to come back to.
+        if !is_v5 && connect.client_id.is_empty() && !connect.clean_start {
+            return Err(ConnectRefusal::ClientIdRequired);
+        }
+        let expiry_s = match connect.properties.session_expiry_s {
+            Some(expiry_s) => expiry_s,
+            None if is_v5 || connect.clean_start => 0,
+            None => u32::MAX,
+        };
+        Ok(Self {
+            version: connect.version,
+            clean_start: connect.clean_start,
+            keep_alive_s: connect.keep_alive_s,
+            client_id: connect.client_id.into(),
+            expiry_s,
+            client_packet_size_max: connect.properties.packet_size_max.unwrap_or(u32::MAX),
+            problem_information: connect
+                .properties
+                .request_problem_information
+                .unwrap_or(true),
+        })
+    }
+}
+
+impl Session {
+    /// Opens a session, with the state of an earlier one where that is resumed.
+    #[must_use]
+    pub fn open(
+        opening: &Opening,
+        limits: SessionLimits,
+        resumed: Option<SessionState>,
+        now: Instant,
+    ) -> Self {
+        let state = resumed.unwrap_or_default();
+        Self {
+            version: opening.version,
+            limits,
+            keep_alive: KeepAlive::new(opening.keep_alive_s, limits.keep_alive_max_s, now),
+            expiry_s: limits.expiry(opening.expiry_s),
+            problem_information: opening.problem_information,
+            client_packet_size_max: opening.client_packet_size_max,
+            // Messages whose PUBREL is still to come hold their places [MQTT-4.9.0-1].
+            unacknowledged: u16::try_from(state.unreleased.len()).unwrap_or(u16::MAX),
+            state,
+        }
+    }
+
+    /// Writes the accepting CONNACK, with what MQTT 5 clients must know of the server's limits.
+    /// `assigned` is the client id the server chose for a client that sent none
+    /// [MQTT-3.2.2-16].
+    pub fn accept(
+        &self,
+        opening: &Opening,
+        session_present: bool,
+        assigned: Option<&str>,
+        replies: &mut Replies,
+    ) {
+        let granted_s = self.keep_alive.granted_s();
+        let properties = ConnAckProperties {
+            // [MQTT-3.2.2-21]: only when it is not what the client asked for.
+            server_keep_alive_s: (granted_s != opening.keep_alive_s).then_some(granted_s),
+            session_expiry_s: (self.expiry_s != opening.expiry_s).then_some(self.expiry_s),
+            receive_maximum: Some(self.limits.receive_maximum),
+            packet_size_max: Some(self.limits.packet_size_max),
+            assigned_client_id: assigned,
+            shared_subscription_available: Some(false),
+            wildcard_subscription_available: None,
+            subscription_ids_available: Some(false),
+            maximum_qos: None::<QoS>,
+            ..ConnAckProperties::default()
+        };
+        let packet = Packet::ConnAck(ConnAck {
+            session_present,
+            code: 0,
+            properties,
+        });
+        packet
+            .encode(self.version, &mut replies.ordered)
+            .expect("numbers and a client id of at most 36 bytes always fit");
+    }
+
+    /// The longest packet the client takes, in bytes.
+    #[must_use]
+    pub fn client_packet_size_max(&self) -> u32 {
+        self.client_packet_size_max
+    }
+}

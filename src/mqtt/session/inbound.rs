@@ -1,0 +1,191 @@
+//! PUBLISH from the client, at every QoS, and the QoS 2 handshake that follows.
+
+use super::{Close, Replies, Session, Step};
+use crate::mqtt::wire::{AckKind, PacketId, Publish, QoS, ReasonCode, Version, write_ack};
+
+/// What became of a PUBLISH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Taken: its record is on its way, the acknowledgement follows the record.
+    Accepted,
+    /// Not taken.
+    Refused(Refused),
+}
+
+/// A refusal, and how clients that cannot be told the reason learn of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// MQTT 5's reason, 0x80 and above.
+    pub reason: ReasonCode,
+    /// What becomes of the connection.
+    pub ending: Ending,
+}
+
+/// What a refusal does to the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It stays; 3.1.1 gets its ordinary acknowledgement for what is dropped (TB-14).
+    Stays,
+    /// It ends if the client cannot be told the reason (3.1.1, and QoS 0 in MQTT 5), so that it
+    /// does not take its message for stored (TB-16).
+    ClosesUntold,
+    /// It ends: no acknowledgement can say the reason.
+    Closes,
+}
+
+impl Session {
+    /// Settles a PUBLISH that [`Session::handle`] gave out as [`Step::Publish`].
+    ///
+    /// # Errors
+    /// The refusal ends the connection.
+    pub fn settle(
+        &mut self,
+        qos: QoS,
+        packet_id: Option<PacketId>,
+        verdict: Verdict,
+        replies: &mut Replies,
+    ) -> Result<(), Close> {
+        let reason = match verdict {
+            Verdict::Accepted => ReasonCode::Success,
+            Verdict::Refused(refused) => {
+                let is_told = self.version == Version::V5 && packet_id.is_some();
+                match refused.ending {
+                    Ending::Closes => return Err(Close::because(refused.reason)),
+                    Ending::ClosesUntold if !is_told => {
+                        return Err(Close::because(refused.reason));
+                    }
+                    Ending::ClosesUntold | Ending::Stays => {}
+                }
+                refused.reason
+            }
+        };
+        let Some(packet_id) = packet_id else {
+            return Ok(());
+        };
+        if qos == QoS::ExactlyOnce {
+            write_ack(
+                &mut replies.ordered,
+                AckKind::PubRec,
+                self.version,
+                packet_id,
+                reason,
+            );
+            if verdict == Verdict::Accepted {
+                self.state.unreleased.insert(packet_id);
+            } else if self.version == Version::V5 {
+                // MQTT 5, 4.9: a PUBREC of 0x80 and above gives the place back.
+                replies.places = replies.places.saturating_add(1);
+            }
+        } else {
+            write_ack(
+                &mut replies.ordered,
+                AckKind::PubAck,
+                self.version,
+                packet_id,
+                reason,
+            );
+            replies.places = replies.places.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Settles a PUBREL that [`Session::handle`] gave out as [`Step::Release`].
+    pub fn released(&mut self, packet_id: PacketId, replies: &mut Replies) {
+        self.state.unreleased.remove(packet_id);
+        self.pubcomp(packet_id, ReasonCode::Success, replies);
+        replies.places = replies.places.saturating_add(1);
+    }
+
+    /// Acknowledgements that give back this many places of Receive Maximum have left.
+    pub fn acknowledged(&mut self, places: u16) {
+        self.unacknowledged = self.unacknowledged.saturating_sub(places);
+    }
+
+    pub(super) fn handle_publish<'p>(
+        &mut self,
+        publish: Publish<'p>,
+        replies: &mut Replies,
+    ) -> Result<Step<'p>, Close> {
+        // Topic Alias Maximum is not announced, so it is 0 and every alias is out of range
+        // [MQTT-3.3.2-9] (SEC-12).
+        if publish.properties.topic_alias.is_some() {
+            return Err(Close::because(ReasonCode::TopicAliasInvalid));
+        }
+        let Some(packet_id) = publish.packet_id else {
+            return Ok(Step::Publish(publish));
+        };
+        if publish.qos == QoS::ExactlyOnce && self.state.unreleased.contains(packet_id) {
+            // [MQTT-4.3.3-10] the same message again: acknowledged, not taken twice.
+            let kind = AckKind::PubRec;
+            write_ack(
+                &mut replies.ordered,
+                kind,
+                self.version,
+                packet_id,
+                ReasonCode::Success,
+            );
+            return Ok(Step::Repeated);
+        }
+        self.take_place(publish.qos)?;
+        Ok(Step::Publish(publish))
+    }
+
+    pub(super) fn handle_pubrel<'p>(
+        &mut self,
+        packet_id: PacketId,
+        replies: &mut Replies,
+    ) -> Step<'p> {
+        if self.state.unreleased.contains(packet_id) {
+            return Step::Release(packet_id);
+        }
+        // [MQTT-4.3.3-11] PUBCOMP answers every PUBREL; for an id that is not held the release
+        // has happened before.
+        self.pubcomp(packet_id, ReasonCode::PacketIdentifierNotFound, replies);
+        Step::ReleasedBefore
+    }
+
+    /// PUBREC for something never sent: PUBREL says so, and the client can let go (P-42).
+    pub(super) fn handle_pubrec<'p>(
+        &mut self,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        replies: &mut Replies,
+    ) -> Step<'p> {
+        if reason.as_u8() < 0x80 {
+            let not_found = ReasonCode::PacketIdentifierNotFound;
+            write_ack(
+                &mut replies.prompt,
+                AckKind::PubRel,
+                self.version,
+                packet_id,
+                not_found,
+            );
+        }
+        Step::Done
+    }
+
+    fn pubcomp(&self, packet_id: PacketId, reason: ReasonCode, replies: &mut Replies) {
+        write_ack(
+            &mut replies.ordered,
+            AckKind::PubComp,
+            self.version,
+            packet_id,
+            reason,
+        );
+    }
+
+    /// Receive Maximum for MQTT 5, the cap on unfinished QoS 2 ids for all (SEC-28).
+    fn take_place(&mut self, qos: QoS) -> Result<(), Close> {
+        let limit = self.limits.receive_maximum;
+        let too_many = if self.version == Version::V5 {
+            self.unacknowledged >= limit
+        } else {
+            qos == QoS::ExactlyOnce && self.state.unreleased.len() >= usize::from(limit)
+        };
+        if too_many {
+            return Err(Close::because(ReasonCode::ReceiveMaximumExceeded));
+        }
+        self.unacknowledged = self.unacknowledged.saturating_add(1);
+        Ok(())
+    }
+}

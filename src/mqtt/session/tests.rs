@@ -1,0 +1,402 @@
+//! The session against a virtual clock: packets in, bytes and steps out.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::mqtt::wire::{Connect, ConnectProperties, QoS, Sender, decode};
+
+const LIMITS: SessionLimits = SessionLimits {
+    packet_size_max: 262_144,
+    receive_maximum: 3,
+    keep_alive_max_s: 7_200,
+    session_expiry_max_s: 604_800,
+};
+
+struct Client {
+    session: Session,
+    replies: Replies,
+    now: Instant,
+}
+
+impl Client {
+    fn connected(version: Version) -> Self {
+        Self::opened(&connect(version), None)
+    }
+
+    fn opened(connect: &Connect<'_>, state: Option<SessionState>) -> Self {
+        let now = Instant::now();
+        let opening = Opening::new(connect).unwrap();
+        let session = Session::open(&opening, LIMITS, state, now);
+        Self {
+            session,
+            replies: Replies::default(),
+            now,
+        }
+    }
+
+    fn send(&mut self, hex: &str) -> Result<String, Close> {
+        let bytes = bytes(hex);
+        let packet = decode(self.session.version(), Sender::Client, &bytes).unwrap();
+        let step = self.session.handle(packet, self.now, &mut self.replies)?;
+        Ok(match step {
+            Step::Publish(publish) => format!("publish {:?} {}", publish.qos, publish.topic),
+            Step::Release(id) => format!("release {id}"),
+            Step::Done => "done".to_owned(),
+            Step::ReleasedBefore => "released before".to_owned(),
+            Step::Repeated => "repeated".to_owned(),
+            Step::Subscribe(_) => "subscribe".to_owned(),
+            Step::Unsubscribe(_) => "unsubscribe".to_owned(),
+            Step::Disconnected { with_will } => format!("disconnected {with_will}"),
+        })
+    }
+
+    fn settle(&mut self, qos: QoS, id: u16, verdict: Verdict) -> Result<(), Close> {
+        self.session
+            .settle(qos, PacketId::new(id), verdict, &mut self.replies)
+    }
+
+    fn ordered(&mut self) -> String {
+        hex(&std::mem::take(&mut self.replies.ordered))
+    }
+}
+
+fn connect(version: Version) -> Connect<'static> {
+    Connect {
+        version,
+        clean_start: true,
+        keep_alive_s: 60,
+        client_id: "c",
+        will: None,
+        user_name: Some("token"),
+        password: None,
+        properties: ConnectProperties::default(),
+    }
+}
+
+fn bytes(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text
+        .bytes()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+const REFUSED: Verdict = Verdict::Refused(Refused {
+    reason: ReasonCode::PayloadFormatInvalid,
+    ending: Ending::ClosesUntold,
+});
+const DROPPED: Verdict = Verdict::Refused(Refused {
+    reason: ReasonCode::TopicNameInvalid,
+    ending: Ending::Stays,
+});
+
+#[test]
+fn qos_1_is_acknowledged_after_the_verdict_only() {
+    let mut client = Client::connected(Version::V311);
+    assert_eq!(
+        client.send("3206 0001 74 0007 78").unwrap(),
+        "publish AtLeastOnce t"
+    );
+    assert_eq!(client.ordered(), "");
+    client
+        .settle(QoS::AtLeastOnce, 7, Verdict::Accepted)
+        .unwrap();
+    assert_eq!(client.ordered(), "40020007");
+}
+
+#[test]
+fn qos_2_is_taken_once_until_it_is_released() {
+    let mut client = Client::connected(Version::V311);
+    assert_eq!(
+        client.send("3406 0001 74 0007 78").unwrap(),
+        "publish ExactlyOnce t"
+    );
+    client
+        .settle(QoS::ExactlyOnce, 7, Verdict::Accepted)
+        .unwrap();
+    assert_eq!(client.send("3c06 0001 74 0007 78").unwrap(), "repeated");
+    assert_eq!(client.ordered(), "50020007 50020007".replace(' ', ""));
+    assert_eq!(client.send("6202 0007").unwrap(), "release 7");
+    client
+        .session
+        .released(PacketId::new(7).unwrap(), &mut client.replies);
+    assert_eq!(client.ordered(), "70020007");
+    assert_eq!(
+        client.send("3406 0001 74 0007 78").unwrap(),
+        "publish ExactlyOnce t"
+    );
+}
+
+#[test]
+fn a_release_of_nothing_is_answered_and_not_recorded() {
+    let mut client = Client::connected(Version::V5);
+    assert_eq!(client.send("6202 0009").unwrap(), "released before");
+    assert_eq!(client.ordered(), "7003000992");
+}
+
+#[test]
+fn sec_39_a_refused_qos_2_message_is_refused_again() {
+    let mut client = Client::connected(Version::V5);
+    for hex in ["3407 0001 74 0007 00 78", "3c07 0001 74 0007 00 78"] {
+        assert_eq!(client.send(hex).unwrap(), "publish ExactlyOnce t");
+        client.settle(QoS::ExactlyOnce, 7, REFUSED).unwrap();
+        assert_eq!(client.ordered(), "5003000799");
+    }
+    assert!(client.session.state().unreleased.is_empty());
+}
+
+#[test]
+fn tb_16_a_bad_payload_is_told_or_ends_the_connection() {
+    let close = Err(Close::because(ReasonCode::PayloadFormatInvalid));
+    let mut v5 = Client::connected(Version::V5);
+    v5.send("3207 0001 74 0007 00 78").unwrap();
+    assert_eq!(v5.settle(QoS::AtLeastOnce, 7, REFUSED), Ok(()));
+    assert_eq!(v5.ordered(), "4003000799");
+    assert_eq!(v5.settle(QoS::AtMostOnce, 0, REFUSED), close);
+    let mut v3 = Client::connected(Version::V311);
+    v3.send("3206 0001 74 0007 78").unwrap();
+    assert_eq!(v3.settle(QoS::AtLeastOnce, 7, REFUSED), close);
+    assert_eq!(v3.ordered(), "");
+}
+
+#[test]
+fn tb_14_an_unknown_topic_leaves_the_connection_alone() {
+    let mut v5 = Client::connected(Version::V5);
+    v5.send("3207 0001 74 0007 00 78").unwrap();
+    v5.settle(QoS::AtLeastOnce, 7, DROPPED).unwrap();
+    assert_eq!(v5.ordered(), "4003000790");
+    v5.settle(QoS::AtMostOnce, 0, DROPPED).unwrap();
+    let mut v3 = Client::connected(Version::V31);
+    v3.send("3206 0001 74 0007 78").unwrap();
+    v3.settle(QoS::AtLeastOnce, 7, DROPPED).unwrap();
+    assert_eq!(v3.ordered(), "40020007");
+}
+
+#[test]
+fn receive_maximum_counts_until_the_acknowledgement_has_left() {
+    let mut client = Client::connected(Version::V5);
+    for id in 1..=3_u16 {
+        client
+            .send(&format!("3207 0001 74 {id:04x} 00 78"))
+            .unwrap();
+        client
+            .settle(QoS::AtLeastOnce, id, Verdict::Accepted)
+            .unwrap();
+    }
+    let close = Close::because(ReasonCode::ReceiveMaximumExceeded);
+    assert_eq!(client.send("3207 0001 74 0004 00 78"), Err(close));
+    client.session.acknowledged(1);
+    assert!(client.send("3207 0001 74 0004 00 78").is_ok());
+}
+
+#[test]
+fn sec_28_unfinished_qos_2_ids_are_bounded_for_old_versions_too() {
+    let mut client = Client::connected(Version::V311);
+    for id in 1..=3_u16 {
+        client.send(&format!("3406 0001 74 {id:04x} 78")).unwrap();
+        client
+            .settle(QoS::ExactlyOnce, id, Verdict::Accepted)
+            .unwrap();
+    }
+    assert!(client.send("3406 0001 74 0004 78").is_err());
+    assert_eq!(client.send("3c06 0001 74 0003 78").unwrap(), "repeated");
+}
+
+#[test]
+fn sec_12_an_alias_is_refused_as_none_was_announced() {
+    let mut client = Client::connected(Version::V5);
+    let close = Close::because(ReasonCode::TopicAliasInvalid);
+    assert_eq!(client.send("3008 0001 74 03 230001 78"), Err(close));
+}
+
+#[test]
+fn a_subscribe_is_answered_filter_by_filter() {
+    let decide = |filter: &Filter<'_>| {
+        if filter.as_str() == "a" {
+            Ok(1)
+        } else {
+            Err(ReasonCode::TopicFilterInvalid)
+        }
+    };
+    for (version, hex, suback) in [
+        (
+            Version::V311,
+            "820a 0001 0001 61 02 0001 62 01",
+            "900400010180",
+        ),
+        (
+            Version::V5,
+            "820b 0001 00 0001 61 02 0001 62 01",
+            "9005000100018f",
+        ),
+    ] {
+        let mut client = Client::connected(version);
+        let bytes = bytes(hex);
+        let Packet::Subscribe(subscribe) = decode(version, Sender::Client, &bytes).unwrap() else {
+            panic!("no SUBSCRIBE");
+        };
+        assert!(
+            client
+                .session
+                .subscribe(&subscribe, decide, &mut client.replies)
+        );
+        assert_eq!(client.ordered(), suback);
+        assert!(
+            !client
+                .session
+                .subscribe(&subscribe, decide, &mut client.replies)
+        );
+        assert_eq!(client.session.state().subscriptions.len(), 1);
+    }
+}
+
+#[test]
+fn an_unsubscribe_says_what_it_found() {
+    let mut client = Client::connected(Version::V5);
+    let held = Subscribed {
+        filter: "a".into(),
+        qos: 1,
+    };
+    client.session.state.subscriptions.insert(held);
+    let bytes = bytes("a20c 0001 00 0001 61 0001 62 0001 63");
+    let Packet::Unsubscribe(unsubscribe) = decode(Version::V5, Sender::Client, &bytes).unwrap()
+    else {
+        panic!("no UNSUBSCRIBE");
+    };
+    let known = |filter: &Filter<'_>| filter.as_str() == "b";
+    assert!(
+        client
+            .session
+            .unsubscribe(&unsubscribe, known, &mut client.replies)
+    );
+    assert_eq!(client.ordered(), "b006 0001 00 00 11 8f".replace(' ', ""));
+}
+
+#[test]
+fn keep_alive_is_one_and_a_half_times_what_was_granted() {
+    let client = Client::connected(Version::V311);
+    assert_eq!(
+        client.session.keep_alive_deadline() - client.now,
+        Duration::from_secs(90)
+    );
+    let forever = Connect {
+        keep_alive_s: 0,
+        ..connect(Version::V311)
+    };
+    let client = Client::opened(&forever, None);
+    assert_eq!(
+        client.session.keep_alive_deadline() - client.now,
+        Duration::from_secs(10_800)
+    );
+}
+
+#[test]
+fn a_packet_moves_the_keep_alive_deadline() {
+    let mut client = Client::connected(Version::V311);
+    let before = client.session.keep_alive_deadline();
+    client.now += Duration::from_secs(30);
+    assert_eq!(client.send("c000").unwrap(), "done");
+    assert_eq!(hex(&client.replies.prompt), "d000");
+    assert_eq!(
+        client.session.keep_alive_deadline() - before,
+        Duration::from_secs(30)
+    );
+}
+
+#[test]
+fn p_49_an_expiry_of_zero_cannot_be_raised_at_the_end() {
+    let mut client = Client::connected(Version::V5);
+    let close = Close::because(ReasonCode::ProtocolError);
+    assert_eq!(client.send("e007 00 05 11 0000000a"), Err(close));
+    assert_eq!(client.send("e001 04").unwrap(), "disconnected true");
+}
+
+#[test]
+fn a_resumed_session_keeps_its_ids_and_its_places() {
+    let unreleased = (1..=3).filter_map(PacketId::new).collect();
+    let state = SessionState {
+        unreleased,
+        ..SessionState::default()
+    };
+    let mut client = Client::opened(&connect(Version::V5), Some(state));
+    assert_eq!(client.send("3c07 0001 74 0002 00 78").unwrap(), "repeated");
+    assert!(
+        client.send("3207 0001 74 0009 00 78").is_err(),
+        "all places are taken"
+    );
+}
+
+#[test]
+fn connack_tells_mqtt_5_what_the_server_changed() {
+    let wish = Connect {
+        keep_alive_s: 0,
+        clean_start: false,
+        ..connect(Version::V5)
+    };
+    let mut client = Client::opened(&wish, None);
+    let opening = Opening::new(&wish).unwrap();
+    client
+        .session
+        .accept(&opening, true, Some("given"), &mut client.replies);
+    let connack = std::mem::take(&mut client.replies.ordered);
+    let Packet::ConnAck(connack) = decode(Version::V5, Sender::Server, &connack).unwrap() else {
+        panic!("no CONNACK");
+    };
+    assert!(connack.session_present);
+    assert_eq!(connack.properties.server_keep_alive_s, Some(7_200));
+    assert_eq!(connack.properties.assigned_client_id, Some("given"));
+    assert_eq!(connack.properties.receive_maximum, Some(3));
+    let mut old = Client::connected(Version::V311);
+    let opening = Opening::new(&connect(Version::V311)).unwrap();
+    old.session.accept(&opening, false, None, &mut old.replies);
+    assert_eq!(old.ordered(), "20020000");
+}
+
+#[test]
+fn tb_04_refusals_in_both_languages() {
+    for (refusal, v5, v3) in [
+        (ConnectRefusal::BadCredentials, 0x86, 0x05),
+        (ConnectRefusal::UnknownClientId, 0x85, 0x02),
+        (ConnectRefusal::NoCredentials, 0x87, 0x05),
+        (ConnectRefusal::Unavailable, 0x88, 0x03),
+        (ConnectRefusal::RateExceeded, 0x9F, 0x03),
+        (ConnectRefusal::MissingUserName, 0x86, 0x04),
+    ] {
+        assert_eq!(refusal.code(Version::V5), v5, "{refusal:?}");
+        assert_eq!(refusal.code(Version::V311), v3, "{refusal:?}");
+        let mut connack = Vec::new();
+        refusal.write(Version::V31, &mut connack);
+        assert_eq!(connack, [0x20, 2, 0, v3]);
+    }
+}
+
+#[test]
+fn sec_26_and_empty_ids_are_refused_before_anything_opens() {
+    let mut wish = connect(Version::V5);
+    wish.properties.authentication_method = Some("SCRAM");
+    assert_eq!(
+        Opening::new(&wish).unwrap_err(),
+        ConnectRefusal::BadAuthenticationMethod
+    );
+    let nameless = Connect {
+        client_id: "",
+        clean_start: false,
+        ..connect(Version::V311)
+    };
+    assert_eq!(
+        Opening::new(&nameless).unwrap_err(),
+        ConnectRefusal::ClientIdRequired
+    );
+    let clean = Connect {
+        clean_start: true,
+        ..nameless
+    };
+    assert!(Opening::new(&clean).is_ok());
+}

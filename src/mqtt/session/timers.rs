@@ -1,0 +1,59 @@
+//! Keep-alive: a client that says nothing for one and a half times its keep alive is gone.
+
+use std::time::{Duration, Instant};
+
+/// The keep-alive clock of one connection. It hears complete packets only, so that bytes that
+/// trickle in do not keep a connection alive (SEC-80).
+#[derive(Debug, Clone, Copy)]
+pub struct KeepAlive {
+    /// Seconds granted, 1 to 65,535.
+    granted_s: u16,
+    heard: Instant,
+}
+
+impl KeepAlive {
+    /// A wish of 0 ("none") or beyond `max_s` is granted as `max_s`.
+    #[must_use]
+    pub fn new(wished_s: u16, max_s: u16, now: Instant) -> Self {
+        let granted_s = if wished_s == 0 {
+            max_s
+        } else {
+            wished_s.min(max_s)
+        };
+        Self {
+            granted_s: granted_s.max(1),
+            heard: now,
+        }
+    }
+
+    /// Seconds granted.
+    #[must_use]
+    pub fn granted_s(&self) -> u16 {
+        self.granted_s
+    }
+
+    /// A complete packet came, or the server reads again after it had stopped reading.
+    pub fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// The moment at which the client counts as gone [MQTT-3.1.2-22].
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.heard + Duration::from_millis(u64::from(self.granted_s) * 1_500)
+    }
+}
+
+impl super::Session {
+    /// The moment at which this client counts as gone unless it is heard before.
+    #[must_use]
+    pub fn keep_alive_deadline(&self) -> Instant {
+        self.keep_alive.deadline()
+    }
+
+    /// The server reads this client again after back-pressure: while it did not, silence was
+    /// not the client's fault.
+    pub fn reading_resumed(&mut self, now: Instant) {
+        self.keep_alive.heard(now);
+    }
+}

@@ -1,0 +1,460 @@
+//! One client's connection on its home worker: bytes in, packets to the session, verdicts back.
+//!
+//! One task owns the reading side; it wakes only when the socket has something, when bytes are
+//! left to write, or when it is to end. Acknowledgements are written by the worker straight from
+//! its ledger, so a sync wakes no connection.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::outbox::Purpose;
+use super::output::Output;
+use super::parked::Parked;
+use super::publish::Recorded;
+use super::worker::Worker;
+use crate::broker::SessionKey;
+use crate::identity::Principal;
+use crate::metrics::Refusal;
+use crate::mqtt::session::{Close, Replies, Session, Step};
+use crate::mqtt::wire::{self, PacketType, QoS, Sender};
+
+/// How long a closed connection is drained, so that the peer reads our last word before the
+/// reset that unread data would cause.
+pub(super) const LINGER: Duration = Duration::from_millis(500);
+
+/// Reads one connection does before the others get their turn.
+const READS_PER_TURN: usize = 4;
+
+/// One connection. It is shared by its own task and the worker, both on one thread; the inner
+/// state is borrowed for the length of one synchronous step and never across an await.
+pub(super) struct Connection {
+    /// Its place on the worker.
+    pub(super) slot: u32,
+    /// Tells it from earlier and later connections in the same slot.
+    pub(super) generation: u32,
+    /// Who it is and what it may do.
+    pub(super) principal: Principal,
+    /// Which session it is connected to.
+    pub(super) key: SessionKey,
+    /// The session's number in the journal; 0 if nothing of it outlives the connection.
+    pub(super) session_number: u32,
+    /// The session expiry the journal knows, in seconds.
+    pub(super) expiry_recorded_s: u32,
+    /// Set when the worker has let go of it; nothing it says counts any more.
+    pub(super) is_over: Cell<bool>,
+    /// The moving parts.
+    pub(super) inner: RefCell<Inner>,
+}
+
+/// What changes while a connection lives.
+pub(super) struct Inner {
+    pub(super) session: Session,
+    pub(super) output: Output,
+    /// The start of a packet whose rest has not come; empty, without memory, between packets.
+    partial: Vec<u8>,
+    /// Packets that wait for room in the journal.
+    parked: Parked,
+    /// Nothing more is read until the parked packets are through.
+    is_stalled: bool,
+    /// Runs of acks in the worker's ledger.
+    runs_waiting: u32,
+    /// CONNACK is among them: nothing may overtake it.
+    connack_waits: bool,
+    /// The end that what came with CONNECT has led to.
+    ends_with: Option<End>,
+}
+
+/// Why the connection's task ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The peer closed, or the network did.
+    Lost,
+    /// The client said DISCONNECT.
+    Disconnected,
+    /// The server ended it, for this reason.
+    Closed(Close),
+}
+
+/// The time of one read, taken once for all packets in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clocks {
+    /// Monotonic.
+    pub(super) now: Instant,
+    /// Wall clock, milliseconds since the Unix epoch.
+    pub(super) wall_ms: u64,
+}
+
+impl Clocks {
+    pub(super) fn read() -> Self {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let wall_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            now: Instant::now(),
+            wall_ms,
+        }
+    }
+}
+
+/// What became of one packet.
+enum Taken {
+    /// It is done with.
+    Yes,
+    /// It has to wait, and so has everything behind it.
+    NotNow,
+}
+
+impl Inner {
+    pub(super) fn new(session: Session, output: Output) -> Self {
+        Self {
+            session,
+            output,
+            partial: Vec::new(),
+            parked: Parked::default(),
+            is_stalled: false,
+            runs_waiting: 0,
+            connack_waits: false,
+            ends_with: None,
+        }
+    }
+
+    /// Lets the connection's task end at its first turn.
+    pub(super) fn ends_with(&mut self, end: End) {
+        self.ends_with = Some(end);
+    }
+
+    /// True while packets wait for room in the journal.
+    pub(super) fn is_waiting_for_room(&self) -> bool {
+        self.is_stalled || !self.parked.is_empty()
+    }
+
+    /// True while acks or packets wait for the journal.
+    pub(super) fn is_waiting_for_journal(&self) -> bool {
+        self.runs_waiting > 0 || self.is_waiting_for_room()
+    }
+
+    /// QoS of every PUBLISH that is parked; they end with the connection.
+    pub(super) fn parked_messages(&self) -> impl Iterator<Item = QoS> {
+        self.parked.iter().filter_map(|packet| {
+            let first = packet.first()?;
+            (first >> 4 == 3)
+                .then(|| QoS::from_u8((first >> 1) & 0b11))
+                .flatten()
+        })
+    }
+
+    /// True while the server does not read this client: its keep-alive stands still.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.is_stalled
+    }
+}
+
+impl Connection {
+    /// Reads, and handles what was read, until the connection ends.
+    pub(super) fn poll(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<End> {
+        let inner = &mut *self.inner.borrow_mut();
+        inner.output.remember(cx.waker());
+        if self.is_over.get() {
+            return Poll::Ready(End::Lost);
+        }
+        if let Some(end) = inner.ends_with {
+            return Poll::Ready(end);
+        }
+        if let Poll::Ready(Err(_)) = inner.output.poll_unsent(cx) {
+            return Poll::Ready(End::Lost);
+        }
+        let buffer = &mut *worker.read_buffer.borrow_mut();
+        for _ in 0..READS_PER_TURN {
+            if inner.is_stalled || worker.is_stopping() {
+                return Poll::Pending;
+            }
+            let read = match inner.output.poll_read(cx, buffer) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(End::Lost),
+                Poll::Ready(Ok(read)) => read,
+                Poll::Pending => return Poll::Pending,
+            };
+            let bytes = buffer.get(..read).unwrap_or(&[]);
+            if let Err(end) = self.received(worker, inner, bytes) {
+                return Poll::Ready(end);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Handles bytes behind those that were kept.
+    pub(super) fn received(
+        &self,
+        worker: &Worker,
+        inner: &mut Inner,
+        bytes: &[u8],
+    ) -> Result<(), End> {
+        let clocks = Clocks::read();
+        let replies = &mut *worker.replies.borrow_mut();
+        replies.clear();
+        let mut recorded = Recorded::default();
+        let outcome = if inner.partial.is_empty() {
+            let (taken, outcome) =
+                self.consume(worker, inner, bytes, clocks, replies, &mut recorded);
+            inner
+                .partial
+                .extend_from_slice(bytes.get(taken..).unwrap_or(&[]));
+            outcome
+        } else {
+            let mut input = std::mem::take(&mut inner.partial);
+            input.extend_from_slice(bytes);
+            let (taken, outcome) =
+                self.consume(worker, inner, &input, clocks, replies, &mut recorded);
+            if taken < input.len() {
+                input.drain(..taken);
+                inner.partial = input;
+            }
+            outcome
+        };
+        self.reply(worker, inner, replies, recorded);
+        outcome
+    }
+
+    /// Goes on with packets that had to wait. True when none waits any longer.
+    pub(super) fn resume(&self, worker: &Worker) -> Result<bool, End> {
+        let inner = &mut *self.inner.borrow_mut();
+        let clocks = Clocks::read();
+        let parked = std::mem::take(&mut inner.parked);
+        let mut done = 0;
+        let mut outcome = Ok(());
+        {
+            let replies = &mut *worker.replies.borrow_mut();
+            replies.clear();
+            let mut recorded = Recorded::default();
+            for packet in parked.iter() {
+                if !worker.make_room(packet.len(), Purpose::Message) {
+                    break;
+                }
+                done += 1;
+                let taken = self.take_packet(worker, inner, packet, clocks, replies, &mut recorded);
+                if let Err(end) = taken {
+                    outcome = Err(end);
+                    break;
+                }
+            }
+            self.reply(worker, inner, replies, recorded);
+        }
+        inner.parked = parked;
+        inner.parked.drop_front(done);
+        outcome?;
+        if !inner.parked.is_empty() {
+            return Ok(false);
+        }
+        if inner.is_stalled {
+            inner.is_stalled = false;
+            inner.session.reading_resumed(clocks.now);
+            self.received(worker, inner, &[])?;
+            inner.output.wake();
+        }
+        Ok(!inner.is_waiting_for_room())
+    }
+
+    /// Acks whose records are durable have come to be sent.
+    pub(super) fn acknowledge(&self, bytes: &[u8], places: u16) {
+        let inner = &mut *self.inner.borrow_mut();
+        inner.runs_waiting = inner.runs_waiting.saturating_sub(1);
+        inner.connack_waits = false;
+        inner.session.acknowledged(places);
+        inner.output.write(bytes);
+    }
+
+    /// Says the last word and ends the sending side; the task drains the rest.
+    pub(super) fn close(&self, close: Close) {
+        let inner = &mut *self.inner.borrow_mut();
+        let mut last_word = Vec::new();
+        inner.session.disconnect(close, &mut last_word);
+        inner.output.write(&last_word);
+        inner.output.shutdown();
+        inner.output.wake();
+    }
+
+    /// Sends what a step called forth, or queues it behind the records it depends on.
+    pub(super) fn reply(
+        &self,
+        worker: &Worker,
+        inner: &mut Inner,
+        replies: &mut Replies,
+        recorded: Recorded,
+    ) {
+        if inner.connack_waits {
+            replies.ordered.append(&mut replies.prompt);
+        }
+        if !replies.ordered.is_empty() {
+            if recorded.any || inner.runs_waiting > 0 {
+                let (slot, generation) = (self.slot, self.generation);
+                worker.acknowledge_later(slot, generation, &replies.ordered, replies.places);
+                inner.runs_waiting += 1;
+                inner.connack_waits |= recorded.connack;
+            } else {
+                inner.session.acknowledged(replies.places);
+                inner.output.write(&replies.ordered);
+            }
+        }
+        inner.output.write(&replies.prompt);
+        worker.hand_over_soon();
+    }
+
+    /// Handles whole packets from the front of `input`; tells how many bytes they were.
+    fn consume(
+        &self,
+        worker: &Worker,
+        inner: &mut Inner,
+        input: &[u8],
+        clocks: Clocks,
+        replies: &mut Replies,
+        recorded: &mut Recorded,
+    ) -> (usize, Result<(), End>) {
+        let packet_size_max = worker.shared.limits.packet_size_max;
+        let mut taken = 0;
+        loop {
+            let rest = input.get(taken..).unwrap_or(&[]);
+            let packet = match wire::frame(rest, packet_size_max) {
+                Ok(Some(frame)) => match frame.packet(rest) {
+                    Some(packet) => packet,
+                    None => return (taken, Ok(())),
+                },
+                Ok(None) => return (taken, Ok(())),
+                Err(error) => return (taken, Err(End::Closed(Close::from(&error)))),
+            };
+            match self.take_packet(worker, inner, packet, clocks, replies, recorded) {
+                Ok(Taken::Yes) => taken += packet.len(),
+                Ok(Taken::NotNow) => {
+                    inner.is_stalled = true;
+                    return (taken, Ok(()));
+                }
+                Err(end) => return (taken, Err(end)),
+            }
+        }
+    }
+
+    fn take_packet(
+        &self,
+        worker: &Worker,
+        inner: &mut Inner,
+        packet: &[u8],
+        clocks: Clocks,
+        replies: &mut Replies,
+        recorded: &mut Recorded,
+    ) -> Result<Taken, End> {
+        if let Some(purpose) = self.recording_purpose(packet) {
+            let behind = !inner.parked.is_empty();
+            if behind || !worker.make_room(packet.len(), purpose) {
+                return Ok(self.park(worker, inner, packet));
+            }
+        }
+        let version = inner.session.version();
+        let decoded = wire::decode(version, Sender::Client, packet)
+            .map_err(|error| End::Closed(Close::from(&error)))?;
+        let step = inner
+            .session
+            .handle(decoded, clocks.now, replies)
+            .map_err(End::Closed)?;
+        let closed = match step {
+            Step::Done => Ok(()),
+            Step::Publish(publish) => {
+                self.publish(worker, inner, &publish, clocks, replies, recorded)
+            }
+            Step::Repeated => {
+                worker.count_repeated();
+                recorded.any = true;
+                Ok(())
+            }
+            Step::ReleasedBefore => {
+                recorded.any = true;
+                Ok(())
+            }
+            Step::Release(packet_id) => {
+                self.release(worker, inner, packet_id, clocks, replies, recorded);
+                Ok(())
+            }
+            Step::Subscribe(subscribe) => {
+                self.subscribe(worker, inner, &subscribe, clocks, replies, recorded);
+                Ok(())
+            }
+            Step::Unsubscribe(unsubscribe) => {
+                self.unsubscribe(worker, inner, &unsubscribe, clocks, replies, recorded);
+                Ok(())
+            }
+            Step::Disconnected { .. } => return Err(End::Disconnected),
+        };
+        closed.map(|()| Taken::Yes).map_err(End::Closed)
+    }
+
+    /// What kind of record the packet may need; `None` if it needs none.
+    fn recording_purpose(&self, packet: &[u8]) -> Option<Purpose> {
+        match PacketType::from_first_byte(*packet.first()?).ok()? {
+            PacketType::Publish | PacketType::PubRel => Some(Purpose::Message),
+            PacketType::Subscribe | PacketType::Unsubscribe if self.session_number != 0 => {
+                Some(Purpose::Session)
+            }
+            _ => None,
+        }
+    }
+
+    fn park(&self, worker: &Worker, inner: &mut Inner, packet: &[u8]) -> Taken {
+        if worker.is_stuck() && is_qos_0_publish(packet) {
+            // A storage that stays full: what cannot be acknowledged is refused, and counted.
+            worker.count_received(QoS::AtMostOnce);
+            worker.count_refused(Refusal::StorageFull);
+            return Taken::Yes;
+        }
+        let was_empty = inner.parked.is_empty();
+        if !inner
+            .parked
+            .push(packet, worker.shared.limits.receive_maximum)
+        {
+            return Taken::NotNow;
+        }
+        if was_empty {
+            worker.resume_later(self.slot, self.generation);
+        }
+        Taken::Yes
+    }
+}
+
+/// Drains what the peer still sends, so that it can read our last word, then lets go.
+pub(super) async fn linger(connection: Rc<Connection>) {
+    let drained = std::future::poll_fn(|cx| {
+        let inner = &mut *connection.inner.borrow_mut();
+        poll_drained(&mut inner.output, cx)
+    });
+    // Either way the socket is closed when this returns.
+    let _ = tokio::time::timeout(LINGER, drained).await;
+}
+
+/// As [`linger`], for an output that belongs to nobody yet.
+pub(super) async fn drain(output: &mut Output) {
+    let drained = std::future::poll_fn(|cx| {
+        output.remember(cx.waker());
+        poll_drained(output, cx)
+    });
+    let _ = tokio::time::timeout(LINGER, drained).await;
+}
+
+fn poll_drained(output: &mut Output, cx: &mut Context<'_>) -> Poll<()> {
+    if output.poll_unsent(cx).is_pending() || output.poll_shutdown(cx).is_pending() {
+        return Poll::Pending;
+    }
+    let mut waste = [0; 1024];
+    loop {
+        match output.poll_read(cx, &mut waste) {
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+fn is_qos_0_publish(packet: &[u8]) -> bool {
+    packet
+        .first()
+        .is_some_and(|first| first >> 4 == 3 && first & 0b0110 == 0)
+}

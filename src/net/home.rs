@@ -1,0 +1,296 @@
+//! Sessions at their home worker: arrival, take-over, resume, and every way they end.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::connection::{Clocks, Connection, End, Inner};
+use super::handshake::Arrival;
+use super::outbox::Purpose;
+use super::output::Output;
+use super::publish::Recorded;
+use super::stream::Stream;
+use super::worker::{self, Worker};
+use crate::broker::{Receipt, Stored, record};
+use crate::identity::Change;
+use crate::journal::{RecordHeader, RecordKind};
+use crate::metrics::ConnectRefusal as RefusedConnect;
+use crate::mqtt::session::{Close, ConnectRefusal, Replies, Session, SessionState};
+use crate::mqtt::wire::ReasonCode;
+
+/// Bytes a session's records take at most when it opens: an end and a begin with the longest
+/// client id.
+const OPENING_BYTES_MAX: usize = 66 * 1024;
+
+/// A client that was let in arrives at its session's home.
+pub(super) fn arrive(worker: &Rc<Worker>, arrival: Arrival) {
+    if worker.make_room(
+        OPENING_BYTES_MAX.min(arrival.record_bytes()),
+        Purpose::Session,
+    ) {
+        return open(worker, arrival);
+    }
+    // The journal is behind, and even the reserve for sessions is used up: CONNACK has to wait.
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        loop {
+            let progress = worker.progress.notified();
+            if worker.make_room(arrival.record_bytes(), Purpose::Session) {
+                return open(&worker, arrival);
+            }
+            progress.await;
+        }
+    });
+}
+
+/// Applies a committed change of rights to everything that lives here.
+pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
+    let mut receipt = Receipt::default();
+    let slots: Vec<u32> = worker.sessions.borrow().live_of(change.identity).collect();
+    for slot in slots {
+        let connection = worker.connections.borrow().get(slot as usize).cloned();
+        let Some(connection) = connection else {
+            continue;
+        };
+        if !worker.shared.registry.is_current(&connection.principal) {
+            // TB-07: a client whose credential ended is told so where it can be told.
+            let close = Close::because(ReasonCode::AdministrativeAction);
+            receipt.unfinished += unfinished(connection.inner.borrow().session.state());
+            worker.end(&connection, End::Closed(close));
+            receipt.connections += 1;
+        }
+    }
+    if change.drops_state {
+        for stored in worker.sessions.borrow_mut().take_stored_of(change.identity) {
+            record_end(worker, change.identity, &stored);
+            receipt.sessions += 1;
+            receipt.unfinished += unfinished(&stored.state);
+        }
+    }
+    worker.hand_over_soon();
+    receipt
+}
+
+/// Ends stored sessions whose time is over.
+pub(super) fn drop_expired(worker: &Worker, now: Instant) {
+    let expired = worker.sessions.borrow_mut().take_expired(now);
+    for (identity, stored) in expired {
+        record_end(worker, identity, &stored);
+    }
+}
+
+/// What becomes of a session whose connection is over.
+pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
+    let inner = connection.inner.borrow();
+    let session = &inner.session;
+    let (number, expiry_s) = (connection.session_number, session.expiry_s());
+    let clocks = Clocks::read();
+    if number == 0 {
+        worker.sessions.borrow_mut().remove(&connection.key);
+        return;
+    }
+    let stored = Stored::new(number, session.state().clone(), expiry_s, clocks.now);
+    if expiry_s == 0 {
+        worker.sessions.borrow_mut().remove(&connection.key);
+        record_end(worker, connection.key.identity, &stored);
+        return;
+    }
+    if expiry_s != connection.expiry_recorded_s {
+        let header = connection.header(worker, RecordKind::SessionChange, None, clocks);
+        let mut body = Vec::new();
+        let subscriptions = &session.state().subscriptions;
+        record::encode(
+            expiry_s,
+            &connection.key.client_id,
+            subscriptions,
+            &mut body,
+        );
+        note(worker, &header, &body);
+    }
+    worker.store_session(connection, stored);
+}
+
+fn open(worker: &Rc<Worker>, arrival: Arrival) {
+    let Arrival {
+        stream,
+        principal,
+        opening,
+        key,
+        leftover,
+    } = arrival;
+    let stream = match Stream::attach(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "a connection was lost on its way home"),
+    };
+    let clocks = Clocks::read();
+    take_over(worker, &key);
+    let slot = u32::try_from(worker.connections.borrow().vacant_key())
+        .expect("a process has far fewer than 2^32 sockets");
+    let stored = worker.sessions.borrow_mut().connect(&key, slot);
+    let (ended, resumed) = if opening.clean_start {
+        (stored, None)
+    } else {
+        (None, stored)
+    };
+    let is_resumed = resumed.is_some();
+    let (begins, number) = match &resumed {
+        Some(resumed) => (false, resumed.number),
+        None if opening.expiry_s > 0 => (true, worker.next_session_number()),
+        None => (false, 0),
+    };
+    let recorded_s = resumed.as_ref().map(|resumed| resumed.expiry_s);
+    let state = resumed.map(|resumed| resumed.state);
+    let session = Session::open(&opening, worker.shared.limits, state, clocks.now);
+    let expiry_s = session.expiry_s();
+    let connection = Rc::new(Connection {
+        slot,
+        generation: worker.next_generation(),
+        principal,
+        key,
+        session_number: number,
+        expiry_recorded_s: expiry_s,
+        is_over: Cell::new(false),
+        inner: RefCell::new(Inner::new(session, Output::new(stream))),
+    });
+    worker
+        .connections
+        .borrow_mut()
+        .insert(Rc::clone(&connection));
+    worker.count(|counters| counters.connected());
+    // The credential may have ended between the check and the registration (SEC-34).
+    if !worker.shared.registry.is_current(&connection.principal) {
+        refuse(worker, &connection, opening.version);
+        return worker::serve(worker, connection);
+    }
+    let mut recorded = Recorded::default();
+    if let Some(ended) = ended {
+        recorded.any |= record_end(worker, connection.key.identity, &ended);
+    }
+    if begins || recorded_s.is_some_and(|before| before != expiry_s) {
+        let kind = if begins {
+            RecordKind::SessionBegin
+        } else {
+            RecordKind::SessionChange
+        };
+        recorded.any |= record_state(worker, &connection, kind, clocks);
+    }
+    // A resumed session's records may still be on their way.
+    recorded.any |= number != 0;
+    recorded.connack = recorded.any;
+    welcome(
+        worker,
+        &connection,
+        &opening,
+        is_resumed,
+        recorded,
+        leftover,
+    );
+    worker::serve(worker, connection);
+}
+
+/// The older connection of the same session goes first, so that its state moves once (TB-06).
+fn take_over(worker: &Worker, key: &crate::broker::SessionKey) {
+    let older = worker.sessions.borrow().live(key);
+    let older = older.and_then(|slot| worker.connections.borrow().get(slot as usize).cloned());
+    if let Some(older) = older {
+        worker.count(|counters| counters.taken_over());
+        worker.end(
+            &older,
+            End::Closed(Close::because(ReasonCode::SessionTakenOver)),
+        );
+    }
+}
+
+fn welcome(
+    worker: &Worker,
+    connection: &Connection,
+    opening: &crate::mqtt::session::Opening,
+    is_resumed: bool,
+    recorded: Recorded,
+    leftover: Vec<u8>,
+) {
+    let inner = &mut *connection.inner.borrow_mut();
+    {
+        let replies: &mut Replies = &mut worker.replies.borrow_mut();
+        replies.clear();
+        // [MQTT-3.1.3-6] [MQTT-3.2.2-16]: only MQTT 5 can be told the name it was given.
+        let assigned = (opening.client_id.is_empty()
+            && opening.version == crate::mqtt::wire::Version::V5)
+            .then(|| uuid::Uuid::new_v4().simple().to_string());
+        inner
+            .session
+            .accept(opening, is_resumed, assigned.as_deref(), replies);
+        connection.reply(worker, inner, replies, recorded);
+    }
+    // TB-08: what came behind CONNECT is handled now, in order.
+    if !leftover.is_empty() {
+        if let Err(end) = connection.received(worker, inner, &leftover) {
+            inner.ends_with(end);
+        }
+    }
+}
+
+fn refuse(worker: &Worker, connection: &Connection, version: crate::mqtt::wire::Version) {
+    {
+        let inner = &mut *connection.inner.borrow_mut();
+        let mut connack = Vec::new();
+        ConnectRefusal::BadCredentials.write(version, &mut connack);
+        inner.output.write(&connack);
+        inner.output.shutdown();
+    }
+    worker.count_connect_refused(RefusedConnect::BadCredential);
+    worker.end(connection, End::Lost);
+    worker.sessions.borrow_mut().remove(&connection.key);
+}
+
+fn record_state(
+    worker: &Worker,
+    connection: &Connection,
+    kind: RecordKind,
+    clocks: Clocks,
+) -> bool {
+    let inner = connection.inner.borrow();
+    let mut body = Vec::new();
+    let subscriptions = &inner.session.state().subscriptions;
+    record::encode(
+        inner.session.expiry_s(),
+        &connection.key.client_id,
+        subscriptions,
+        &mut body,
+    );
+    worker.record(&connection.header(worker, kind, None, clocks), &body)
+}
+
+fn record_end(worker: &Worker, identity: uuid::Uuid, stored: &Stored) -> bool {
+    let header = RecordHeader {
+        kind: RecordKind::SessionEnd,
+        qos: 0,
+        profile_flags: 0,
+        parser_version: 0,
+        received_ms: Clocks::read().wall_ms,
+        device: identity,
+        credential: 0,
+        generation: 0,
+        session: stored.number,
+        packet_id: 0,
+    };
+    note(worker, &header, &[])
+}
+
+/// Records what no acknowledgement waits for.
+fn note(worker: &Worker, header: &RecordHeader, body: &[u8]) -> bool {
+    let noted = worker.make_room(body.len(), Purpose::Session) && worker.record(header, body);
+    if !noted {
+        // After a restart the session may be there again until it expires: nothing is lost.
+        tracing::warn!(
+            session = header.session,
+            "the journal is full: a session's end is not on disk"
+        );
+    }
+    worker.hand_over_soon();
+    noted
+}
+
+fn unfinished(state: &SessionState) -> u64 {
+    u64::try_from(state.unreleased.len()).unwrap_or(u64::MAX)
+}

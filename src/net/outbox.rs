@@ -1,0 +1,126 @@
+//! What a worker has promised and not yet kept: records on their way to the journal, and the
+//! acknowledgements that wait for them.
+
+use std::time::Instant;
+
+use super::ledger::{Acks, Ledger};
+use crate::journal::{
+    BATCH_BYTES_MAX, Batch, Offset, RECORD_HEADER_BYTES, RecordHeader, Submitter,
+};
+use crate::mqtt::wire::QoS;
+
+/// Part of a batch, in bytes, that only session records may use: a worker whose journal is behind
+/// can still note who comes and goes, some hundreds of times. Telemetry waits outside
+/// (back-pressure).
+pub const SESSION_RESERVE_BYTES: usize = 64 * 1024;
+
+/// What a record is about; it decides how much of a batch it may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A device's message or its release.
+    Message,
+    /// A session's begin, change or end.
+    Session,
+}
+
+/// One worker's open batch of records with the ledger of its acks.
+pub(super) struct Outbox {
+    submitter: Submitter,
+    batch: Batch,
+    ledger: Ledger,
+    /// Last record handed over: what acks without a record of their own wait for.
+    handed_over: Offset,
+}
+
+impl Outbox {
+    pub(super) fn new(mut submitter: Submitter) -> Self {
+        let batch = submitter.take_batch();
+        let handed_over = submitter.durable();
+        Self {
+            submitter,
+            batch,
+            ledger: Ledger::default(),
+            handed_over,
+        }
+    }
+
+    /// Makes sure that a record with `body` bytes fits, handing over in mid-turn if it must.
+    /// False while the journal is behind: then the message has to wait outside.
+    pub(super) fn make_room(&mut self, body: usize, purpose: Purpose) -> bool {
+        self.has_room(body, purpose) || (self.hand_over() && self.has_room(body, purpose))
+    }
+
+    /// Appends a record. False if there is no room for it.
+    pub(super) fn record(&mut self, header: &RecordHeader, body: &[u8]) -> bool {
+        self.batch.push(header, body).is_ok()
+    }
+
+    /// Appends a message's record; the one copy of its payload. False if there is no room.
+    pub(super) fn message(
+        &mut self,
+        header: &RecordHeader,
+        payload: &[u8],
+        qos: QoS,
+        now: Instant,
+    ) -> bool {
+        let is_recorded = self.record(header, payload);
+        if is_recorded {
+            self.ledger.recorded(qos, now);
+        }
+        is_recorded
+    }
+
+    /// Queues acks of one connection behind the records of the open batch.
+    pub(super) fn acknowledge(&mut self, slot: u32, generation: u32, bytes: &[u8], places: u16) {
+        self.ledger.push(slot, generation, bytes, places);
+    }
+
+    /// Gives the open batch to the committer and seals its acks. False while two batches are in
+    /// flight or the journal takes nothing; call again when it wakes this worker.
+    pub(super) fn hand_over(&mut self) -> bool {
+        if !self.batch.is_empty() {
+            if !self.submitter.can_submit() {
+                return false;
+            }
+            let batch = std::mem::replace(&mut self.batch, self.submitter.take_batch());
+            match self.submitter.submit(batch) {
+                Ok(last) => self.handed_over = last,
+                Err(batch) => {
+                    self.batch = batch;
+                    return false;
+                }
+            }
+        }
+        self.ledger.seal(self.handed_over);
+        true
+    }
+
+    /// The next acks whose records are durable; give them back with [`Outbox::recycle`].
+    pub(super) fn release(&mut self) -> Option<Acks> {
+        self.ledger.release(self.submitter.durable())
+    }
+
+    pub(super) fn recycle(&mut self, acks: Acks) {
+        self.ledger.recycle(acks);
+    }
+
+    /// True if there is something to hand over.
+    pub(super) fn is_pending(&self) -> bool {
+        !self.batch.is_empty() || !self.ledger.is_open_empty()
+    }
+
+    /// True if every promise is kept.
+    pub(super) fn is_settled(&self) -> bool {
+        self.batch.is_empty()
+            && self.ledger.is_empty()
+            && self.submitter.durable() >= self.handed_over
+    }
+
+    fn has_room(&self, body: usize, purpose: Purpose) -> bool {
+        let reserve = match purpose {
+            Purpose::Message => SESSION_RESERVE_BYTES,
+            Purpose::Session => 0,
+        };
+        self.batch.bytes_len() + RECORD_HEADER_BYTES + body + reserve <= BATCH_BYTES_MAX
+    }
+}

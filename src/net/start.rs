@@ -1,0 +1,180 @@
+//! Starts and stops the threads that serve the sockets.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, watch};
+
+use super::acceptor::{self, Accepted, Listener};
+use super::handshake::Arrival;
+use super::worker::{Shared, Worker};
+use crate::broker::control::COMMANDS_WAITING_MAX;
+use crate::broker::{Command, Control, Restored, SessionTable};
+use crate::device_api::Profile;
+use crate::identity::Registry;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::mqtt::session::SessionLimits;
+
+/// Sockets waiting between acceptor and worker, and between two workers. A full queue makes the
+/// sender wait; the kernel's accept queue is behind it.
+const SOCKETS_WAITING_MAX: usize = 1_024;
+
+/// Everything the network needs of the rest.
+pub struct NetParts {
+    /// Bound listeners.
+    pub listeners: Vec<Listener>,
+    /// Worker threads.
+    pub workers: NonZeroUsize,
+    /// Devices and their credentials.
+    pub registry: Registry,
+    /// Where telemetry goes.
+    pub journal: Journal,
+    /// What the broker counts.
+    pub metrics: Metrics,
+    /// What every session is granted.
+    pub limits: SessionLimits,
+    /// What holds for all devices.
+    pub profile: Profile,
+    /// A device has one session, whatever its client id (TB-06).
+    pub one_session: bool,
+    /// `connack_style = "magenta"`: an empty user name is answered with 0x04 in 3.1 and 3.1.1.
+    pub empty_user_name_code_4: bool,
+    /// Sessions of the last run.
+    pub restored: Restored,
+}
+
+/// A thread of the network could not start.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start the network thread {name}: {source}")]
+pub struct NetError {
+    name: String,
+    source: io::Error,
+}
+
+/// The running network.
+pub struct Net {
+    control: Control,
+    stop_accepting: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Net {
+    /// Starts the workers, then accepts.
+    ///
+    /// # Errors
+    /// A thread or its runtime could not be made.
+    pub fn start(parts: NetParts) -> Result<Self, NetError> {
+        let workers = parts.workers.get();
+        let mut ends = Vec::with_capacity(workers);
+        let (mut lanes, mut homes, mut dealt) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..workers {
+            let (lane, control) = mpsc::channel::<Command>(COMMANDS_WAITING_MAX);
+            let (home, arrivals) = mpsc::channel::<Arrival>(SOCKETS_WAITING_MAX);
+            let (deal, sockets) = mpsc::channel::<Accepted>(SOCKETS_WAITING_MAX);
+            lanes.push(lane);
+            homes.push(home);
+            dealt.push(deal);
+            ends.push((control, arrivals, sockets));
+        }
+        let Restored {
+            sessions,
+            next_number,
+        } = parts.restored;
+        let mut tables: Vec<SessionTable> = (0..workers).map(|_| SessionTable::default()).collect();
+        for (key, stored) in sessions {
+            if let Some(table) = tables.get_mut(key.home(workers)) {
+                table.store(&key, stored);
+            }
+        }
+        let shared = Arc::new(Shared {
+            registry: parts.registry,
+            limits: parts.limits,
+            profile: parts.profile,
+            one_session: parts.one_session,
+            empty_user_name_code_4: parts.empty_user_name_code_4,
+            metrics: parts.metrics,
+            session_numbers: AtomicU32::new(next_number),
+            homes,
+        });
+        let mut threads = Vec::with_capacity(workers + 1);
+        for (index, (ends, table)) in ends.into_iter().zip(tables).enumerate() {
+            let (shared, journal) = (Arc::clone(&shared), parts.journal.clone());
+            threads.push(spawn(format!("net-{index}"), move || async move {
+                let worker = Worker::new(index, shared, &journal, table);
+                worker.run(ends.0, ends.1, ends.2).await;
+            })?);
+        }
+        let (stop_accepting, stopped) = watch::channel(false);
+        let listeners = parts.listeners;
+        threads.push(spawn("net-accept".to_owned(), move || {
+            acceptor::accept_all(listeners, dealt, stopped)
+        })?);
+        Ok(Self {
+            control: Control::new(lanes),
+            stop_accepting,
+            threads,
+        })
+    }
+
+    /// The lane by which admin changes reach every worker.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Stops accepting, says goodbye to every client when what it was promised is durable, and
+    /// ends the threads. False if that took longer than `grace`.
+    pub async fn stop(self, grace: Duration) -> bool {
+        self.stop_accepting.send_replace(true);
+        let in_time = self.control.stop(grace).await;
+        if in_time {
+            for thread in self.threads {
+                // A panic was reported by the thread itself.
+                let _ = thread.join();
+            }
+        }
+        in_time
+    }
+}
+
+fn spawn<F>(
+    name: String,
+    run: impl FnOnce() -> F + Send + 'static,
+) -> Result<JoinHandle<()>, NetError>
+where
+    F: Future<Output = ()>,
+{
+    let failed = |source| NetError {
+        name: name.clone(),
+        source,
+    };
+    let (started, start) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(move || {
+            match Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default())
+            {
+                Ok(runtime) => {
+                    let _ = started.send(Ok(()));
+                    runtime.block_on(run());
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                }
+            }
+        })
+        .map_err(failed)?;
+    match start.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(source)) => Err(failed(source)),
+        Err(_) => Err(failed(io::ErrorKind::BrokenPipe.into())),
+    }
+}

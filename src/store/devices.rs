@@ -1,0 +1,298 @@
+//! Typed reads and writes of devices, their credentials, tombstones and the `meta` table. What
+//! they mean, and which of them belong together, is `identity`'s affair.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use uuid::Uuid;
+
+use super::{StoreError, Unsigned};
+
+/// A row of `device`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceRow {
+    /// The key that other tables of the database use; never shown.
+    pub number: i64,
+    /// The id that the world uses.
+    pub id: Uuid,
+    /// Unique.
+    pub name: String,
+    /// Wall clock, ms.
+    pub created_ms: u64,
+    /// Grows with every narrowing; 1 at first.
+    pub generation: u32,
+}
+
+/// A row of `credential` without its digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialRow {
+    /// Never reused.
+    pub id: u64,
+    /// Meaning given by `identity`.
+    pub kind: u8,
+    /// Whether a person chose the text.
+    pub chosen: bool,
+    /// Wall clock, ms.
+    pub created_ms: u64,
+    /// Wall clock, ms; `None` while it is live.
+    pub revoked_ms: Option<u64>,
+}
+
+/// What a new credential consists of.
+#[derive(Clone, Copy, Debug)]
+pub struct NewCredential {
+    /// Meaning given by `identity`.
+    pub kind: u8,
+    /// HMAC-SHA-256 under the registry key.
+    pub digest: [u8; 32],
+    /// Whether a person chose the text.
+    pub chosen: bool,
+    /// Wall clock, ms.
+    pub created_ms: u64,
+}
+
+/// A credential that is live, with what authentication needs.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveCredential {
+    /// `credential.id`.
+    pub id: u64,
+    /// HMAC-SHA-256 under the registry key.
+    pub digest: [u8; 32],
+    /// The device it belongs to.
+    pub device: Uuid,
+    /// The device's generation.
+    pub generation: u32,
+}
+
+/// How many devices there are.
+///
+/// # Errors
+/// That the database could not be read; so for every function here.
+pub fn count(connection: &Connection) -> Result<u64, StoreError> {
+    let count: Unsigned =
+        connection.query_row("SELECT count(*) FROM device", [], |row| row.get(0))?;
+    Ok(count.0)
+}
+
+/// The device with this id.
+pub fn by_id(connection: &Connection, id: Uuid) -> Result<Option<DeviceRow>, StoreError> {
+    let sql = "SELECT number, id, name, created_ms, generation FROM device WHERE id = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    Ok(statement
+        .query_row([id.as_bytes()], device_row)
+        .optional()?)
+}
+
+/// The device with this name.
+pub fn by_name(connection: &Connection, name: &str) -> Result<Option<DeviceRow>, StoreError> {
+    let sql = "SELECT number, id, name, created_ms, generation FROM device WHERE name = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    Ok(statement.query_row([name], device_row).optional()?)
+}
+
+/// Up to `limit` devices whose names come after `after`, by name, in byte order.
+pub fn page(
+    connection: &Connection,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<DeviceRow>, StoreError> {
+    // Every name is longer than "", so that nothing is left out when there is no `after`.
+    let sql = "SELECT number, id, name, created_ms, generation FROM device
+               WHERE name > ?1 ORDER BY name LIMIT ?2";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![after.unwrap_or(""), limit], device_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The credentials of a device, live and ended, oldest first.
+pub fn credentials(
+    connection: &Connection,
+    device: &DeviceRow,
+) -> Result<Vec<CredentialRow>, StoreError> {
+    let sql = "SELECT id, kind, chosen, created_ms, revoked_ms FROM credential
+               WHERE device = ?1 ORDER BY id";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([device.number], credential_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Whose credential has this digest, live or ended.
+pub fn owner_of(
+    connection: &Connection,
+    digest: &[u8; 32],
+) -> Result<Option<(DeviceRow, CredentialRow)>, StoreError> {
+    let sql = "SELECT id, kind, chosen, created_ms, revoked_ms, device FROM credential
+               WHERE digest = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement
+        .query_row([digest], |row| {
+            Ok((credential_row(row)?, row.get::<_, i64>(5)?))
+        })
+        .optional()?;
+    let Some((credential, number)) = found else {
+        return Ok(None);
+    };
+    let sql = "SELECT number, id, name, created_ms, generation FROM device WHERE number = ?1";
+    let device = connection
+        .prepare_cached(sql)?
+        .query_row([number], device_row)?;
+    Ok(Some((device, credential)))
+}
+
+/// Visits every live credential, oldest first.
+pub fn each_live(
+    connection: &Connection,
+    mut visit: impl FnMut(LiveCredential),
+) -> Result<(), StoreError> {
+    let sql = "SELECT c.id, c.digest, d.id, d.generation
+               FROM credential AS c CROSS JOIN device AS d ON d.number = c.device
+               WHERE c.revoked_ms IS NULL ORDER BY c.id";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        visit(LiveCredential {
+            id: row.get::<_, Unsigned>(0)?.0,
+            digest: row.get(1)?,
+            device: Uuid::from_bytes(row.get(2)?),
+            generation: row.get(3)?,
+        });
+    }
+    Ok(())
+}
+
+/// Adds a device of generation 1 without credentials.
+pub fn insert(
+    connection: &Connection,
+    id: Uuid,
+    name: &str,
+    created_ms: u64,
+) -> Result<DeviceRow, StoreError> {
+    let sql = "INSERT INTO device (id, name, created_ms, generation) VALUES (?1, ?2, ?3, 1)
+               RETURNING number, id, name, created_ms, generation";
+    let mut statement = connection.prepare_cached(sql)?;
+    let values = params![id.as_bytes(), name, Unsigned(created_ms)];
+    Ok(statement.query_row(values, device_row)?)
+}
+
+/// Adds a live credential and returns its id.
+pub fn insert_credential(
+    connection: &Connection,
+    device: &DeviceRow,
+    new: &NewCredential,
+) -> Result<u64, StoreError> {
+    let sql = "INSERT INTO credential (device, kind, digest, chosen, created_ms)
+               VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id";
+    let created_ms = Unsigned(new.created_ms);
+    let values = params![device.number, new.kind, new.digest, new.chosen, created_ms];
+    let id: Unsigned = connection
+        .prepare_cached(sql)?
+        .query_row(values, |row| row.get(0))?;
+    Ok(id.0)
+}
+
+/// Ends every live credential of a device; returns ids and digests of those it ended, and forgets
+/// the oldest ended ones so that at most `kept` stay.
+pub fn end_credentials(
+    connection: &Connection,
+    device: &DeviceRow,
+    at_ms: u64,
+    kept: u32,
+) -> Result<Vec<(u64, [u8; 32])>, StoreError> {
+    let sql = "UPDATE credential SET revoked_ms = ?2
+               WHERE device = ?1 AND revoked_ms IS NULL RETURNING id, digest";
+    let mut ended = Vec::new();
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![device.number, Unsigned(at_ms)])?;
+    while let Some(row) = rows.next()? {
+        ended.push((row.get::<_, Unsigned>(0)?.0, row.get(1)?));
+    }
+    let sql = "DELETE FROM credential WHERE id IN (
+                   SELECT id FROM credential WHERE device = ?1 AND revoked_ms IS NOT NULL
+                   ORDER BY id DESC LIMIT -1 OFFSET ?2)";
+    connection
+        .prepare_cached(sql)?
+        .execute(params![device.number, kept])?;
+    ended.sort_unstable();
+    Ok(ended)
+}
+
+/// Sets the generation of a device.
+pub fn set_generation(
+    connection: &Connection,
+    device: &DeviceRow,
+    generation: u32,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE device SET generation = ?2 WHERE number = ?1";
+    connection
+        .prepare_cached(sql)?
+        .execute(params![device.number, generation])?;
+    Ok(())
+}
+
+/// Removes what is kept of the device's sessions (SEC-35).
+pub fn drop_sessions(connection: &Connection, device: Uuid) -> Result<(), StoreError> {
+    let sql = "DELETE FROM session WHERE device = ?1";
+    connection
+        .prepare_cached(sql)?
+        .execute([device.as_bytes()])?;
+    Ok(())
+}
+
+/// Removes a device with its credentials and writes its tombstone: journal records of it up to
+/// `offset` are dead.
+pub fn bury(
+    connection: &Connection,
+    device: &DeviceRow,
+    offset: u64,
+    deleted_ms: u64,
+) -> Result<(), StoreError> {
+    let sql = "DELETE FROM device WHERE number = ?1";
+    connection.prepare_cached(sql)?.execute([device.number])?;
+    let sql = "INSERT INTO tombstone (device, offset, deleted_ms) VALUES (?1, ?2, ?3)";
+    let values = params![device.id.as_bytes(), Unsigned(offset), Unsigned(deleted_ms)];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// Every tombstone: device and journal offset.
+pub fn tombstones(connection: &Connection) -> Result<Vec<(Uuid, u64)>, StoreError> {
+    let mut statement = connection.prepare("SELECT device, offset FROM tombstone")?;
+    let rows = statement.query_map([], |row| {
+        Ok((Uuid::from_bytes(row.get(0)?), row.get::<_, Unsigned>(1)?.0))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// A value of the `meta` table.
+pub fn meta(connection: &Connection, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    let sql = "SELECT value FROM meta WHERE name = ?1";
+    Ok(connection
+        .query_row(sql, [name], |row| row.get(0))
+        .optional()?)
+}
+
+/// Sets a value of the `meta` table.
+pub fn set_meta(connection: &Connection, name: &str, value: &[u8]) -> Result<(), StoreError> {
+    let sql = "INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)";
+    connection.execute(sql, params![name, value])?;
+    Ok(())
+}
+
+fn device_row(row: &Row<'_>) -> rusqlite::Result<DeviceRow> {
+    Ok(DeviceRow {
+        number: row.get(0)?,
+        id: Uuid::from_bytes(row.get(1)?),
+        name: row.get(2)?,
+        created_ms: row.get::<_, Unsigned>(3)?.0,
+        generation: row.get(4)?,
+    })
+}
+
+fn credential_row(row: &Row<'_>) -> rusqlite::Result<CredentialRow> {
+    Ok(CredentialRow {
+        id: row.get::<_, Unsigned>(0)?.0,
+        kind: row.get(1)?,
+        chosen: row.get(2)?,
+        created_ms: row.get::<_, Unsigned>(3)?.0,
+        revoked_ms: row.get::<_, Option<Unsigned>>(4)?.map(|at| at.0),
+    })
+}

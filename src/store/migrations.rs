@@ -1,0 +1,99 @@
+//! The schema, as numbered steps. A step that was ever on main is never changed: a new one is
+//! added below it.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::StoreError;
+
+/// "Toll" in ASCII: says that a SQLite file is ours.
+pub(super) const APPLICATION_ID: i64 = 0x546f_6c6c;
+
+/// Step n (counting from 1) leads to schema version n.
+const STEPS: &[&str] = &[VERSION_1];
+
+/// `device.number` keeps joins on small integers; `device.id` is what the world sees.
+///
+/// `credential.digest` is the whole HMAC-SHA-256 of the token; ended ones stay (a few per device)
+/// so that a revoked token is recognised as such and never given out again (REL-08).
+/// `tombstone.offset` is the journal offset up to which a deleted device's records are dead.
+/// `session` and `checkpoint` belong to the broker.
+const VERSION_1: &str = "
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE device (
+    number INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE CHECK (length(id) = 16),
+    name TEXT NOT NULL UNIQUE,
+    created_ms INTEGER NOT NULL,
+    generation INTEGER NOT NULL CHECK (generation > 0)
+) STRICT;
+
+CREATE TABLE credential (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    device INTEGER NOT NULL REFERENCES device (number) ON DELETE CASCADE,
+    kind INTEGER NOT NULL,
+    digest BLOB NOT NULL UNIQUE CHECK (length(digest) = 32),
+    chosen INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    revoked_ms INTEGER
+) STRICT;
+
+CREATE INDEX credential_of_device ON credential (device);
+
+CREATE TABLE tombstone (
+    device BLOB PRIMARY KEY CHECK (length(device) = 16),
+    offset INTEGER NOT NULL,
+    deleted_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE session (
+    number INTEGER PRIMARY KEY,
+    device BLOB NOT NULL CHECK (length(device) = 16),
+    client_id TEXT NOT NULL,
+    expiry_s INTEGER NOT NULL,
+    ended_ms INTEGER,
+    qos2_ids BLOB NOT NULL,
+    filters TEXT NOT NULL,
+    UNIQUE (device, client_id)
+) STRICT;
+
+CREATE TABLE checkpoint (
+    name TEXT PRIMARY KEY,
+    offset INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// The newest schema version this program knows.
+pub(super) fn newest() -> i64 {
+    i64::try_from(STEPS.len()).expect("the steps are a short list in this file")
+}
+
+/// Applies the steps that are missing, each in its own transaction.
+pub(super) fn apply(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    for (number, step) in (1..).zip(STEPS) {
+        apply_step(connection, number, step).map_err(|source| StoreError::Migration {
+            number,
+            path: path.to_owned(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+fn apply_step(connection: &mut Connection, number: i64, step: &str) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Read inside the transaction: another process may have done this step meanwhile.
+    let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version >= number {
+        return Ok(());
+    }
+    transaction.execute_batch(step)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", number)?;
+    transaction.commit()
+}

@@ -1,0 +1,4 @@
+//! Raw bytes against a real broker.
+
+#[cfg(test)]
+mod common;

@@ -1,0 +1,23 @@
+//! What the clients see that users really have: the text, the number, and what got stored.
+
+#[cfg(test)]
+mod common;
+
+#[cfg(test)]
+#[path = "clients/embedded.rs"]
+mod embedded;
+#[cfg(test)]
+#[path = "clients/mosquitto.rs"]
+mod mosquitto;
+#[cfg(test)]
+#[path = "clients/mqttjs.rs"]
+mod mqttjs;
+#[cfg(test)]
+#[path = "clients/paho.rs"]
+mod paho;
+#[cfg(test)]
+#[path = "clients/rumqtt.rs"]
+mod rumqtt;
+#[cfg(test)]
+#[path = "clients/site.rs"]
+mod site;

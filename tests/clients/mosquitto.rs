@@ -1,0 +1,273 @@
+//! `mosquitto_pub`: what it prints, and the lines that users paste.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use crate::{
+    common::{
+        broker::Broker,
+        packets::TELEMETRY,
+        tools::{printed, run, tool},
+    },
+    site::{Errand, Fault, Site},
+};
+
+#[test]
+fn publishes_at_every_qos_over_tcp_and_tls() {
+    let mut site = Site::start();
+    for version in ["3.1", "3.1.1", "5"] {
+        for tls in [false, true] {
+            for qos in [0, 1, 2] {
+                let errand = site.good_errand(version, tls, &[qos]);
+                let (arguments, case) = (arguments(&errand), format!("{version} {tls} {qos}"));
+                let port = errand.port(&site.broker);
+                let ca_file = errand.tls.then(|| site.broker.ca_file());
+                let output = publish(port, ca_file.as_deref(), &arguments);
+                let (stdout, stderr) = printed(&output);
+                assert_eq!(
+                    (output.status.code(), &*stderr),
+                    (Some(0), ""),
+                    "{case}: {stdout}"
+                );
+            }
+        }
+    }
+    site.check_stored();
+}
+
+/// TB-04, TB-16: the exit code, the number in its debug output, and the text.
+#[test]
+fn says_why_it_was_refused() {
+    const NOT_AUTHORISED: &str = "Connection error: Connection Refused: not authorised.";
+    const ID_REJECTED: &str = "Connection error: Connection Refused: identifier rejected.";
+    const BAD_USER: &str = "Connection error: Bad User Name or Password";
+    const BAD_ID: &str = "Connection error: Client Identifier not valid";
+    const LOST: &str = "Error: The connection was lost.";
+    const BAD_PAYLOAD: &str = "Warning: Publish 1 failed: Payload format invalid.";
+    let table = [
+        (
+            "3.1",
+            Fault::WrongToken,
+            5,
+            "received CONNACK (5)",
+            NOT_AUTHORISED,
+        ),
+        (
+            "3.1",
+            Fault::RevokedToken,
+            5,
+            "received CONNACK (5)",
+            NOT_AUTHORISED,
+        ),
+        (
+            "3.1",
+            Fault::NoUserName,
+            2,
+            "received CONNACK (2)",
+            ID_REJECTED,
+        ),
+        ("3.1", Fault::BadJson(1), 7, "sending PUBLISH", LOST),
+        ("3.1", Fault::BadJson(2), 7, "sending PUBLISH", LOST),
+        (
+            "3.1.1",
+            Fault::WrongToken,
+            5,
+            "received CONNACK (5)",
+            NOT_AUTHORISED,
+        ),
+        (
+            "3.1.1",
+            Fault::RevokedToken,
+            5,
+            "received CONNACK (5)",
+            NOT_AUTHORISED,
+        ),
+        (
+            "3.1.1",
+            Fault::NoUserName,
+            2,
+            "received CONNACK (2)",
+            ID_REJECTED,
+        ),
+        (
+            "3.1.1",
+            Fault::Nothing,
+            5,
+            "received CONNACK (5)",
+            NOT_AUTHORISED,
+        ),
+        ("3.1.1", Fault::BadJson(1), 7, "sending PUBLISH", LOST),
+        ("3.1.1", Fault::BadJson(2), 7, "sending PUBLISH", LOST),
+        (
+            "5",
+            Fault::WrongToken,
+            134,
+            "received CONNACK (134)",
+            BAD_USER,
+        ),
+        (
+            "5",
+            Fault::RevokedToken,
+            134,
+            "received CONNACK (134)",
+            BAD_USER,
+        ),
+        (
+            "5",
+            Fault::NoUserName,
+            133,
+            "received CONNACK (133)",
+            BAD_ID,
+        ),
+        (
+            "5",
+            Fault::Nothing,
+            135,
+            "received CONNACK (135)",
+            "Connection error: Not authorized",
+        ),
+        (
+            "5",
+            Fault::BadJson(1),
+            0,
+            "received PUBACK (Mid: 1, RC:153)",
+            BAD_PAYLOAD,
+        ),
+        (
+            "5",
+            Fault::BadJson(2),
+            0,
+            "received PUBREC (Mid: 1)",
+            BAD_PAYLOAD,
+        ),
+    ];
+    let site = Site::start();
+    for (version, fault, code, step, text) in table {
+        let errand = site.bad_errand(version, fault);
+        let output = publish(errand.port(&site.broker), None, &arguments(&errand));
+        let (stdout, stderr) = printed(&output);
+        let case = format!("{version} {fault:?}:\n{stdout}{stderr}");
+        assert_eq!(output.status.code(), Some(code), "{case}");
+        assert!(stdout.contains(step), "{case}");
+        assert_eq!(stderr.lines().next(), Some(text), "{case}");
+        let acknowledged = stdout.contains("received PUBACK") || stdout.contains("received PUBREC");
+        assert_eq!(
+            acknowledged,
+            version == "5" && fault_is_bad_json(fault),
+            "{case}"
+        );
+    }
+    site.check_stored();
+}
+
+/// The line as it stands in the vendor's guide: bash eats the quotes of the JSON.
+#[test]
+fn pasted_lines_store_25() {
+    let broker = Broker::start();
+    let token = broker.create_device("pasted");
+    let (mqtt, mqtts) = (broker.mqtt_port(), broker.mqtts_port());
+    let plain = format!(
+        "mosquitto_pub -d -q 1 -h localhost -p {mqtt} -t v1/devices/me/telemetry -u {token} \
+         -m {{\"temperature\":25}}"
+    );
+    let tls = format!(
+        "mosquitto_pub -d --cafile ca-root.pem -q 1 -h localhost -p {mqtts} \
+         -t v1/devices/me/telemetry -u {token} -m {{\"temperature\":25}}"
+    );
+    for (line, stored) in [(plain, 1), (tls, 2)] {
+        paste(&line, broker.ca_file().parent().expect("a folder"));
+        assert_eq!(
+            broker.values("pasted", "temperature"),
+            vec![serde_json::json!(25); stored]
+        );
+    }
+}
+
+/// The first start makes a device and writes the two lines down, because stdout is no terminal.
+#[test]
+fn lines_of_the_first_start_store_25() {
+    let broker = Broker::start();
+    let file = broker.dir().join("secrets/first-device.txt");
+    let text = std::fs::read_to_string(&file).expect("the first start wrote it");
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains("mosquitto_pub "))
+        .collect();
+    assert_eq!(
+        lines.len(),
+        2,
+        "one line without TLS and one with it: {text}"
+    );
+    for line in lines {
+        paste(line.trim(), broker.dir());
+    }
+    let devices = broker.cli_json(&["device", "list", "--json"]);
+    let devices = devices.as_array().or_else(|| devices["devices"].as_array());
+    let devices = devices.expect("a list of devices");
+    assert_eq!(devices.len(), 1, "{devices:?}");
+    let name = devices[0]["name"].as_str().expect("a name");
+    assert_eq!(broker.values(name, "temperature"), [25, 25]);
+}
+
+/// Runs a line in bash and expects the message to be acknowledged.
+fn paste(line: &str, folder: &Path) {
+    tool("mosquitto_pub");
+    let output = run(Command::new(tool("bash"))
+        .args(["-c", line])
+        .current_dir(folder));
+    let (stdout, stderr) = printed(&output);
+    assert_eq!(
+        (output.status.code(), &*stderr),
+        (Some(0), ""),
+        "{line}\n{stdout}"
+    );
+    assert!(
+        stdout.contains("received PUBACK (Mid: 1, RC:0)"),
+        "{line}\n{stdout}"
+    );
+}
+
+/// `mosquitto_pub` with its debug output.
+fn publish(port: u16, ca_file: Option<&Path>, arguments: &[String]) -> Output {
+    let mut command = Command::new(tool("mosquitto_pub"));
+    command.args([
+        "-d",
+        "-h",
+        "localhost",
+        "-t",
+        TELEMETRY,
+        "-p",
+        &port.to_string(),
+    ]);
+    if let Some(ca_file) = ca_file {
+        command.arg("--cafile").arg(ca_file);
+    }
+    run(command.args(arguments))
+}
+
+fn arguments(errand: &Errand) -> Vec<String> {
+    let [(qos, payload)] = errand.messages.as_slice() else {
+        panic!("mosquitto_pub sends one message");
+    };
+    let version = match errand.version {
+        "3.1" => "31",
+        "3.1.1" => "311",
+        version => version,
+    };
+    let qos = qos.to_string();
+    let mut arguments = vec!["-V", version, "-q", &qos, "-m", payload];
+    if let Some(token) = &errand.token {
+        arguments.extend(["-u", token]);
+    }
+    // An empty id is what it sends by itself on 3.1.1 and 5.
+    if let Some(client_id) = errand.client_id.filter(|id| !id.is_empty()) {
+        arguments.extend(["-i", client_id]);
+    }
+    arguments.into_iter().map(str::to_owned).collect()
+}
+
+fn fault_is_bad_json(fault: Fault) -> bool {
+    matches!(fault, Fault::BadJson(_))
+}

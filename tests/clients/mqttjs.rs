@@ -1,0 +1,103 @@
+//! MQTT.js: what its events say.
+
+use std::process::Command;
+
+use crate::{
+    common::tools::{clients_dir, printed, run, tool},
+    site::{Errand, Fault, Site},
+};
+
+#[test]
+fn publishes_at_every_qos_over_tcp_and_tls() {
+    let mut site = Site::start();
+    for version in ["3.1", "3.1.1", "5"] {
+        for tls in [false, true] {
+            let errand = site.good_errand(version, tls, &[0, 1, 2]);
+            let expected = [
+                "connect: 0",
+                "publish: ok",
+                "publish: ok",
+                "publish: ok",
+                "close",
+            ];
+            assert_eq!(mqttjs(&site, &errand), expected, "{version} {tls}");
+        }
+    }
+    site.check_stored();
+}
+
+/// TB-04, TB-16: the error's message and, in brackets, its code.
+#[test]
+fn says_why_it_was_refused() {
+    const NOT_AUTHORIZED: &[&str] = &["error: Connection refused: Not authorized (5)", "close"];
+    const ID_REJECTED: &[&str] = &[
+        "error: Connection refused: Identifier rejected (2)",
+        "close",
+    ];
+    const BAD_USER: &[&str] = &[
+        "error: Connection refused: Bad User Name or Password (134)",
+        "close",
+    ];
+    const BAD_ID: &[&str] = &[
+        "error: Connection refused: Client Identifier not valid (133)",
+        "close",
+    ];
+    const CLOSED: &[&str] = &[
+        "connect: 0",
+        "close",
+        "publish: Connection closed (undefined)",
+    ];
+    const SENT_AND_CLOSED: &[&str] = &["connect: 0", "publish: ok", "close"];
+    const BAD_PAYLOAD: &[&str] = &[
+        "connect: 0",
+        "publish: Publish error: Payload format invalid (153)",
+        "close",
+    ];
+    let table = [
+        ("3.1", Fault::WrongToken, NOT_AUTHORIZED),
+        ("3.1", Fault::RevokedToken, NOT_AUTHORIZED),
+        ("3.1", Fault::NoUserName, ID_REJECTED),
+        ("3.1", Fault::BadJson(0), SENT_AND_CLOSED),
+        ("3.1", Fault::BadJson(1), CLOSED),
+        ("3.1", Fault::BadJson(2), CLOSED),
+        ("3.1.1", Fault::WrongToken, NOT_AUTHORIZED),
+        ("3.1.1", Fault::RevokedToken, NOT_AUTHORIZED),
+        ("3.1.1", Fault::NoUserName, ID_REJECTED),
+        ("3.1.1", Fault::Nothing, NOT_AUTHORIZED),
+        ("3.1.1", Fault::BadJson(0), SENT_AND_CLOSED),
+        ("3.1.1", Fault::BadJson(1), CLOSED),
+        ("3.1.1", Fault::BadJson(2), CLOSED),
+        ("5", Fault::WrongToken, BAD_USER),
+        ("5", Fault::RevokedToken, BAD_USER),
+        ("5", Fault::NoUserName, BAD_ID),
+        (
+            "5",
+            Fault::Nothing,
+            &["error: Connection refused: Not authorized (135)", "close"],
+        ),
+        (
+            "5",
+            Fault::BadJson(0),
+            &["connect: 0", "publish: ok", "disconnect: 153", "close"],
+        ),
+        ("5", Fault::BadJson(1), BAD_PAYLOAD),
+        ("5", Fault::BadJson(2), BAD_PAYLOAD),
+    ];
+    let site = Site::start();
+    for (version, fault, expected) in table {
+        let errand = site.bad_errand(version, fault);
+        assert_eq!(mqttjs(&site, &errand), expected, "{version} {fault:?}");
+    }
+    site.check_stored();
+}
+
+/// The lines that the program prints on an errand.
+fn mqttjs(site: &Site, errand: &Errand) -> Vec<String> {
+    let script = clients_dir().join("mqttjs_client.mjs");
+    let output = run(Command::new(tool("node"))
+        .arg(script)
+        .arg(errand.json(&site.broker)));
+    let (stdout, stderr) = printed(&output);
+    assert_eq!((output.status.code(), &*stderr), (Some(0), ""), "{stdout}");
+    stdout.lines().map(str::to_owned).collect()
+}

@@ -1,0 +1,433 @@
+//! A broker in its own process and its own directory.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::wire::Wire;
+
+/// How long a start may take: key generation in a test build on a busy machine of two cores.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a clean stop may take: REL-09 grants 10 s, the rest is for a busy machine.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// How often a state that has no event of its own is looked at.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A broker to be started: its directory and its environment.
+pub(crate) struct Setup {
+    dir: TempDir,
+    environment: BTreeMap<String, String>,
+}
+
+/// A running broker. Dropping it kills the process (by its id) and removes its directory.
+pub(crate) struct Broker {
+    setup: Setup,
+    child: Child,
+    listeners: BTreeMap<String, SocketAddr>,
+}
+
+/// A start that did not get as far as `ready`.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The exit code; None if a signal ended the process.
+    pub(crate) code: Option<i32>,
+    /// What it wrote to stdout.
+    pub(crate) stdout: String,
+    /// What it wrote to stderr.
+    pub(crate) stderr: String,
+}
+
+impl Setup {
+    /// A fresh directory, every listener on a free port of 127.0.0.1.
+    pub(crate) fn new() -> Setup {
+        let dir = TempDir::with_prefix("tollgate-test-").expect("a temporary directory");
+        let mut setup = Setup {
+            dir,
+            environment: BTreeMap::new(),
+        };
+        for key in [
+            "TOLLGATE_MQTT_LISTEN",
+            "TOLLGATE_MQTTS_LISTEN",
+            "TOLLGATE_HTTP_LISTEN",
+        ] {
+            setup = setup.set(key, "127.0.0.1:0");
+        }
+        for (key, name) in [
+            ("TOLLGATE_DATA_DIR", "data"),
+            ("TOLLGATE_SECRETS_DIR", "secrets"),
+            ("TOLLGATE_CERTS_DIR", "certs"),
+        ] {
+            let path = setup.dir.path().join(name);
+            setup = setup.set(key, path.to_str().expect("temporary paths are UTF-8"));
+        }
+        setup
+    }
+
+    /// Sets one environment variable of the broker and of the commands that speak to it.
+    pub(crate) fn set(mut self, key: &str, value: &str) -> Setup {
+        self.environment.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Starts it and waits for `ready`.
+    ///
+    /// # Panics
+    /// With all of stderr if it is not ready in time.
+    pub(crate) fn start(self) -> Broker {
+        match self.try_start() {
+            Ok(broker) => broker,
+            Err((_, refusal)) => panic!("the broker did not start: {refusal:#?}"),
+        }
+    }
+
+    /// Starts it; a start that it refuses comes back with what it said, and the setup.
+    pub(crate) fn try_start(self) -> Result<Broker, (Setup, Refusal)> {
+        let (mut child, stdout) = self.spawn();
+        match self.wait_ready(&mut child, stdout) {
+            Ok(listeners) => Ok(Broker {
+                setup: self,
+                child,
+                listeners,
+            }),
+            Err(refusal) => Err((self, refusal)),
+        }
+    }
+
+    /// The directory that holds everything of this broker; its working directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The program, without arguments, in this setup's directory and environment.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(program());
+        for (key, _) in std::env::vars_os() {
+            if key.to_string_lossy().starts_with("TOLLGATE_") {
+                command.env_remove(key);
+            }
+        }
+        command
+            .envs(&self.environment)
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn stderr_path(&self) -> PathBuf {
+        self.dir.path().join("stderr.log")
+    }
+
+    fn spawn(&self) -> (Child, ChildStdout) {
+        let stderr = File::options()
+            .create(true)
+            .append(true)
+            .open(self.stderr_path())
+            .expect("the log file opens");
+        let mut child = self
+            .command()
+            .arg("serve")
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .expect("the broker's program runs");
+        let stdout = child.stdout.take().expect("stdout was asked to be a pipe");
+        (child, stdout)
+    }
+
+    fn wait_ready(
+        &self,
+        child: &mut Child,
+        stdout: ChildStdout,
+    ) -> Result<BTreeMap<String, SocketAddr>, Refusal> {
+        let (sender, lines) = mpsc::channel();
+        // The thread ends with the pipe. It goes on reading after `ready`: a full pipe would
+        // stop the broker.
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let deadline = Instant::now() + START_LIMIT;
+        let mut listeners = BTreeMap::new();
+        let mut seen = String::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match lines.recv_timeout(left) {
+                Ok(line) => {
+                    seen.push_str(&line);
+                    seen.push('\n');
+                    if line == "ready" {
+                        return Ok(listeners);
+                    }
+                    if let Some((name, address)) = listener(&line) {
+                        listeners.insert(name, address);
+                    }
+                }
+                Err(error) => {
+                    if error == mpsc::RecvTimeoutError::Timeout {
+                        seen.push_str("(no `ready` in time)\n");
+                        let _ = child.kill();
+                    }
+                    let code = child.wait().expect("the child can be waited for").code();
+                    let stderr = fs::read_to_string(self.stderr_path()).unwrap_or_default();
+                    return Err(Refusal {
+                        code,
+                        stdout: seen,
+                        stderr,
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Broker {
+    /// A broker with the defaults of the tests.
+    pub(crate) fn start() -> Broker {
+        Setup::new().start()
+    }
+
+    /// A broker with some environment variables of its own.
+    pub(crate) fn start_with(overrides: &[(&str, &str)]) -> Broker {
+        overrides
+            .iter()
+            .fold(Setup::new(), |setup, (key, value)| setup.set(key, value))
+            .start()
+    }
+
+    /// Where the listener of that name (`mqtt`, `mqtts`, `http`, `https`) accepts.
+    pub(crate) fn address(&self, name: &str) -> SocketAddr {
+        *self.listeners.get(name).unwrap_or_else(|| {
+            panic!(
+                "no listener {name} was announced, only {:?}",
+                self.listeners
+            );
+        })
+    }
+
+    /// Port for MQTT without TLS.
+    pub(crate) fn mqtt_port(&self) -> u16 {
+        self.address("mqtt").port()
+    }
+
+    /// Port for MQTT over TLS.
+    pub(crate) fn mqtts_port(&self) -> u16 {
+        self.address("mqtts").port()
+    }
+
+    /// Where the administrative API is.
+    pub(crate) fn admin_url(&self) -> String {
+        format!("http://{}", self.address("http"))
+    }
+
+    /// The directory that holds everything of this broker; its working directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.setup.dir()
+    }
+
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The certificate of the authority made at the first start.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.dir().join("certs").join("ca-root.pem")
+    }
+
+    /// Everything written to stderr so far, by every process of this setup.
+    pub(crate) fn stderr(&self) -> String {
+        fs::read_to_string(self.setup.stderr_path()).unwrap_or_default()
+    }
+
+    /// A raw connection to the plain listener.
+    pub(crate) fn wire(&self) -> Wire {
+        Wire::connect(self.address("mqtt"))
+    }
+
+    /// A raw connection to the TLS listener; the broker's certificate is verified.
+    pub(crate) fn wire_tls(&self) -> Wire {
+        Wire::connect_tls(self.address("mqtts"), &self.ca_file())
+    }
+
+    /// `tollgate` with these arguments, speaking to this broker.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.setup.command();
+        command
+            .env("TOLLGATE_ADMIN_URL", self.admin_url())
+            .args(arguments);
+        command
+    }
+
+    /// Runs `tollgate` with these arguments against this broker.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the program runs")
+    }
+
+    /// As `cli`, for a command that must succeed: its stdout.
+    pub(crate) fn cli_ok(&self, arguments: &[&str]) -> String {
+        let output = self.cli(arguments);
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "tollgate {arguments:?}: {}\nstdout: {stdout}\nstderr: {stderr}\nbroker: {}",
+            output.status,
+            self.stderr()
+        );
+        stdout
+    }
+
+    /// As `cli_ok`, for a command that prints JSON.
+    pub(crate) fn cli_json(&self, arguments: &[&str]) -> Value {
+        let stdout = self.cli_ok(arguments);
+        serde_json::from_str(&stdout)
+            .unwrap_or_else(|error| panic!("tollgate {arguments:?} printed {stdout:?}: {error}"))
+    }
+
+    /// Makes a device and returns its generated token.
+    pub(crate) fn create_device(&self, name: &str) -> String {
+        let created = self.cli_json(&["device", "create", name, "--json"]);
+        created["token"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no token in the answer: {created}"))
+            .to_owned()
+    }
+
+    /// Makes a device with a token of our choice.
+    pub(crate) fn create_device_with_token(&self, name: &str, token: &str) {
+        self.cli_ok(&["device", "create", name, "--token", token, "--json"]);
+    }
+
+    /// Ends every credential of the device; the answer is the receipt.
+    pub(crate) fn revoke(&self, device: &str) -> Value {
+        self.cli_json(&["device", "revoke", device, "--json"])
+    }
+
+    /// Everything stored of a device, as `tollgate query` tells it.
+    pub(crate) fn query_json(&self, device: &str) -> Value {
+        self.cli_json(&["query", device, "--format", "json"])
+    }
+
+    /// The values stored of one key, in the order in which `tollgate query` tells them.
+    pub(crate) fn values(&self, device: &str, key: &str) -> Vec<Value> {
+        let answer = self.query_json(device);
+        let points = answer.as_array().or_else(|| answer["points"].as_array());
+        let points = points.unwrap_or_else(|| panic!("no list of points: {answer}"));
+        let of_key = points.iter().filter(|point| point["key"] == key);
+        of_key.map(|point| point["value"].clone()).collect()
+    }
+
+    /// Asks for a clean stop and returns the exit code.
+    ///
+    /// # Panics
+    /// With all of stderr if it takes too long or a signal ended it.
+    pub(crate) fn stop(&mut self) -> i32 {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).expect("the process is ours and not yet waited for");
+        self.exit_code()
+    }
+
+    /// Waits for the process to end by itself and returns the exit code.
+    pub(crate) fn exit_code(&mut self) -> i32 {
+        let deadline = Instant::now() + STOP_LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
+                return status
+                    .code()
+                    .unwrap_or_else(|| panic!("{status}: {}", self.stderr()));
+            }
+            assert!(
+                Instant::now() < deadline,
+                "it does not stop: {}",
+                self.stderr()
+            );
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Ends the process as a power switch would.
+    pub(crate) fn kill9(&mut self) {
+        self.child.kill().expect("the process is ours");
+        self.child.wait().expect("the child can be waited for");
+    }
+
+    /// Starts again on the same directories; what still runs is killed first. Ports change.
+    pub(crate) fn restart(&mut self) {
+        if self
+            .child
+            .try_wait()
+            .expect("the child can be waited for")
+            .is_none()
+        {
+            self.kill9();
+        }
+        let (mut child, stdout) = self.setup.spawn();
+        match self.setup.wait_ready(&mut child, stdout) {
+            Ok(listeners) => {
+                self.child = child;
+                self.listeners = listeners;
+            }
+            Err(refusal) => panic!("the broker did not start again: {refusal:#?}"),
+        }
+    }
+
+    /// Starts a second process on the same directories, which is expected to be refused.
+    pub(crate) fn start_second(&self) -> Output {
+        self.setup
+            .command()
+            .arg("serve")
+            .output()
+            .expect("the program runs")
+    }
+
+    /// Stops it and hands back the setup, to be started differently.
+    pub(crate) fn into_setup(mut self) -> Setup {
+        self.stop();
+        let empty = Setup {
+            dir: TempDir::new().expect("a directory"),
+            environment: BTreeMap::new(),
+        };
+        std::mem::replace(&mut self.setup, empty)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // An error means that it has ended already, which is what we want.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- the broker's log\n{}\n---", self.stderr());
+        }
+    }
+}
+
+/// The program under test: the one cargo has just built, or another build of it (an installed
+/// package, say) that `TOLLGATE_TEST_PROGRAM` names.
+fn program() -> PathBuf {
+    std::env::var_os("TOLLGATE_TEST_PROGRAM").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_tollgate")),
+        PathBuf::from,
+    )
+}
+
+/// `listening mqtt 127.0.0.1:1883` → name and address.
+fn listener(line: &str) -> Option<(String, SocketAddr)> {
+    let (name, address) = line.strip_prefix("listening ")?.split_once(' ')?;
+    Some((name.to_owned(), address.parse().ok()?))
+}

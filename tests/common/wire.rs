@@ -1,0 +1,253 @@
+//! A client made of bytes: it sends what a test wants and shows what came back, nothing more.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+
+/// How long an answer that must come may take, on a busy machine.
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// SEC-14: a close is real within 1 s. The rest is for a busy machine.
+pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+
+/// One connection.
+pub(crate) struct Wire {
+    stream: Stream,
+    /// Read from the socket and not yet taken by the test.
+    received: Vec<u8>,
+    ended: bool,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Wire {
+    /// Connects without TLS.
+    pub(crate) fn connect(address: SocketAddr) -> Wire {
+        let socket = socket(address);
+        Wire {
+            stream: Stream::Plain(socket),
+            received: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// Connects with TLS and verifies the certificate against the authority in `ca_file`.
+    pub(crate) fn connect_tls(address: SocketAddr, ca_file: &Path) -> Wire {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(ca_file).expect("the CA file opens") {
+            roots
+                .add(certificate.expect("the CA file is PEM"))
+                .expect("a usable CA");
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has the default versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").expect("a valid name");
+        let connection = ClientConnection::new(Arc::new(config), name).expect("a valid config");
+        let stream = Box::new(StreamOwned::new(connection, socket(address)));
+        Wire {
+            stream: Stream::Tls(stream),
+            received: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// Sends bytes; a peer that has closed already is noticed by the next read, not here.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        let sent = match &mut self.stream {
+            Stream::Plain(socket) => socket.write_all(bytes),
+            Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+        };
+        if let Err(error) = sent {
+            assert!(is_closed(error.kind()), "sending failed: {error}");
+        }
+    }
+
+    /// Sends bytes given in hexadecimal; blanks are skipped.
+    pub(crate) fn send_hex(&mut self, text: &str) {
+        self.send(&hex(text));
+    }
+
+    /// The next packet, whole, within 10 s.
+    ///
+    /// # Panics
+    /// If the broker closes or stays silent instead.
+    pub(crate) fn packet(&mut self) -> Vec<u8> {
+        match self.packet_or_close(ANSWER_LIMIT) {
+            Some(packet) => packet,
+            None => panic!(
+                "closed before a packet; left over: {}",
+                show(&self.received)
+            ),
+        }
+    }
+
+    /// The next packet, or None if the broker closed without one.
+    ///
+    /// # Panics
+    /// If neither happens in time.
+    pub(crate) fn packet_or_close(&mut self, limit: Duration) -> Option<Vec<u8>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(length) = packet_length(&self.received) {
+                let rest = self.received.split_off(length);
+                return Some(std::mem::replace(&mut self.received, rest));
+            }
+            if self.ended {
+                return None;
+            }
+            self.fill(deadline, "neither a packet nor a close");
+        }
+    }
+
+    /// Expects exactly this packet next, given in hexadecimal.
+    pub(crate) fn expect(&mut self, expected: &str) {
+        let packet = self.packet();
+        assert_eq!(show(&packet), show(&hex(expected)), "expected the second");
+    }
+
+    /// Expects the close next, within 3 s, and no packet before it.
+    pub(crate) fn expect_close(&mut self) {
+        if let Some(packet) = self.packet_or_close(CLOSE_LIMIT) {
+            panic!("{} instead of a close", show(&packet));
+        }
+        assert!(
+            self.received.is_empty(),
+            "half a packet: {}",
+            show(&self.received)
+        );
+    }
+
+    /// Everything that still comes until the close, packet by packet.
+    ///
+    /// # Panics
+    /// If the broker does not close in time.
+    pub(crate) fn packets_until_close(&mut self) -> Vec<Vec<u8>> {
+        let mut packets = Vec::new();
+        while let Some(packet) = self.packet_or_close(CLOSE_LIMIT) {
+            packets.push(packet);
+        }
+        packets
+    }
+
+    /// Shows that nothing was on its way: a PINGREQ is answered next.
+    ///
+    /// This covers deliveries and closes. PINGRESP may pass waiting acknowledgements, so for
+    /// "no acknowledgement" use a marker PUBLISH of QoS 1 (they leave in order).
+    pub(crate) fn expect_alive(&mut self) {
+        self.send(&[0xc0, 0]);
+        self.expect("d000");
+    }
+
+    /// Closes our sending side, as a client does that is done.
+    pub(crate) fn shut_down_sending(&mut self) {
+        let socket = self.socket();
+        let _ = socket.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Gives the connection up so that the peer gets a reset instead of an orderly end.
+    pub(crate) fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(self.socket(), Some(Duration::ZERO))
+            .expect("the option exists for TCP");
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match &self.stream {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(stream) => &stream.sock,
+        }
+    }
+
+    /// One read that waits at most until the deadline.
+    fn fill(&mut self, deadline: Instant, complaint: &str) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let received = show(&self.received);
+        assert!(!left.is_zero(), "{complaint} in time; received: {received}");
+        self.socket()
+            .set_read_timeout(Some(left))
+            .expect("a timeout above zero is valid");
+        let mut chunk = [0; 16 * 1024];
+        let read = match &mut self.stream {
+            Stream::Plain(socket) => socket.read(&mut chunk),
+            Stream::Tls(stream) => stream.read(&mut chunk),
+        };
+        match read {
+            Ok(0) => self.ended = true,
+            Ok(count) => self.received.extend_from_slice(&chunk[..count]),
+            Err(error) if is_closed(error.kind()) => self.ended = true,
+            Err(error) => assert!(
+                matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+                "reading failed: {error}"
+            ),
+        }
+    }
+}
+
+/// Bytes from hexadecimal text; blanks are skipped.
+pub(crate) fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text
+        .bytes()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
+    assert!(digits.len().is_multiple_of(2), "half a byte in {text}");
+    let byte = |pair: &[u8]| u8::from_str_radix(&String::from_utf8_lossy(pair), 16);
+    digits
+        .chunks(2)
+        .map(|pair| byte(pair).expect("hexadecimal digits"))
+        .collect()
+}
+
+/// Bytes as hexadecimal text.
+pub(crate) fn show(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The length of the packet at the front, if all of it is there.
+fn packet_length(bytes: &[u8]) -> Option<usize> {
+    let mut remaining = 0;
+    for (place, &byte) in bytes.iter().skip(1).take(4).enumerate() {
+        remaining += usize::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            let length = 2 + place + remaining;
+            return (bytes.len() >= length).then_some(length);
+        }
+    }
+    None
+}
+
+/// A peer that closes while bytes of ours are unread answers with a reset: closed all the same.
+fn is_closed(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::ConnectionReset
+            | ErrorKind::BrokenPipe
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::NotConnected
+    )
+}
+
+fn socket(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect_timeout(&address, ANSWER_LIMIT)
+        .unwrap_or_else(|error| panic!("no connection to {address}: {error}"));
+    socket.set_nodelay(true).expect("TCP has this option");
+    socket
+        .set_write_timeout(Some(ANSWER_LIMIT))
+        .expect("a timeout above zero is valid");
+    socket
+}
