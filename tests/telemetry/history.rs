@@ -1,15 +1,21 @@
 //! The history on a real journal: read your writes, restart, eviction, damage, tombstones.
 
 use std::fs::OpenOptions;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tollgate::journal::{Journal, JournalOptions, Offset, RealDisk, RecordHeader, RecordKind};
+use tollgate::journal::{
+    Disk, DiskFile, DiskLock, FileEntry, Journal, JournalOptions, Offset, RealDisk, RecordHeader,
+    RecordKind,
+};
 use tollgate::telemetry::{
-    History, HistoryOptions, HistoryStatus, OwnedValue, PARSER_VERSION, Point, Query, ScanOptions,
+    History, HistoryOptions, HistoryStatus, OwnedValue, PARSER_VERSION, Point, Query, QueryError,
+    ScanOptions,
 };
 use uuid::Uuid;
 
@@ -31,13 +37,17 @@ impl Bench {
     }
 
     fn in_dir(dir: TempDir) -> Self {
+        Self::on_disk(Arc::new(RealDisk), dir)
+    }
+
+    fn on_disk(disk: Arc<dyn Disk>, dir: TempDir) -> Self {
         let options = JournalOptions {
             segment_bytes: 64 * 1024,
             ballast_bytes: 0,
             ..JournalOptions::new(dir.path())
         };
         let on_failure = Box::new(|error: &_| panic!("the journal failed: {error}"));
-        let (journal, _) = Journal::open(Arc::new(RealDisk), options, on_failure).unwrap();
+        let (journal, _) = Journal::open(disk, options, on_failure).unwrap();
         Self { journal, dir }
     }
 
@@ -82,7 +92,9 @@ impl Bench {
     fn write_records(&self, records: &[(RecordHeader, &str)]) -> Offset {
         let (woken, wake) = std::sync::mpsc::channel();
         let woken = std::sync::Mutex::new(woken);
-        let notify = move || drop(woken.lock().unwrap().send(()));
+        let notify = move || {
+            let _ = woken.lock().unwrap().send(());
+        };
         let mut submitter = self.journal.submitter(Arc::new(notify));
         let mut last = Offset::ZERO;
         for chunk in records.chunks(10) {
@@ -152,7 +164,7 @@ fn wait_for(history: &History, what: impl Fn(&HistoryStatus) -> bool) -> History
             return status;
         }
         assert!(Instant::now() < end, "never came: {status:?}");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -515,7 +527,7 @@ fn damage_is_reported_and_the_rest_is_served() {
 }
 
 #[test]
-fn rel_05_damage_at_the_end_keeps_no_query_waiting() {
+fn a_segment_that_is_missing_keeps_no_query_waiting() {
     let bench = Bench::new();
     write_numbered(&bench, device(1), 0..3_000);
     let history = bench.history(1 << 20);
@@ -559,4 +571,115 @@ fn a_store_that_stops_ends_its_threads() {
     assert!(begin.elapsed() < Duration::from_secs(5));
     // Nothing holds the journal any more but the test itself.
     bench.journal.close().unwrap();
+}
+
+#[test]
+fn a_journal_that_cannot_be_read_is_said_and_not_hidden() {
+    let disk = Arc::new(UnreadableDisk::default());
+    let bench = Bench::on_disk(Arc::clone(&disk) as _, tempfile::tempdir().unwrap());
+    write_numbered(&bench, device(1), 0..10);
+    let (tiny, large) = (bench.history(1), bench.history(1 << 20));
+    for history in [&tiny, &large] {
+        assert_eq!(history.query(&everything(device(1))).unwrap().len(), 10);
+    }
+    disk.unreadable.store(true, Ordering::Relaxed);
+    // The past is in the journal alone; what is in memory needs no disk.
+    let result = tiny.query(&everything(device(1)));
+    assert!(matches!(result, Err(QueryError::Journal(_))), "{result:?}");
+    assert_eq!(large.query(&everything(device(1))).unwrap().len(), 10);
+    // What is durable and cannot be read yet is waited for, but not for ever.
+    let last = write_numbered(&bench, device(1), 10..11);
+    let result = large.query(&everything(device(1)));
+    let Err(QueryError::Behind { read, wanted }) = result else {
+        panic!("{result:?}")
+    };
+    assert_eq!((read, wanted), (Offset::new(10), last));
+    // Once it can be read again, nothing is missing.
+    disk.unreadable.store(false, Ordering::Relaxed);
+    wait_for(&large, |status| status.read == last);
+    assert_eq!(large.query(&everything(device(1))).unwrap().len(), 11);
+}
+
+#[test]
+fn a_query_that_waits_ends_when_the_store_stops() {
+    let disk = Arc::new(UnreadableDisk::default());
+    let bench = Bench::on_disk(Arc::clone(&disk) as _, tempfile::tempdir().unwrap());
+    let history = bench.history(1 << 20);
+    disk.unreadable.store(true, Ordering::Relaxed);
+    write_numbered(&bench, device(1), 0..1);
+    let waiting = std::thread::spawn({
+        let history = history.clone();
+        move || history.query(&everything(device(1)))
+    });
+    history.stop();
+    let result = waiting.join().unwrap();
+    assert!(matches!(result, Err(QueryError::Stopping)), "{result:?}");
+}
+
+/// The real disk, whose files cannot be read for a while.
+#[derive(Default)]
+struct UnreadableDisk {
+    unreadable: Arc<AtomicBool>,
+}
+
+struct UnreadableFile {
+    file: Arc<dyn DiskFile>,
+    unreadable: Arc<AtomicBool>,
+}
+
+impl UnreadableDisk {
+    fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(UnreadableFile {
+            file,
+            unreadable: Arc::clone(&self.unreadable),
+        })
+    }
+}
+
+impl Disk for UnreadableDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(RealDisk.open(path)?))
+    }
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(RealDisk.create(path)?))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<FileEntry>> {
+        RealDisk.list(dir)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.create_dir(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        RealDisk.free_bytes(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn DiskLock>>> {
+        RealDisk.lock(path)
+    }
+}
+
+impl DiskFile for UnreadableFile {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        match self.unreadable.load(Ordering::Relaxed) {
+            true => Err(io::Error::other("the test does not allow it")),
+            false => self.file.read_at(buffer, position),
+        }
+    }
+    fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
+        self.file.write_at(slices, position)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
 }
