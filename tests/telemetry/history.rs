@@ -252,87 +252,52 @@ fn only_telemetry_is_telemetry_and_is_read_as_it_was_accepted() {
 #[test]
 fn queries_choose_range_keys_order_and_limit() {
     let bench = Bench::new();
+    bench.write(
+        device(1),
+        &["[{ts:1,values:{a:1,b:2}},{ts:2,values:{b:3}},{ts:3,values:{a:4}}]"],
+    );
+    bench.write(device(1), &["{ts:-5,values:{c:5}}", "{ts:2,values:{a:6}}"]);
+    bench.write(device(2), &["{ts:2,values:{a:7}}"]);
+    let all = |change: &dyn Fn(&mut Query)| {
+        let mut query = everything(device(1));
+        change(&mut query);
+        query
+    };
+    let keys = |keys: &[&str]| Some(keys.iter().map(|key| (*key).to_owned()).collect());
+    let asked: [(Query, &[&str]); 10] = [
+        (
+            all(&|_| {}),
+            &["c@-5=5", "a@1=1", "b@1=2", "a@2=6", "b@2=3", "a@3=4"],
+        ),
+        (
+            all(&|query| query.newest_first = true),
+            &["a@3=4", "b@2=3", "a@2=6", "b@1=2", "a@1=1", "c@-5=5"],
+        ),
+        // The end of the range is not in it, its beginning is.
+        (
+            all(&|query| (query.from_ms, query.to_ms) = (1, 2)),
+            &["a@1=1", "b@1=2"],
+        ),
+        (all(&|query| (query.from_ms, query.to_ms) = (2, 2)), &[]),
+        (all(&|query| (query.from_ms, query.to_ms) = (3, 1)), &[]),
+        (
+            all(&|query| query.keys = keys(&["c", "b", "z"])),
+            &["c@-5=5", "b@1=2", "b@2=3"],
+        ),
+        (all(&|query| query.keys = keys(&[])), &[]),
+        // The limit is one for all keys together.
+        (all(&|query| query.limit = 2), &["c@-5=5", "a@1=1"]),
+        (
+            all(&|query| (query.limit, query.newest_first) = (3, true)),
+            &["a@3=4", "b@2=3", "a@2=6"],
+        ),
+        (all(&|query| query.limit = 0), &[]),
+    ];
     // The second history holds next to nothing in memory: the same answers through the journal.
     for history in [bench.history(1 << 20), bench.history(1)] {
-        bench.write(
-            device(1),
-            &["[{ts:1,values:{a:1,b:2}},{ts:2,values:{b:3}},{ts:3,values:{a:4}}]"],
-        );
-        bench.write(device(1), &["{ts:-5,values:{c:5}}", "{ts:2,values:{a:6}}"]);
-        bench.write(device(2), &["{ts:2,values:{a:7}}"]);
-        let all = everything(device(1));
-        let ask = |query: &Query| told(&history.query(query).unwrap());
-        assert_eq!(
-            ask(&all),
-            ["c@-5=5", "a@1=1", "b@1=2", "a@2=6", "b@2=3", "a@3=4"]
-        );
-        let newest = Query {
-            newest_first: true,
-            ..all.clone()
-        };
-        assert_eq!(
-            ask(&newest),
-            ["a@3=4", "b@2=3", "a@2=6", "b@1=2", "a@1=1", "c@-5=5"]
-        );
-        // The end of the range is not in it, its beginning is.
-        assert_eq!(
-            ask(&Query {
-                from_ms: 1,
-                to_ms: 2,
-                ..all.clone()
-            }),
-            ["a@1=1", "b@1=2"]
-        );
-        assert_eq!(
-            ask(&Query {
-                from_ms: 2,
-                to_ms: 2,
-                ..all.clone()
-            }),
-            [""; 0]
-        );
-        assert_eq!(
-            ask(&Query {
-                from_ms: 3,
-                to_ms: 1,
-                ..all.clone()
-            }),
-            [""; 0]
-        );
-        let keys = |keys: &[&str]| Some(keys.iter().map(|key| (*key).to_owned()).collect());
-        assert_eq!(
-            ask(&Query {
-                keys: keys(&["c", "b", "z"]),
-                ..all.clone()
-            }),
-            ["c@-5=5", "b@1=2", "b@2=3"]
-        );
-        assert_eq!(
-            ask(&Query {
-                keys: keys(&[]),
-                ..all.clone()
-            }),
-            [""; 0]
-        );
-        // The limit is one for all keys together.
-        assert_eq!(
-            ask(&Query {
-                limit: 2,
-                ..all.clone()
-            }),
-            ["c@-5=5", "a@1=1"]
-        );
-        assert_eq!(
-            ask(&Query { limit: 3, ..newest }),
-            ["a@3=4", "b@2=3", "a@2=6"]
-        );
-        assert_eq!(
-            ask(&Query {
-                limit: 0,
-                ..all.clone()
-            }),
-            [""; 0]
-        );
+        for (query, expected) in &asked {
+            assert_eq!(told(&history.query(query).unwrap()), *expected, "{query:?}");
+        }
     }
 }
 

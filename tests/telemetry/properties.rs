@@ -72,7 +72,7 @@ fn reference(document: &Json) -> Option<Vec<(String, i64, OwnedValue)>> {
         let record = record.as_object()?;
         let (ts_ms, members) = match (record.get("ts"), record.get("values")) {
             (Some(ts), Some(values)) => (reference_ts(ts)?, values.as_object()?),
-            _ => (NOW_MS as i64, record),
+            _ => (NOW_MS.cast_signed(), record),
         };
         for (key, value) in members {
             if let Some(value) = reference_value(value) {
@@ -86,26 +86,15 @@ fn reference(document: &Json) -> Option<Vec<(String, i64, OwnedValue)>> {
 
 fn reference_ts(ts: &Json) -> Option<i64> {
     match ts {
-        Json::Number(number) if number.is_f64() => {
-            let whole = number.as_f64()?.trunc();
-            let decided = whole.abs() < 9e18 && number.to_string().split(['e', 'E']).count() == 1;
-            // How far a fraction or an exponent is followed is said by the golden rows.
-            if decided {
-                Some(whole as i64)
-            } else {
-                reference_ts_exponent(&number.to_string())
+        Json::Number(number) if number.to_string().contains('e') => {
+            match reference_number(&number.to_string()) {
+                OwnedValue::Long(value) => Some(value),
+                OwnedValue::Double(value) => value.trunc().to_string().parse().ok(),
+                _ => None,
             }
         }
-        Json::Number(number) => number.as_i64(),
+        Json::Number(number) => number.to_string().split('.').next()?.parse().ok(),
         Json::String(text) => text.parse().ok(),
-        _ => None,
-    }
-}
-
-fn reference_ts_exponent(text: &str) -> Option<i64> {
-    match reference_number(text) {
-        OwnedValue::Long(value) => Some(value),
-        OwnedValue::Double(value) => Some(value.trunc() as i64),
         _ => None,
     }
 }
@@ -143,7 +132,7 @@ fn reference_number(text: &str) -> OwnedValue {
         .bytes()
         .chain(fraction.bytes())
         .collect();
-    let mut scale = fraction.len() as i64 - exponent;
+    let mut scale = i64::try_from(fraction.len()).unwrap() - exponent;
     let has_point = mantissa.contains('.') && !text.contains(['e', 'E']);
     let kept_scale = scale;
     let is_zero = digits.iter().all(|digit| *digit == b'0');
@@ -190,7 +179,7 @@ fn shreds() -> impl Strategy<Value = String> {
         4 => "[{}\\[\\]:;,=#/*\"' \n\\\\]{1,3}",
         2 => "[a-z0-9.eE+-]{1,4}",
         2 => prop::sample::select(vec![
-            "{\"a\":", "ts", "\"ts\":1,", "\"values\":{", "}", "]", "true", "NULL", "=>", "/*", "*/",
+            "{\"a\":", "ts", "\"ts\":1,", "\"values\":{", "}", "]", "true", "NULL", "=>", "/*",
             "//", "\\u00e4", "\\ud83d", "1e5", "-0.5", "ä", "{a:1}", "[{b:2},",
         ]).prop_map(str::to_owned),
     ];
@@ -216,7 +205,7 @@ proptest! {
     }
 
     #[test]
-    fn tb_20_lenient_writing_changes_nothing(members in btree_map("[a-z]{1,6}", -9_i64..99, 0..20)) {
+    fn tb_20_lenient_writing_changes_nothing(members in btree_map("[a-z]{1,6}", -9..99, 0..20)) {
         let strict = json!(members).to_string();
         let expected = scanned(strict.as_bytes());
         prop_assert!(expected.is_some());
@@ -280,7 +269,7 @@ proptest! {
 fn the_reference_itself_knows_the_tables() {
     let samples = reference(&json!([{"a": "1", "b": null}, {"ts": 5, "values": {"c": {"d": []}}}]));
     let expected = BTreeMap::from([
-        ("a".to_owned(), (NOW_MS as i64, OwnedValue::Long(1))),
+        ("a".to_owned(), (NOW_MS.cast_signed(), OwnedValue::Long(1))),
         (
             "c".to_owned(),
             (5, OwnedValue::Json("{\"d\":[]}".to_owned())),
