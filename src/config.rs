@@ -11,9 +11,6 @@ mod key;
 mod layer;
 mod value;
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     net::SocketAddr,
     num::NonZeroUsize,
@@ -255,8 +252,11 @@ fn device(layers: &Layers, packet_size_max_bytes: u32) -> Result<Device, ConfigE
     if payload_size_max_bytes > packet_size_max_bytes {
         return Err(layers.conflict(
             &key::DEVICE_PAYLOAD_SIZE_MAX_BYTES,
-            format!("is larger than a packet may be (mqtt.{} = {packet_size_max_bytes}); lower this one or raise that one",
-                key::MQTT_PACKET_SIZE_MAX_BYTES.name),
+            format!(
+                "is larger than a packet may be ({} = {packet_size_max_bytes}); lower this one \
+                 or raise that one",
+                key::MQTT_PACKET_SIZE_MAX_BYTES.path()
+            ),
         ));
     }
     Ok(Device {
@@ -333,8 +333,11 @@ fn listeners_apart(layers: &Layers, config: &Config) -> Result<(), ConfigError> 
             if let Some((other, taken)) = seen.iter().find(|(_, taken)| overlap(*taken, *address)) {
                 return Err(layers.conflict(
                     key,
-                    format!("asks for {address}, which {} = {taken} has already; give one of them another port",
-                        other.path()),
+                    format!(
+                        "asks for {address}, which {} = {taken} has already; give one of them \
+                         another port",
+                        other.path()
+                    ),
                 ));
             }
             seen.push((key, *address));

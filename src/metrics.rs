@@ -61,6 +61,8 @@ pub struct HistoryFigures {
     pub head_bytes: u64,
     /// Damaged stretches met.
     pub damage: u64,
+    /// Records met that this version cannot read.
+    pub unreadable: u64,
 }
 
 struct Shared {
@@ -77,6 +79,7 @@ struct Shared {
     history_lag: Gauge,
     history_head: Gauge,
     history_damage: Gauge,
+    history_unreadable: Gauge,
     http_requests: Vec<Counter>,
     http_connections: Gauge,
 }
@@ -105,6 +108,7 @@ impl Metrics {
                 history_lag: one_gauge(&list::HISTORY_LAG),
                 history_head: one_gauge(&list::HISTORY_HEAD),
                 history_damage: one_gauge(&list::HISTORY_DAMAGE),
+                history_unreadable: one_gauge(&list::HISTORY_UNREADABLE),
                 http_requests: counters(&list::HTTP_REQUESTS),
                 http_connections: one_gauge(&list::HTTP_CONNECTIONS),
             }
@@ -152,6 +156,9 @@ impl Metrics {
         self.shared.history_lag.set(figures.lag_records as f64);
         self.shared.history_head.set(figures.head_bytes as f64);
         self.shared.history_damage.set(figures.damage as f64);
+        self.shared
+            .history_unreadable
+            .set(figures.unreadable as f64);
     }
 
     /// Counts one answered HTTP request by its status (200 to 599; anything else is not counted).

@@ -129,20 +129,22 @@ fn keep(text: &str, secrets_dir: &Path) -> io::Result<PathBuf> {
 mod tests {
     use super::*;
 
-    const MADE: FirstStart<'static> = FirstStart {
-        device: "first-device",
-        token: "tgd_abc",
-        mqtt: None,
-        mqtts: None,
-        ca: Path::new("certs/ca-root.pem"),
-    };
+    fn made() -> FirstStart<'static> {
+        FirstStart {
+            device: "first-device",
+            token: "tgd_abc",
+            mqtt: None,
+            mqtts: None,
+            ca: Path::new("certs/ca-root.pem"),
+        }
+    }
 
     #[test]
     fn the_first_start_shows_a_line_for_each_way_in() {
         let text = first_start(&FirstStart {
             mqtt: Some("[::]:1883".parse().unwrap()),
             mqtts: Some("10.0.0.7:8883".parse().unwrap()),
-            ..MADE
+            ..made()
         });
         assert!(text.contains(
             "  mosquitto_pub -d -q 1 -h localhost -p 1883 -t v1/devices/me/telemetry -u tgd_abc \
@@ -159,7 +161,7 @@ mod tests {
     fn a_listener_that_is_off_has_no_line() {
         let text = first_start(&FirstStart {
             mqtt: Some("[::]:1883".parse().unwrap()),
-            ..MADE
+            ..made()
         });
         assert!(!text.contains("TLS") && !text.contains("--cafile"));
     }

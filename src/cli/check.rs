@@ -334,7 +334,8 @@ fn ports(config: &Config, report: &mut Report) {
     }
 }
 
-/// Binds and lets go at once. A client that connects in this moment is cut off, as without a broker.
+/// Binds and lets go at once: a client that connects in this moment is cut off, as it would be
+/// without a broker.
 fn bind(address: SocketAddr) -> io::Result<()> {
     TcpListener::bind(address).map(drop)
 }

@@ -15,7 +15,7 @@ pub enum CliError {
     Usage(String),
     /// The broker ended with an error.
     #[error(transparent)]
-    App(#[from] app::Error),
+    App(#[from] app::AppError),
     /// `tollgate check` found something that would keep the broker from starting.
     #[error("{0} of the checks failed; the broker would not start")]
     Check(usize),

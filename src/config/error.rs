@@ -87,8 +87,10 @@ pub enum ConfigError {
         other: String,
     },
     /// A value of the wrong kind or out of its range.
-    #[error("{place}: {} = {found}: allowed is {expected}. Change it, or remove it for the default, {}",
-        key.path(), key.default)]
+    #[error(
+        "{place}: {} = {found}: allowed is {expected}. Change it, or remove it for the default, {}",
+        key.path(), key.default
+    )]
     Value {
         /// Where.
         place: Place,

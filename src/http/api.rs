@@ -219,6 +219,9 @@ pub struct TelemetryView {
     pub device: Uuid,
     /// The points, in the order asked for.
     pub points: Vec<TelemetryPoint>,
+    /// There are more points in the range than the limit let through.
+    #[serde(default)]
+    pub truncated: bool,
 }
 
 /// One value of one key at one time.

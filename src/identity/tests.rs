@@ -1,1 +1,279 @@
+//! The pure parts: token text, names, the permit, the index.
 
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::index::{TokenEntry, TokenIndex};
+use super::key::{RegistryKey, equal};
+use super::*;
+use crate::mqtt::topic::{Filter, Topic};
+
+/// The vector of docs/token-format.md, made with another implementation.
+const VECTOR: &str = "tgd_0123456789ABCDEFGHIJKLMNOPQRST1oNlri";
+const VECTOR_DIGEST: &str = "2b77387aecb45a9fecf8af4a2e3f051d6946dec1e7598520fabee85a4788e0f1";
+const ADMIN_VECTOR: &str = "tga_0123456789ABCDEFGHIJKLMNOPQRST49MNBW";
+
+fn vector_key() -> RegistryKey {
+    let mut bytes = [0; 32];
+    for (byte, value) in bytes.iter_mut().zip(0..) {
+        *byte = value;
+    }
+    RegistryKey::new(&bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn sec_50_the_vector_of_the_format_page_holds() {
+    assert!(DeviceToken::chosen(VECTOR).is_ok());
+    assert!(AdminToken::parse(ADMIN_VECTOR).is_some());
+    assert_eq!(hex(&vector_key().token_digest(VECTOR)), VECTOR_DIGEST);
+    let page = include_str!("../../docs/token-format.md");
+    for part in [VECTOR, VECTOR_DIGEST, ADMIN_VECTOR] {
+        assert!(page.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn sec_50_generated_tokens_have_the_format_and_every_character() {
+    let mut counts: HashMap<char, u32> = HashMap::new();
+    for _ in 0..2_000 {
+        let token = DeviceToken::generate();
+        let text = token.expose();
+        assert_eq!(text.len(), 40);
+        assert!(
+            DeviceToken::chosen(text).is_ok(),
+            "its own checksum is wrong"
+        );
+        let body = text.strip_prefix("tgd_").unwrap();
+        for character in body[..30].chars() {
+            *counts.entry(character).or_default() += 1;
+        }
+    }
+    // 60,000 draws of 62: 968 expected for each, 31 standard deviation; taking bytes modulo 62
+    // without throwing any away would give the first eight 1,172.
+    assert_eq!(counts.len(), 62);
+    for (character, count) in counts {
+        assert!(
+            (968 - 170..=968 + 170).contains(&count),
+            "{character}: {count}"
+        );
+    }
+    assert!(AdminToken::parse(AdminToken::generate().expose()).is_some());
+}
+
+#[test]
+fn every_single_mistyped_character_is_noticed() {
+    for place in 4..VECTOR.len() {
+        for wrong in ['0', 'x', '-', 'é'] {
+            let mut mistyped: Vec<char> = VECTOR.chars().collect();
+            if std::mem::replace(&mut mistyped[place], wrong) == wrong {
+                continue;
+            }
+            let mistyped: String = mistyped.into_iter().collect();
+            let error = DeviceToken::chosen(&mistyped).unwrap_err();
+            assert_eq!(error, TokenError::BadChecksum, "{mistyped}");
+        }
+    }
+    assert_eq!(
+        DeviceToken::chosen(&VECTOR[..39]).unwrap_err(),
+        TokenError::BadChecksum
+    );
+    assert!(AdminToken::parse(&ADMIN_VECTOR[..39]).is_none());
+    assert!(AdminToken::parse(VECTOR).is_none());
+}
+
+#[test]
+fn chosen_tokens_are_what_a_connect_can_carry() {
+    for good in [
+        "x",
+        "A1_TEST_TOKEN",
+        "zażółć",
+        "with space",
+        &"t".repeat(TOKEN_BYTES_MAX),
+    ] {
+        assert_eq!(DeviceToken::chosen(good).unwrap().expose(), good);
+    }
+    let long = "t".repeat(TOKEN_BYTES_MAX + 1);
+    for (bad, expected) in [
+        ("", TokenError::Empty),
+        (
+            long.as_str(),
+            TokenError::TooLong {
+                bytes: TOKEN_BYTES_MAX + 1,
+            },
+        ),
+        ("a\nb", TokenError::Character),
+        ("a\u{0}b", TokenError::Character),
+        ("a\u{85}b", TokenError::Character),
+        ("a\u{fffe}b", TokenError::Character),
+        ("a\u{fdd0}b", TokenError::Character),
+        ("provision", TokenError::Reserved),
+        ("8:acs:resource", TokenError::Reserved),
+        (ADMIN_VECTOR, TokenError::Admin),
+    ] {
+        let error = DeviceToken::chosen(bad).unwrap_err();
+        assert_eq!(error, expected, "{bad:?}");
+        assert!(
+            bad.is_empty() || !error.to_string().contains(bad),
+            "{error} shows the text"
+        );
+    }
+}
+
+#[test]
+fn sec_55_debug_output_is_redacted() {
+    let token = DeviceToken::chosen(VECTOR).unwrap();
+    let admin = AdminToken::parse(ADMIN_VECTOR).unwrap();
+    let text = format!("{token:?} {admin:?} {:?}", vector_key());
+    assert!(!text.contains("0123456789"), "{text}");
+    assert!(!text.contains("000102"), "{text}");
+}
+
+#[test]
+fn names_are_short_printable_and_no_ids() {
+    let long = "n".repeat(255);
+    for good in ["boiler", "Boiler 1/2", "zażółć", "...", long.as_str()] {
+        assert_eq!(DeviceName::new(good).unwrap().as_str(), good);
+    }
+    let too_long = "n".repeat(256);
+    for bad in [
+        "",
+        too_long.as_str(),
+        "a\tb",
+        "a\u{7f}b",
+        ".",
+        "..",
+        "67e55044-10b1-426f-9247-bb680e5fe0c8",
+        "67E5504410B1426F9247BB680E5FE0C8",
+        "{67e55044-10b1-426f-9247-bb680e5fe0c8}",
+        "urn:uuid:67e55044-10b1-426f-9247-bb680e5fe0c8",
+    ] {
+        let error = DeviceName::new(bad).unwrap_err();
+        assert!(
+            matches!(error, RegistryError::Invalid { field: "name", .. }),
+            "{bad:?}"
+        );
+    }
+}
+
+#[test]
+fn sec_30_a_device_reaches_its_own_topics_only() {
+    let permit = Permit::device();
+    for (text, expected) in [
+        ("v1/devices/me/telemetry", true),
+        ("v1/devices/me/rpc/request/1", true),
+        ("v1/gateway/telemetry", true),
+        ("v2/t", true),
+        ("/provision/request", true),
+        ("v1/devices/me", false),
+        ("v1/devices/meter/telemetry", false),
+        ("v1/devices/other/telemetry", false),
+        ("v1/Devices/me/telemetry", false),
+        ("/v1/devices/me/telemetry", false),
+        ("v2", false),
+        ("v20/t", false),
+        ("provision/request", false),
+        ("$SYS/v2/t", false),
+        ("$share/g/v2/t", false),
+        ("anything", false),
+    ] {
+        let topic = Topic::new(text).unwrap();
+        assert_eq!(permit.allows(Action::Publish, topic), expected, "{text}");
+        assert_eq!(permit.allows(Action::Receive, topic), expected, "{text}");
+    }
+}
+
+#[test]
+fn sec_32_a_filter_lies_inside_as_a_whole_or_is_refused() {
+    let permit = Permit::device();
+    for (text, expected) in [
+        ("v1/devices/me/rpc/request/+", true),
+        ("v1/devices/me/#", true),
+        ("v2/r/req/+", true),
+        ("$share/g/v1/devices/me/attributes", true),
+        ("#", false),
+        ("+/#", false),
+        ("/#", false),
+        ("v1/#", false),
+        ("v1/devices/#", false),
+        ("v1/devices/+/attributes", false),
+        ("v1/+/me/attributes", false),
+        ("+/devices/me/attributes", false),
+        ("$share/v2/#", false),
+        ("$share/g/#", false),
+        ("$share/g/$share/g/v2/t", false),
+        ("$SYS/#", false),
+    ] {
+        let Ok(filter) = Filter::new(text) else {
+            assert!(!expected, "{text} is no filter");
+            continue;
+        };
+        assert_eq!(permit.allows_filter(&filter), expected, "{text}");
+    }
+}
+
+proptest! {
+    /// Whatever a granted filter matches may be received, but for the level above a `#`.
+    #[test]
+    fn sec_32_a_granted_filter_matches_nothing_that_is_denied(
+        filter in "(v1/|v2/|devices/|me/|gateway/|\\+/|/){0,4}(#|\\+|t)",
+        topic in "(v1/|v2/|devices/|me/|gateway/|x/|/){0,4}(t|x)",
+    ) {
+        let permit = Permit::device();
+        let (filter, topic) = (Filter::new(&filter).unwrap(), Topic::new(&topic).unwrap());
+        if permit.allows_filter(&filter) && filter.matches(topic) {
+            prop_assert!(permit.allows(Action::Receive, topic));
+        }
+    }
+}
+
+#[test]
+fn the_index_finds_what_is_live_and_knows_what_has_moved() {
+    let index = TokenIndex::with_capacity(1);
+    let key = vector_key();
+    let identity = Uuid::new_v4();
+    let (one, two) = (key.token_digest("one"), key.token_digest("two"));
+    let first = TokenEntry {
+        identity,
+        credential: u64::MAX - 1,
+        generation: 1,
+    };
+    index.insert(&one, first);
+    assert_eq!(index.find(&one), Some(first));
+    assert_eq!(index.find(&two), None);
+    assert!(index.is_current(identity, 1));
+    index.end(identity, Some(2), &[one]);
+    assert_eq!(index.find(&one), None);
+    assert!(!index.is_current(identity, 1));
+    let second = TokenEntry {
+        identity,
+        credential: 7,
+        generation: 2,
+    };
+    index.insert(&two, second);
+    assert_eq!(index.find(&two), Some(second));
+    assert!(index.is_current(identity, 2));
+    index.end(identity, None, &[two]);
+    assert!(!index.is_current(identity, 2));
+    assert_eq!(index.len(), 0);
+}
+
+#[test]
+fn digests_and_labels_do_not_mix() {
+    let key = vector_key();
+    assert_ne!(key.token_digest("x"), key.admin_digest("x"));
+    assert_ne!(
+        key.token_digest("tollgate registry key check 1"),
+        key.check_value()
+    );
+    // The texts that would collide cannot be tokens.
+    assert!(DeviceToken::chosen("tollgate registry key check 1\n").is_err());
+    assert!(DeviceToken::chosen("tollgate admin token\nx").is_err());
+    assert!(equal(b"same", b"same"));
+    assert!(!equal(b"same", b"some") && !equal(b"same", b"sam"));
+}

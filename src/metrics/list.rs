@@ -281,6 +281,12 @@ pub(super) const HISTORY_DAMAGE: Figure = figure(
     Unit::Count,
     "Damaged stretches met in the journal: data on disk that cannot be served.",
 );
+pub(super) const HISTORY_UNREADABLE: Figure = figure(
+    "tollgate_history_unreadable",
+    Kind::Gauge,
+    Unit::Count,
+    "Journal records met whose payload this version cannot read: a later version wrote them.",
+);
 pub(super) const HTTP_REQUESTS: Figure = labelled(
     figure(
         "tollgate_http_requests_total",
@@ -320,6 +326,7 @@ pub const FIGURES: &[Figure] = &[
     HISTORY_LAG,
     HISTORY_HEAD,
     HISTORY_DAMAGE,
+    HISTORY_UNREADABLE,
     HTTP_REQUESTS,
     HTTP_CONNECTIONS,
 ];

@@ -156,6 +156,7 @@ fn what_the_journal_says_replaces_what_it_said_before() {
         lag_records: 4,
         head_bytes: 5,
         damage: 6,
+        unreadable: 7,
     });
     let text = metrics.render();
     for row in [
@@ -169,6 +170,7 @@ fn what_the_journal_says_replaces_what_it_said_before() {
         "tollgate_history_lag_records 4\n",
         "tollgate_history_head_bytes 5\n",
         "tollgate_history_damage 6\n",
+        "tollgate_history_unreadable 7\n",
     ] {
         assert!(text.contains(row), "{row} in\n{text}");
     }

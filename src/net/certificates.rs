@@ -79,7 +79,10 @@ pub enum CertificateError {
         what: &'static str,
     },
     /// A file that cannot be read or written.
-    #[error("{}: the {what} cannot be {action}: {source}. Check owner and permissions", path.display())]
+    #[error(
+        "{}: the {what} cannot be {action}: {source}. Check owner and permissions",
+        path.display()
+    )]
     Inaccessible {
         /// The file.
         path: PathBuf,
@@ -184,8 +187,8 @@ pub fn load_server_config(pair: &CertificatePair) -> Result<Arc<ServerConfig>, C
                 certificate: pair.certificate.clone(),
                 key: pair.key.clone(),
             },
-            rustls::Error::InvalidCertificate(_) => {
-                broken(&pair.certificate, "certificate", &error)
+            rustls::Error::InvalidCertificate(why) => {
+                broken(&pair.certificate, "certificate", &why)
             }
             error => broken(&pair.key, "private key", &error),
         })?;

@@ -3,6 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, Waker, ready};
 
+use bytes::{Buf, BytesMut};
 use tokio::io::ReadBuf;
 
 use super::stream::Stream;
@@ -16,7 +17,7 @@ pub(super) const UNSENT_BYTES_MAX: usize = 1024 * 1024;
 pub(super) struct Output {
     stream: Stream,
     /// Empty, without memory, unless the peer is slow.
-    unsent: Vec<u8>,
+    unsent: BytesMut,
     /// The TLS layer holds bytes the kernel did not take.
     is_unflushed: bool,
     /// The connection's task, to be woken when the socket takes more.
@@ -28,7 +29,7 @@ impl Output {
     pub(super) fn new(stream: Stream) -> Self {
         Self {
             stream,
-            unsent: Vec::new(),
+            unsent: BytesMut::new(),
             is_unflushed: false,
             waker: None,
             is_broken: false,
@@ -83,10 +84,13 @@ impl Output {
         }
         while !self.unsent.is_empty() {
             let written = ready!(self.stream.poll_write(cx, &self.unsent))?;
-            self.unsent.drain(..written);
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unsent.advance(written);
         }
         if self.unsent.capacity() > 0 {
-            self.unsent = Vec::new();
+            self.unsent = BytesMut::new();
         }
         if self.is_unflushed {
             ready!(self.stream.poll_flush(cx))?;
@@ -149,7 +153,7 @@ impl Output {
 
     fn give_up(&mut self) {
         self.is_broken = true;
-        self.unsent = Vec::new();
+        self.unsent = BytesMut::new();
         self.wake();
     }
 }

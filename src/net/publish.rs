@@ -8,9 +8,7 @@ use crate::identity::Action;
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::Refusal;
 use crate::mqtt::session::{Close, Ending, Refused, Replies, Verdict};
-use crate::mqtt::topic::Topic;
 use crate::mqtt::wire::{PacketId, Publish, ReasonCode, Subscribe, Unsubscribe};
-use crate::telemetry::PARSER_VERSION;
 
 /// What one step wrote to the journal; acks of the step wait for it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -130,7 +128,7 @@ impl Connection {
             kind,
             qos: 0,
             profile_flags: worker.shared.profile.scan.profile_flags(),
-            parser_version: PARSER_VERSION,
+            parser_version: device_api::PARSER_VERSION,
             received_ms: clocks.wall_ms,
             device: self.principal.identity,
             credential: self.principal.credential,
@@ -142,19 +140,13 @@ impl Connection {
 
     /// The one gate, then the device platform's routing.
     fn route(&self, worker: &Worker, publish: &Publish<'_>) -> Route {
-        let is_allowed = Topic::new(publish.topic)
-            .is_ok_and(|topic| self.principal.permit.allows(Action::Publish, topic));
-        let route = device_api::route(publish, &worker.shared.profile);
-        match route {
-            // TB-14: what no scope covers is answered like a topic nobody knows.
-            Route::Telemetry | Route::Drop(_) if !is_allowed => Route::Refuse(
-                Refused {
-                    reason: ReasonCode::TopicNameInvalid,
-                    ending: Ending::Stays,
-                },
-                Why::UnknownTopic,
-            ),
-            route => route,
+        let permit = &self.principal.permit;
+        let is_allowed =
+            publish.topic_name().is_some_and(|topic| permit.allows(Action::Publish, topic));
+        if is_allowed {
+            device_api::route(publish, &worker.shared.profile)
+        } else {
+            device_api::refuse_foreign(publish.topic)
         }
     }
 

@@ -1,5 +1,8 @@
 //! The one thread that writes, and how requests share a transaction.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -290,7 +290,7 @@ impl Shared {
     }
 
     /// Notes damage and tells the operator; each place once, whoever meets it.
-    fn report(&self, damage: Damage) {
+    fn report(&self, damage: &Damage) {
         let mut state = self.lock();
         let same = |known: &Damage| known.file == damage.file && known.position == damage.position;
         if state.damage.iter().any(same) {

@@ -71,11 +71,14 @@ pub(super) trait Sink: Sized {
 
     /// A variable byte integer of at most 28 bits in its shortest form [MQTT-1.5.5-1].
     fn variable(&mut self, mut value: u32) {
-        while value > 0x7F {
-            self.byte((value & 0x7F) as u8 | 0x80);
+        loop {
+            let [low, ..] = value.to_le_bytes();
             value >>= 7;
+            if value == 0 {
+                return self.byte(low);
+            }
+            self.byte(low | 0x80);
         }
-        self.byte(value as u8);
     }
 
     /// Bytes behind a two-byte length.

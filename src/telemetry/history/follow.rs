@@ -51,9 +51,8 @@ pub(super) fn follow(shared: &Shared, from: Offset) {
                 false
             }
             Ok(Some(Entry::Damage(damage))) => {
-                let next = damage.next;
-                shared.report(damage);
-                advance(shared, next);
+                shared.report(&damage);
+                advance(shared, damage.next);
                 false
             }
             Ok(None) => true,
@@ -84,7 +83,7 @@ pub(super) fn verify(shared: &Shared) {
         let begin = Instant::now();
         match reader.next() {
             Ok(Some(Entry::Batch(_))) => {}
-            Ok(Some(Entry::Damage(damage))) => shared.report(damage),
+            Ok(Some(Entry::Damage(damage))) => shared.report(&damage),
             Ok(None) => break,
             Err(error) => {
                 tracing::warn!(%error, "the verification of the journal ends early");
@@ -126,7 +125,7 @@ pub(super) fn collect_past(
                     collect_record(&record, best)?;
                 }
             }
-            Some(Entry::Damage(damage)) => shared.report(damage),
+            Some(Entry::Damage(damage)) => shared.report(&damage),
             None => break,
         }
     }
@@ -172,7 +171,7 @@ fn visit_samples<'a>(record: &Record<'a>, visit: impl FnMut(Sample<'a>)) -> Resu
 fn take_batch(shared: &Shared, batch: &RecordBatch<'_>) {
     let mut samples: Vec<Sample<'_>> = Vec::new();
     let mut staged: Vec<(Uuid, Offset, Range<usize>)> = Vec::new();
-    for record in batch.iter() {
+    for record in batch {
         let start = samples.len();
         if let Err(why) = visit_samples(&record, |sample| samples.push(sample)) {
             leave_out(shared, record.offset, &why);

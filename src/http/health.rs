@@ -1,0 +1,127 @@
+//! What anybody may ask: is it well, is it ready, how is it doing; and the API's description.
+//!
+//! No id, topic or address is in any of these replies (SEC-77).
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::service::{ServiceState, Shared};
+use crate::journal::{FullReason, JournalStatus};
+use crate::metrics::{HistoryFigures, JournalFigures, JournalState};
+
+/// The API's description, as it stands in the documentation.
+const OPENAPI: &str = include_str!("../../docs/openapi.yaml");
+
+/// Body of `/healthz` and `/readyz`.
+#[derive(Serialize)]
+struct Health {
+    /// `ok` or `unavailable`.
+    status: &'static str,
+    /// What the journal is doing.
+    journal: &'static str,
+    /// For people: what that means and what to do.
+    message: String,
+}
+
+/// Can it acknowledge telemetry?
+pub(super) async fn healthz(State(shared): State<Shared>) -> Response {
+    health(&shared, None)
+}
+
+/// Should it be sent new connections?
+pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
+    let is_stopping = shared.stopping.borrow().is_some();
+    health(&shared, is_stopping.then_some("the broker is stopping"))
+}
+
+/// Every figure, in the Prometheus text format.
+pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
+    note_figures(&shared);
+    let format = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, format)], shared.metrics.render()).into_response()
+}
+
+/// `docs/openapi.yaml`.
+pub(super) async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/yaml")], OPENAPI).into_response()
+}
+
+fn health(shared: &ServiceState, trouble: Option<&str>) -> Response {
+    let status = shared.journal.status();
+    let (state, trouble_of_journal) = explain(status);
+    let trouble = trouble_of_journal.or(trouble.map(str::to_owned));
+    let is_well = trouble.is_none();
+    let health = Health {
+        status: if is_well { "ok" } else { "unavailable" },
+        journal: label(state),
+        message: trouble.unwrap_or_else(|| "telemetry is on disk before it is acknowledged".into()),
+    };
+    let status = if is_well {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(health)).into_response()
+}
+
+/// The journal's state, and in words what is wrong with it, if anything is.
+fn explain(status: JournalStatus) -> (JournalState, Option<String>) {
+    match status {
+        JournalStatus::Running => (JournalState::Running, None),
+        JournalStatus::Full { since, reason } => {
+            let why = match reason {
+                FullReason::NoSpace => "the file system of the data directory has no room",
+                FullReason::SizeMax => "the journal has reached the size set for it",
+                FullReason::Refused(_) => "the system refuses to make room for the journal",
+            };
+            let words = format!(
+                "full for {} s: {why}; connections stay, telemetry is acknowledged again as soon \
+                 as there is room",
+                since.elapsed().as_secs()
+            );
+            (JournalState::Full, Some(words))
+        }
+        JournalStatus::Failed => {
+            let words = "a write to the journal failed: nothing more is acknowledged, the broker \
+                         ends; its log says what failed";
+            (JournalState::Failed, Some(words.to_owned()))
+        }
+        JournalStatus::Closed => (
+            JournalState::Closed,
+            Some("the broker is stopping".to_owned()),
+        ),
+    }
+}
+
+fn label(state: JournalState) -> &'static str {
+    let place = JournalState::ALL.iter().position(|known| *known == state);
+    place
+        .and_then(|place| JournalState::LABELS.get(place))
+        .copied()
+        .unwrap_or_default()
+}
+
+/// Takes down what is known only by asking.
+fn note_figures(shared: &ServiceState) {
+    let journal = &shared.journal;
+    let usage = journal.usage();
+    let durable = journal.durable().number();
+    shared.metrics.set_journal(JournalFigures {
+        durable,
+        bytes: usage.bytes,
+        segments: usage.segments,
+        commits: usage.commits,
+        commit_bytes: usage.commit_bytes,
+        state: explain(journal.status()).0,
+    });
+    let history = shared.history.status();
+    shared.metrics.set_history(HistoryFigures {
+        lag_records: durable.saturating_sub(history.read.number()),
+        head_bytes: u64::try_from(history.head_bytes).unwrap_or(u64::MAX),
+        damage: history.damage_total,
+        unreadable: history.unreadable,
+    });
+}

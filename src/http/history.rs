@@ -1,0 +1,141 @@
+//! `GET /admin/v1/devices/{device}/telemetry`: what a device sent.
+
+use axum::extract::{RawQuery, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::value::RawValue;
+
+use super::api::{KEYS_MAX, POINTS_DEFAULT, POINTS_MAX, TelemetryPoint, TelemetryView};
+use super::parameters::{Parameters, RawPath, bad, device_in};
+use super::refused::{Code, Refused};
+use super::service::{ServiceState, Shared};
+use super::views::refused_by_registry;
+use crate::telemetry::{OwnedValue, Point, Query, QueryError};
+
+const PARAMETERS: [&str; 5] = ["keys", "from", "to", "limit", "order"];
+
+/// Answers with points, newest first unless asked otherwise.
+pub(super) async fn telemetry(
+    State(shared): State<Shared>,
+    path: RawPath,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refused> {
+    let device = device_in(path)?;
+    let wanted = Wanted::new(Parameters::new(query.as_deref())?)?;
+    let lanes = Shared::clone(&shared);
+    let json = lanes
+        .lanes
+        .history(move || read(&shared, &device, wanted))
+        .await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+/// The parameters, checked.
+struct Wanted {
+    keys: Option<Vec<String>>,
+    from_ms: i64,
+    to_ms: i64,
+    limit: usize,
+    newest_first: bool,
+}
+
+impl Wanted {
+    fn new(mut parameters: Parameters) -> Result<Wanted, Refused> {
+        let keys = parameters.list("keys")?;
+        if keys.as_ref().is_some_and(|keys| keys.len() > KEYS_MAX) {
+            return Err(bad("keys", &format!("names more than {KEYS_MAX} keys")));
+        }
+        if keys.iter().flatten().any(String::is_empty) {
+            return Err(bad(
+                "keys",
+                "must be keys separated by commas, none of them empty",
+            ));
+        }
+        let from_ms = parameters
+            .number("from", i64::MIN..=i64::MAX)?
+            .unwrap_or(i64::MIN);
+        let to_ms = parameters
+            .number("to", i64::MIN..=i64::MAX)?
+            .unwrap_or(i64::MAX);
+        if from_ms > to_ms {
+            return Err(bad("from", "must not be after `to`"));
+        }
+        let limit = parameters
+            .number("limit", 1..=POINTS_MAX)?
+            .unwrap_or(POINTS_DEFAULT);
+        let newest_first = match parameters.text("order")?.as_deref() {
+            None | Some("desc") => true,
+            Some("asc") => false,
+            Some(_) => return Err(bad("order", "must be asc or desc")),
+        };
+        parameters.finish(&PARAMETERS)?;
+        Ok(Wanted {
+            keys,
+            from_ms,
+            to_ms,
+            limit,
+            newest_first,
+        })
+    }
+}
+
+/// Blocking: asks the store and writes the reply.
+fn read(shared: &ServiceState, device: &str, wanted: Wanted) -> Result<Vec<u8>, Refused> {
+    let device = shared
+        .registry
+        .device(device)
+        .map_err(|error| refused_by_registry(&error))?;
+    let limit = wanted.limit;
+    let query = Query {
+        device: device.id,
+        keys: wanted.keys,
+        from_ms: wanted.from_ms,
+        to_ms: wanted.to_ms,
+        limit: limit.saturating_add(1), // one more shows whether there are more
+        newest_first: wanted.newest_first,
+    };
+    let mut points = shared
+        .history
+        .query(&query)
+        .map_err(|error| refused_by_history(&error))?;
+    let truncated = points.len() > limit;
+    points.truncate(limit);
+    let points = points.into_iter().map(view).collect::<Result<_, _>>();
+    let points = points.map_err(|error: serde_json::Error| Refused::internal(&error))?;
+    let view = TelemetryView {
+        device: device.id,
+        points,
+        truncated,
+    };
+    serde_json::to_vec(&view).map_err(|error| Refused::internal(&error))
+}
+
+fn view(point: Point) -> Result<TelemetryPoint, serde_json::Error> {
+    let value = match point.value {
+        OwnedValue::Long(value) => serde_json::value::to_raw_value(&value)?,
+        OwnedValue::Double(value) => serde_json::value::to_raw_value(&value)?,
+        OwnedValue::Bool(value) => serde_json::value::to_raw_value(&value)?,
+        OwnedValue::Text(text) => serde_json::value::to_raw_value(&text)?,
+        OwnedValue::Json(text) => RawValue::from_string(text)?,
+    };
+    Ok(TelemetryPoint {
+        key: point.key,
+        ts: point.ts_ms,
+        value,
+    })
+}
+
+fn refused_by_history(error: &QueryError) -> Refused {
+    match error {
+        QueryError::Behind { .. } => {
+            let message = "the history has not caught up with what is on disk; ask again";
+            Refused::new(Code::HistoryBehind, message)
+        }
+        QueryError::TooLarge => {
+            let message = "the points are too large together; ask for fewer or for a shorter time";
+            Refused::new(Code::BadParameter, message).target("limit")
+        }
+        QueryError::Stopping => Refused::new(Code::Busy, "the broker is stopping"),
+        QueryError::Journal(error) => Refused::internal(error),
+    }
+}

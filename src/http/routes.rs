@@ -1,0 +1,91 @@
+//! Every endpoint: method, path, handler. `docs/openapi.yaml` lists the same, a test sees to it.
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+use super::refused::{Code, Refused};
+use super::service::Shared;
+use super::{admin, health, history};
+
+/// One endpoint.
+pub(super) struct Route {
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a test compares it with the description")
+    )]
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    handler: MethodRouter<Shared>,
+}
+
+/// Every endpoint there is.
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        get("/admin/v1/devices", admin::list),
+        post("/admin/v1/devices", admin::create),
+        get("/admin/v1/devices/{device}", admin::show),
+        delete("/admin/v1/devices/{device}", admin::delete),
+        post("/admin/v1/devices/{device}/rotate", admin::rotate),
+        post("/admin/v1/devices/{device}/revoke", admin::revoke),
+        get("/admin/v1/devices/{device}/telemetry", history::telemetry),
+        post("/admin/v1/tokens/check", admin::check_token),
+        get("/admin/v1/openapi.yaml", health::openapi),
+        get("/healthz", health::healthz),
+        get("/readyz", health::readyz),
+        get("/metrics", health::metrics),
+    ]
+}
+
+/// The endpoints, and the refusals of everything else.
+pub(super) fn router(shared: Shared) -> Router {
+    let router = routes().into_iter().fold(Router::new(), |router, route| {
+        router.route(route.path, route.handler)
+    });
+    router
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(shared)
+}
+
+async fn not_found() -> Response {
+    Refused::new(
+        Code::NotFound,
+        "no such endpoint; see /admin/v1/openapi.yaml",
+    )
+    .into_response()
+}
+
+async fn method_not_allowed() -> Response {
+    let message = "the endpoint does not take this method; the header Allow lists those it takes";
+    Refused::new(Code::MethodNotAllowed, message).into_response()
+}
+
+fn get<H: Handler<T, Shared>, T: 'static>(path: &'static str, handler: H) -> Route {
+    let handler = on(MethodFilter::GET, handler);
+    Route {
+        method: Method::GET,
+        path,
+        handler,
+    }
+}
+
+fn post<H: Handler<T, Shared>, T: 'static>(path: &'static str, handler: H) -> Route {
+    let handler = on(MethodFilter::POST, handler);
+    Route {
+        method: Method::POST,
+        path,
+        handler,
+    }
+}
+
+fn delete<H: Handler<T, Shared>, T: 'static>(path: &'static str, handler: H) -> Route {
+    let handler = on(MethodFilter::DELETE, handler);
+    Route {
+        method: Method::DELETE,
+        path,
+        handler,
+    }
+}

@@ -1,0 +1,125 @@
+//! What every request goes through: gate, deadline, endpoint, the headers of every reply.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, Response, header};
+use axum::response::IntoResponse;
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tower_service::Service as _;
+
+use super::REQUEST_TIME_MAX;
+use super::body::Deadline;
+use super::gate::Gate;
+use super::lanes::Lanes;
+use super::refused::{Code, Refused};
+use super::routes;
+use crate::broker::Control;
+use crate::identity::{Registry, Secrets};
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::telemetry::History;
+
+/// What endpoints work with. Cloning shares it.
+pub(super) type Shared = Arc<ServiceState>;
+
+/// The inside of [`Shared`].
+pub(super) struct ServiceState {
+    pub(super) registry: Registry,
+    pub(super) history: History,
+    pub(super) control: Control,
+    pub(super) journal: Journal,
+    pub(super) metrics: Metrics,
+    pub(super) lanes: Lanes,
+    /// Holds a value once the server is stopping.
+    pub(super) stopping: watch::Receiver<Option<Instant>>,
+}
+
+/// The parts of a [`Service`].
+pub(super) struct ServiceParts {
+    pub(super) names: Vec<String>,
+    pub(super) registry: Registry,
+    pub(super) secrets: Arc<Secrets>,
+    pub(super) history: History,
+    pub(super) control: Control,
+    pub(super) journal: Journal,
+    pub(super) metrics: Metrics,
+    pub(super) stopping: watch::Receiver<Option<Instant>>,
+}
+
+/// Answers requests. Cloning is cheap.
+#[derive(Clone)]
+pub(super) struct Service {
+    gate: Arc<Gate>,
+    secrets: Arc<Secrets>,
+    metrics: Metrics,
+    router: Router,
+}
+
+impl Service {
+    pub(super) fn new(parts: ServiceParts) -> Service {
+        let metrics = parts.metrics.clone();
+        let shared = Arc::new(ServiceState {
+            registry: parts.registry,
+            history: parts.history,
+            control: parts.control,
+            journal: parts.journal,
+            metrics: parts.metrics,
+            lanes: Lanes::new(),
+            stopping: parts.stopping,
+        });
+        Service {
+            gate: Arc::new(Gate::new(parts.names)),
+            secrets: parts.secrets,
+            metrics,
+            router: routes::router(shared),
+        }
+    }
+
+    /// Answers one request that came in on the address `local`.
+    pub(super) async fn answer(self, request: Request<Incoming>, local: IpAddr) -> Response<Body> {
+        let started = Instant::now();
+        let method = request.method().clone();
+        let is_admin = |token: &str| self.secrets.admin_token_matches(token);
+        let mut response = match self.gate.admit(&request, local, is_admin) {
+            Ok(()) => self.dispatch(request, started + REQUEST_TIME_MAX).await,
+            Err(refused) => refused.into_response(),
+        };
+        let headers = response.headers_mut();
+        // A token that is shown once must not stay in anybody's cache.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let nosniff = HeaderValue::from_static("nosniff");
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+        let status = response.status().as_u16();
+        self.metrics.http_request(status);
+        // Not the address: it may hold what a caller put there by mistake (SEC-55).
+        tracing::debug!(%method, status, elapsed = ?started.elapsed(), "HTTP request");
+        response
+    }
+
+    /// Notes that a connection was opened (true) or closed (false).
+    pub(super) fn connection(&self, opened: bool) {
+        self.metrics.http_connection(opened);
+    }
+
+    async fn dispatch(&self, request: Request<Incoming>, deadline: Instant) -> Response<Body> {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Deadline(deadline));
+        let reply = self.router.clone().call(request);
+        match timeout_at(deadline, reply).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(_) => {
+                let message = format!(
+                    "not done after {} s; a change that was asked for may still be made",
+                    REQUEST_TIME_MAX.as_secs()
+                );
+                Refused::new(Code::RequestTimeout, message).into_response()
+            }
+        }
+    }
+}

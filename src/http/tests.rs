@@ -1,0 +1,265 @@
+//! `docs/openapi.yaml` against the code: routes, bodies, codes, limits.
+//!
+//! The description is read by its indentation, which these tests thereby fix; a YAML reader is a
+//! dependency that nothing else needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::api::*;
+use super::refused::Code;
+use super::routes::routes;
+
+const DESCRIPTION: &str = include_str!("../../docs/openapi.yaml");
+
+/// The lines below the line `heading` that are indented deeper than it.
+fn section(heading: &str) -> Vec<&'static str> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    DESCRIPTION
+        .lines()
+        .skip_while(|line| *line != heading)
+        .skip(1)
+        .take_while(|line| line.is_empty() || indent(line) > indent(heading))
+        .collect()
+}
+
+/// The names at one depth of a section, each with the lines below it.
+fn entries(lines: &[&'static str], depth: usize) -> BTreeMap<String, Vec<&'static str>> {
+    let mut entries: BTreeMap<String, Vec<&'static str>> = BTreeMap::new();
+    let mut current = String::new();
+    for line in lines {
+        let text = line.trim_start();
+        if line.len() - text.len() == depth {
+            current = text
+                .split(": ")
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches(':')
+                .to_owned();
+            entries.entry(current.clone()).or_default();
+        } else {
+            entries.entry(current.clone()).or_default().push(line);
+        }
+    }
+    entries
+}
+
+#[test]
+fn every_route_is_in_the_description_and_the_other_way_round() {
+    let mut described = BTreeSet::new();
+    for (path, below) in entries(&section("paths:"), 2) {
+        for method in entries(&below, 4)
+            .into_keys()
+            .filter(|name| name != "parameters")
+        {
+            described.insert(format!("{} {path}", method.to_uppercase()));
+        }
+    }
+    let coded = routes()
+        .iter()
+        .map(|route| format!("{} {}", route.method, route.path))
+        .collect();
+    assert_eq!(described, coded);
+}
+
+#[test]
+fn only_the_open_paths_are_described_as_open() {
+    let paths = entries(&section("paths:"), 2);
+    let open = paths
+        .iter()
+        .filter(|(_, below)| below.contains(&"      security: []"));
+    let open: Vec<&str> = open.map(|(path, _)| path.as_str()).collect();
+    assert_eq!(open, ["/healthz", "/metrics", "/readyz"]);
+}
+
+#[test]
+fn every_code_is_in_the_description_and_the_other_way_round() {
+    let described: BTreeSet<String> = section("x-codes:")
+        .iter()
+        .map(|line| line.trim_start_matches("  - ").to_owned())
+        .collect();
+    let coded = Code::ALL
+        .iter()
+        .map(|code| format!("{} {}", code.as_str(), code.status().as_u16()));
+    assert_eq!(described, coded.collect());
+}
+
+#[test]
+fn every_body_is_in_the_description_field_by_field() {
+    let schemas = entries(&section("  schemas:"), 4);
+    let mut unseen: BTreeSet<&str> = schemas.keys().map(String::as_str).collect();
+    for (schema, bodies) in bodies() {
+        let below = schemas
+            .get(schema)
+            .unwrap_or_else(|| panic!("{schema} is not described"));
+        let parts = entries(below, 6);
+        let described: BTreeSet<String> = entries(&parts["properties"], 8).into_keys().collect();
+        let mut seen = BTreeSet::new();
+        for body in &bodies {
+            let body: BTreeMap<String, Box<RawValue>> = serde_json::from_str(body).unwrap();
+            seen.extend(body.into_keys());
+        }
+        assert_eq!(described, seen, "{schema}");
+        unseen.remove(schema);
+    }
+    unseen.remove("Health"); // private to its file; tests/http_api.rs sees it
+    assert!(unseen.is_empty(), "described, but no type: {unseen:?}");
+}
+
+#[test]
+fn the_limits_are_in_the_description() {
+    for words in [
+        format!("maximum: {DEVICES_PER_PAGE_MAX}, default: {DEVICES_PER_PAGE_DEFAULT} }}"),
+        format!("maximum: {POINTS_MAX}, default: {POINTS_DEFAULT} }}"),
+        format!("At most {KEYS_MAX}."),
+        format!("body {} MiB", super::body::BODY_BYTES_MAX / 1024 / 1024),
+        format!(
+            "head of a request {} KiB",
+            super::connection::HEAD_BYTES_MAX / 1024
+        ),
+        format!("{} s for a request", super::REQUEST_TIME_MAX.as_secs()),
+        format!("{} requests a second", super::gate::REQUESTS_PER_SECOND_MAX),
+        format!("{} connections", super::CONNECTIONS_MAX),
+    ] {
+        assert!(DESCRIPTION.contains(&words), "{words}");
+    }
+}
+
+/// Every body with every field it can have, as JSON.
+fn bodies() -> Vec<(&'static str, Vec<String>)> {
+    let json = |body: &dyn erased::Body| body.json();
+    let token = TokenText::new("t".to_owned());
+    let credential = CredentialView {
+        id: 1,
+        kind: "access_token".to_owned(),
+        created_ms: 1,
+        revoked_ms: Some(2),
+        chosen: true,
+    };
+    let device = DeviceView {
+        id: Uuid::nil(),
+        name: "a".to_owned(),
+        created_ms: 1,
+        generation: 1,
+        credentials: vec![credential.clone()],
+    };
+    let receipt = Receipt::default();
+    let name = "a".to_owned();
+    let points = Vec::new();
+    let value = RawValue::from_string("1".to_owned()).unwrap();
+    let error = ErrorBody {
+        code: "c".to_owned(),
+        message: "m".to_owned(),
+        target: Some("t".to_owned()),
+    };
+    let (id, some_token) = (device.id, Some(token.clone()));
+    let reports = [
+        TokenReport::Live {
+            device: id,
+            name: name.clone(),
+            credential: 1,
+            since_ms: 1,
+        },
+        TokenReport::Revoked {
+            device: id,
+            name: Some(name.clone()),
+            credential: 1,
+            revoked_ms: 1,
+        },
+        TokenReport::Unknown {
+            hint: Some("h".to_owned()),
+        },
+    ];
+    vec![
+        (
+            "CreateDevice",
+            vec![json(&CreateDevice {
+                name,
+                token: some_token.clone(),
+            })],
+        ),
+        (
+            "RotateDevice",
+            vec![json(&RotateDevice { token: some_token })],
+        ),
+        (
+            "TokenCheck",
+            vec![json(&TokenCheck {
+                token: token.clone(),
+            })],
+        ),
+        ("DeviceView", vec![json(&device)]),
+        ("CredentialView", vec![json(&credential)]),
+        (
+            "DevicePage",
+            vec![json(&DevicePage {
+                devices: Vec::new(),
+                next: Some("b".to_owned()),
+            })],
+        ),
+        (
+            "DeviceCreated",
+            vec![json(&DeviceCreated {
+                device: device.clone(),
+                token: token.clone(),
+            })],
+        ),
+        (
+            "Rotated",
+            vec![json(&Rotated {
+                device: device.clone(),
+                token,
+                receipt,
+            })],
+        ),
+        (
+            "Revoked",
+            vec![json(&Revoked {
+                device: device.clone(),
+                receipt,
+            })],
+        ),
+        ("Deleted", vec![json(&Deleted { device, receipt })]),
+        ("Receipt", vec![json(&receipt)]),
+        (
+            "TokenReport",
+            reports.iter().map(|report| json(report)).collect(),
+        ),
+        (
+            "TelemetryView",
+            vec![json(&TelemetryView {
+                device: id,
+                points,
+                truncated: true,
+            })],
+        ),
+        (
+            "TelemetryPoint",
+            vec![json(&TelemetryPoint {
+                key: "k".to_owned(),
+                ts: 1,
+                value,
+            })],
+        ),
+        ("ErrorBody", vec![json(&error)]),
+        ("ApiError", vec![json(&ApiError { error })]),
+    ]
+}
+
+/// Bodies of different types in one list.
+mod erased {
+    use super::Serialize;
+
+    pub(super) trait Body {
+        fn json(&self) -> String;
+    }
+
+    impl<T: Serialize> Body for T {
+        fn json(&self) -> String {
+            serde_json::to_string(self).unwrap()
+        }
+    }
+}

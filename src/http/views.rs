@@ -1,0 +1,120 @@
+//! From the registry's words to the API's, and back.
+
+use super::api::{CredentialView, DevicePage, DeviceView, TokenReport, TokenText};
+use super::refused::{Code, Refused};
+use crate::identity::{
+    self, CredentialKind, Device, DeviceName, DeviceToken, RegistryError, TokenHint,
+};
+use crate::store::StoreError;
+
+/// A device as the API shows it.
+pub(super) fn device_view(device: Device) -> DeviceView {
+    let credentials = device
+        .credentials
+        .into_iter()
+        .map(|credential| CredentialView {
+            id: credential.id,
+            kind: match credential.kind {
+                CredentialKind::AccessToken => "access_token",
+                _ => "unknown",
+            }
+            .to_owned(),
+            created_ms: credential.created_ms,
+            revoked_ms: credential.revoked_ms,
+            chosen: credential.chosen,
+        });
+    DeviceView {
+        id: device.id,
+        name: device.name,
+        created_ms: device.created_ms,
+        generation: device.generation,
+        credentials: credentials.collect(),
+    }
+}
+
+/// A page of devices as the API shows it.
+pub(super) fn page_view(page: identity::DevicePage) -> DevicePage {
+    let devices = page.devices.into_iter().map(device_view).collect();
+    DevicePage {
+        devices,
+        next: page.next,
+    }
+}
+
+/// What is known of a token as the API shows it.
+pub(super) fn report_view(report: identity::TokenReport) -> TokenReport {
+    match report {
+        identity::TokenReport::Live {
+            device,
+            id,
+            credential,
+            since_ms,
+        } => TokenReport::Live {
+            device: id,
+            name: device,
+            credential,
+            since_ms,
+        },
+        identity::TokenReport::Revoked {
+            device,
+            id,
+            credential,
+            at_ms,
+            ..
+        } => TokenReport::Revoked {
+            device: id,
+            name: Some(device),
+            credential,
+            revoked_ms: at_ms,
+        },
+        identity::TokenReport::Unknown { hint } => TokenReport::Unknown {
+            hint: hint.map(|hint| words(hint).to_owned()),
+        },
+    }
+}
+
+/// A device name that can be used.
+pub(super) fn device_name(text: &str) -> Result<DeviceName, Refused> {
+    DeviceName::new(text).map_err(|error| refused_by_registry(&error))
+}
+
+/// A chosen token that can be used.
+pub(super) fn chosen_token(text: Option<TokenText>) -> Result<Option<DeviceToken>, Refused> {
+    let token = text
+        .map(|text| DeviceToken::chosen(text.expose()))
+        .transpose();
+    token.map_err(|error| refused_by_registry(&error.into()))
+}
+
+/// Who is at fault, and what the caller may know of it.
+pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
+    let code = match error {
+        RegistryError::NameTaken { .. } => Code::NameTaken,
+        RegistryError::TokenTaken { .. } => Code::TokenTaken,
+        RegistryError::NotFound { .. } => Code::DeviceNotFound,
+        RegistryError::Invalid { .. } => Code::BadField,
+        RegistryError::Full { .. } => Code::RegistryFull,
+        RegistryError::Store(StoreError::Full) => Code::StorageFull,
+        // These name files of ours: for the log, not for the caller (SEC-76).
+        RegistryError::WrongKey { .. } | RegistryError::Store(_) => {
+            return Refused::internal(error);
+        }
+    };
+    let refused = Refused::new(code, error.to_string());
+    match error {
+        RegistryError::NameTaken { .. } => refused.target("name"),
+        RegistryError::TokenTaken { .. } => refused.target("token"),
+        RegistryError::NotFound { .. } => refused.target("device"),
+        RegistryError::Invalid { field, .. } => refused.target(*field),
+        _ => refused,
+    }
+}
+
+fn words(hint: TokenHint) -> &'static str {
+    match hint {
+        TokenHint::BadChecksum => {
+            "it begins like a device token, but its length or checksum is wrong: mistyped or cut"
+        }
+        TokenHint::Admin => "it looks like an admin token: for this API, not for devices",
+    }
+}
