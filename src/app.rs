@@ -1,5 +1,7 @@
 //! Builds the parts, runs them, stops them.
 
+pub mod banner;
+pub mod certificates;
 mod error;
 mod listeners;
 
@@ -10,7 +12,6 @@ use std::time::{Duration, Instant, SystemTime};
 pub use error::AppError;
 
 use crate::broker::Checkpointer;
-use crate::cli::banner::{self, FirstStart};
 use crate::config::{Config, ConnackStyle, DeviceSessions};
 use crate::device_api::Profile;
 use crate::http::{HttpParts, HttpServer};
@@ -18,9 +19,10 @@ use crate::identity::{DeviceName, Registry, Secrets};
 use crate::journal::{Journal, JournalError, JournalOptions, Offset, RealDisk, Recovery};
 use crate::metrics::Metrics;
 use crate::mqtt::session::SessionLimits;
-use crate::net::{Net, NetParts, certificates};
+use crate::net::{Net, NetParts};
 use crate::store::Store;
 use crate::telemetry::{History, HistoryOptions, ScanOptions};
+use banner::FirstStart;
 use listeners::Bound;
 
 /// Name of the device that a first start makes.

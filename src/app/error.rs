@@ -3,12 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 
+use super::certificates::CertificateError;
 use crate::broker::RestoreError;
 use crate::http::HttpError;
 use crate::identity::{RegistryError, SecretsError};
 use crate::journal::JournalError;
 use crate::net::NetError;
-use crate::net::certificates::CertificateError;
 use crate::store::StoreError;
 
 /// Exit code: something else went wrong.

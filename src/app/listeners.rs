@@ -1,15 +1,13 @@
 //! Binds every configured address before anything is served.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::certificates;
 use super::error::AppError;
 use crate::config::Config;
-use crate::net::certificates;
 use crate::net::{Listener, tls::Tls};
 
 /// Connections the kernel keeps until they are accepted. The system may allow less
@@ -33,7 +31,7 @@ pub(super) struct Addresses {
 }
 
 /// HTTP sockets, each plain or with TLS.
-pub(super) type HttpListeners = Vec<(TcpListener, Option<Arc<ServerConfig>>)>;
+pub(super) type HttpListeners = Vec<(TcpListener, Option<Tls>)>;
 
 impl Bound {
     /// Binds everything, or nothing.
@@ -63,10 +61,7 @@ impl Bound {
 
     /// The listeners for the network and for the HTTP server. Without TLS there are no TLS
     /// listeners: [`tls`] gives one whenever any is configured.
-    pub(super) fn into_listeners(
-        self,
-        tls: Option<&Arc<ServerConfig>>,
-    ) -> (Vec<Listener>, HttpListeners) {
+    pub(super) fn into_listeners(self, tls: Option<&Tls>) -> (Vec<Listener>, HttpListeners) {
         let plain = self
             .mqtt
             .into_iter()
@@ -74,14 +69,14 @@ impl Bound {
         let secured = self.mqtts.into_iter().filter_map(|socket| {
             Some(Listener {
                 socket,
-                tls: Some(Tls::new(Arc::clone(tls?))),
+                tls: Some(tls?.clone()),
             })
         });
         let http = self.http.into_iter().map(|socket| (socket, None));
         let https = self
             .https
             .into_iter()
-            .filter_map(|socket| Some((socket, Some(Arc::clone(tls?)))));
+            .filter_map(|socket| Some((socket, Some(tls?.clone()))));
         (plain.chain(secured).collect(), http.chain(https).collect())
     }
 }
@@ -107,7 +102,7 @@ impl Addresses {
 }
 
 /// What TLS listeners offer, if there are any: the configured pair, or one made by the broker.
-pub(super) fn tls(config: &Config, now: SystemTime) -> Result<Option<Arc<ServerConfig>>, AppError> {
+pub(super) fn tls(config: &Config, now: SystemTime) -> Result<Option<Tls>, AppError> {
     if config.mqtts.listen.is_empty() && config.https.listen.is_empty() {
         return Ok(None);
     }
@@ -115,7 +110,9 @@ pub(super) fn tls(config: &Config, now: SystemTime) -> Result<Option<Arc<ServerC
     for note in &prepared.notes {
         tracing::info!("{note}");
     }
-    Ok(Some(certificates::load_server_config(&prepared.pair)?))
+    Ok(Some(Tls::new(certificates::load_server_config(
+        &prepared.pair,
+    )?)))
 }
 
 fn bind_all(addresses: &[SocketAddr], key: &'static str) -> Result<Vec<TcpListener>, AppError> {

@@ -12,6 +12,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
+    app::certificates::{self, State},
     cli::{
         CliError,
         client::{Client, Target},
@@ -19,7 +20,6 @@ use crate::{
         table::aligned,
     },
     config::{Config, Sources},
-    net::certificates::{self, State},
 };
 
 #[derive(Debug, Args)]

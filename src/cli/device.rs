@@ -9,9 +9,9 @@ use std::{
 use clap::{Args, Subcommand};
 
 use crate::{
+    app::banner::{host_of, publish_line, relative},
     cli::{
         CliError,
-        banner::{host_of, publish_line, relative},
         client::{Client, Target, path_step},
         moment, print, print_json,
         table::{aligned, shown},

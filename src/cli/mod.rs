@@ -10,7 +10,6 @@
 //! | 5 | no broker answers |
 //! | 6 | the broker refused the request |
 
-pub mod banner;
 mod check;
 mod client;
 mod device;

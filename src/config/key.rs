@@ -1,6 +1,8 @@
 //! Every key: its name, its default, what it may hold. `config.toml` says the same in words; a
 //! test keeps the two in step.
 
+use crate::limits::PACKET_BYTES_MAX;
+
 /// One key of the configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Key {
@@ -133,10 +135,9 @@ pub(super) const MQTT_PACKET_SIZE_MAX_BYTES: Key = Key::new(
     "mqtt",
     "packet_size_max_bytes",
     "262144",
-    // The upper end leaves 16 KiB for the header in a journal record of 512 KiB.
     Shape::Number {
         least: 1_024,
-        most: 507_904,
+        most: PACKET_BYTES_MAX as u64,
         unit: "bytes",
     },
 );
@@ -175,7 +176,7 @@ pub(super) const DEVICE_PAYLOAD_SIZE_MAX_BYTES: Key = Key::new(
     "65536",
     Shape::Number {
         least: 1,
-        most: 507_904,
+        most: PACKET_BYTES_MAX as u64,
         unit: "bytes",
     },
 );
@@ -193,7 +194,7 @@ pub(super) const DEVICE_STRING_SIZE_MAX_BYTES: Key = Key::new(
     "0",
     Shape::Number {
         least: 0,
-        most: 507_904,
+        most: PACKET_BYTES_MAX as u64,
         unit: "bytes, 0 = no limit of its own",
     },
 );

@@ -17,9 +17,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 
 use super::REQUEST_TIME_MAX;
+use crate::net::tls::Tls;
 
 /// Longest request head, bytes (SEC-75); a longer one is answered with 431.
 pub(super) const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -32,7 +32,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// answered.
 pub(super) async fn serve<F, A>(
     stream: TcpStream,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     answer: F,
     stop: watch::Receiver<Option<Instant>>,
 ) where

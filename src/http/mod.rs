@@ -41,12 +41,12 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_rustls::TlsAcceptor;
 
 use crate::broker::Control;
 use crate::identity::{Registry, Secrets};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::net::tls::Tls;
 use crate::telemetry::History;
 
 use service::Service;
@@ -66,7 +66,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What the server is made of.
 pub struct HttpParts {
     /// Bound sockets, each plain or with TLS.
-    pub listeners: Vec<(TcpListener, Option<Arc<rustls::ServerConfig>>)>,
+    pub listeners: Vec<(TcpListener, Option<Tls>)>,
     /// Host names and addresses that clients may use for this server, besides loopback names and
     /// the address a connection comes in on (SEC-75).
     pub names: Vec<String>,
@@ -117,7 +117,7 @@ impl HttpServer {
             let _inside = runtime.enter(); // the socket is registered with this runtime
             let listener =
                 tokio::net::TcpListener::from_std(listener).map_err(HttpError::Listener)?;
-            doors.push((listener, tls.map(TlsAcceptor::from)));
+            doors.push((listener, tls));
         }
         let service = Service::new(service::ServiceParts {
             names: parts.names,
@@ -156,7 +156,7 @@ fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-type Door = (tokio::net::TcpListener, Option<TlsAcceptor>);
+type Door = (tokio::net::TcpListener, Option<Tls>);
 
 /// The thread `http-0`: accepts and serves until it is told to stop.
 fn run(

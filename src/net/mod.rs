@@ -6,7 +6,6 @@
 //! hold what was promised until it is durable, and [`worker`] is the thread all this runs on.
 
 mod acceptor;
-pub mod certificates;
 mod connection;
 mod handshake;
 mod home;

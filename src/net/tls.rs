@@ -7,8 +7,8 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
-/// TLS on the server's side of a connection.
-pub(super) type TlsStream<S> = tokio_rustls::server::TlsStream<S>;
+/// TLS on the server's side of a connection over `S`.
+pub type TlsStream<S> = tokio_rustls::server::TlsStream<S>;
 
 /// What a TLS listener offers: certificate, versions, cipher suites.
 #[derive(Clone)]
@@ -26,7 +26,10 @@ impl Tls {
     }
 
     /// The handshake. It has no deadline of its own: the caller's covers it and CONNECT.
-    pub(super) async fn accept<S>(&self, socket: S) -> io::Result<TlsStream<S>>
+    ///
+    /// # Errors
+    /// The handshake failed, or the peer left.
+    pub async fn accept<S>(&self, socket: S) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {

@@ -21,13 +21,13 @@ const FENCES: &[(&str, &[&str])] = &[
     ("hyper_util", &["src/http/"]),
     ("metrics", &["src/metrics"]),
     ("metrics_exporter_prometheus", &["src/metrics"]),
-    ("rcgen", &["src/net/certificates"]),
+    ("rcgen", &["src/app/certificates"]),
     ("rusqlite", &["src/store/"]),
     (
         "rustix",
         &["src/journal/", "src/net/", "src/app", "src/cli/check.rs"],
     ),
-    ("rustls", &["src/net/tls.rs", "src/net/certificates"]),
+    ("rustls", &["src/net/tls.rs", "src/app/certificates"]),
     ("serde", OUTSIDE_MQTT),
     ("serde_json", &["src/cli/", "src/http/", "src/telemetry/"]),
     ("serde_path_to_error", &["src/http/"]),
@@ -35,7 +35,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("socket2", &["src/net/", "src/app/listeners.rs"]),
     ("strsim", &["src/config"]),
     ("thiserror", &["src/"]),
-    ("time", &["src/cli/", "src/http/", "src/net/certificates"]),
+    ("time", &["src/cli/", "src/http/", "src/app/certificates"]),
     (
         "tokio",
         &[
