@@ -7,7 +7,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use error::Error;
+pub use error::AppError;
 
 use crate::broker::Checkpointer;
 use crate::cli::banner::{self, FirstStart};
@@ -40,7 +40,7 @@ const HTTP_GRACE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What kept it from starting, with what to do; or that it could not stop cleanly.
-pub fn run(config: &Config) -> Result<(), Error> {
+pub fn run(config: &Config) -> Result<(), AppError> {
     let store = Store::open(&config.data_dir)?;
     let secrets = Arc::new(Secrets::open(&config.secrets_dir, store.is_empty()?)?);
     let journal = open_journal(config)?;
@@ -99,7 +99,7 @@ fn welcome(
     config: &Config,
     registry: &Registry,
     addresses: &listeners::Addresses,
-) -> Result<(), Error> {
+) -> Result<(), AppError> {
     if registry.is_empty() {
         let name = DeviceName::new(FIRST_DEVICE).expect("a constant without control characters");
         let (device, token) = registry.create_device(&name, None)?;
@@ -111,18 +111,18 @@ fn welcome(
             ca: &config.ca_certificate(),
         };
         banner::announce(&banner::first_start(&made), &config.secrets_dir)
-            .map_err(Error::Banner)?;
+            .map_err(AppError::Banner)?;
     }
     let mut out = std::io::stdout().lock();
     for (what, address) in addresses.all() {
-        writeln!(out, "listening {what} {address}").map_err(Error::Output)?;
+        writeln!(out, "listening {what} {address}").map_err(AppError::Output)?;
     }
     writeln!(out, "ready")
         .and_then(|()| out.flush())
-        .map_err(Error::Output)
+        .map_err(AppError::Output)
 }
 
-fn open_journal(config: &Config) -> Result<Journal, Error> {
+fn open_journal(config: &Config) -> Result<Journal, AppError> {
     let options = JournalOptions {
         size_max_bytes: config.journal.size_max_bytes,
         commit_interval: config.journal.commit_interval,
@@ -178,7 +178,7 @@ fn start_history(
     config: &Config,
     journal: &Journal,
     registry: &Registry,
-) -> Result<History, Error> {
+) -> Result<History, AppError> {
     let options = HistoryOptions {
         head_bytes_max: config.history.head_size_max_bytes,
     };
@@ -186,7 +186,7 @@ fn start_history(
         .tombstones()
         .into_iter()
         .map(|(id, at)| (id, Offset::new(at)));
-    History::start(journal.clone(), options, tombstones).map_err(Error::Thread)
+    History::start(journal.clone(), options, tombstones).map_err(AppError::Thread)
 }
 
 fn session_limits(config: &Config) -> SessionLimits {
@@ -211,16 +211,16 @@ fn profile(config: &Config) -> Profile {
 }
 
 /// Waits for SIGTERM or SIGINT; answers its name.
-fn wait_for_signal() -> Result<&'static str, Error> {
+fn wait_for_signal() -> Result<&'static str, AppError> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
-        .map_err(Error::Thread)?;
+        .map_err(AppError::Thread)?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(Error::Thread)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Thread)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Thread)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Thread)?;
         // Cancel-safe: a signal that came is not lost by the other branch.
         tokio::select! {
             _ = terminate.recv() => Ok("SIGTERM"),
@@ -235,14 +235,14 @@ fn stop(
     net: Net,
     checkpointer: Checkpointer,
     journal: &Journal,
-) -> Result<(), Error> {
+) -> Result<(), AppError> {
     http.stop(HTTP_GRACE);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
-        .map_err(Error::Thread)?;
+        .map_err(AppError::Thread)?;
     if !runtime.block_on(net.stop(STOP_GRACE)) {
-        return Err(Error::StopTooSlow);
+        return Err(AppError::StopTooSlow);
     }
     checkpointer.stop();
     journal.close()?;

@@ -20,7 +20,7 @@ pub(super) const EXIT_REFUSED: u8 = 4;
 
 /// Why the broker did not start, or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum AppError {
     /// The state database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -75,7 +75,7 @@ pub enum Error {
     StopTooSlow,
 }
 
-impl Error {
+impl AppError {
     /// The process's exit code, as listed in `cli`.
     #[must_use]
     pub fn exit_code(&self) -> u8 {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::error::Error;
+use super::error::AppError;
 use crate::config::Config;
 use crate::net::certificates;
 use crate::net::{Listener, tls::Tls};
@@ -37,7 +37,7 @@ pub(super) type HttpListeners = Vec<(TcpListener, Option<Arc<ServerConfig>>)>;
 
 impl Bound {
     /// Binds everything, or nothing.
-    pub(super) fn bind(config: &Config) -> Result<Self, Error> {
+    pub(super) fn bind(config: &Config) -> Result<Self, AppError> {
         Ok(Self {
             mqtt: bind_all(&config.mqtt.listen, "mqtt")?,
             mqtts: bind_all(&config.mqtts.listen, "mqtts")?,
@@ -107,7 +107,7 @@ impl Addresses {
 }
 
 /// What TLS listeners offer, if there are any: the configured pair, or one made by the broker.
-pub(super) fn tls(config: &Config, now: SystemTime) -> Result<Option<Arc<ServerConfig>>, Error> {
+pub(super) fn tls(config: &Config, now: SystemTime) -> Result<Option<Arc<ServerConfig>>, AppError> {
     if config.mqtts.listen.is_empty() && config.https.listen.is_empty() {
         return Ok(None);
     }
@@ -118,9 +118,9 @@ pub(super) fn tls(config: &Config, now: SystemTime) -> Result<Option<Arc<ServerC
     Ok(Some(certificates::load_server_config(&prepared.pair)?))
 }
 
-fn bind_all(addresses: &[SocketAddr], key: &'static str) -> Result<Vec<TcpListener>, Error> {
+fn bind_all(addresses: &[SocketAddr], key: &'static str) -> Result<Vec<TcpListener>, AppError> {
     let bind = |address: &SocketAddr| {
-        bind(*address).map_err(|source| Error::Listen {
+        bind(*address).map_err(|source| AppError::Listen {
             address: *address,
             key,
             source,

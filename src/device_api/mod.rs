@@ -50,32 +50,26 @@ pub enum Why {
     PayloadTooLarge,
 }
 
-/// Decides what becomes of `publish`.
+/// Decides what becomes of a PUBLISH that the rights gate let through.
 #[must_use]
 pub fn route(publish: &Publish<'_>, profile: &Profile) -> Route {
     match DeviceTopic::of(publish.topic) {
         DeviceTopic::Telemetry => telemetry(publish.payload, profile),
-        DeviceTopic::System => refuse_system_topic(),
-        DeviceTopic::Unknown => refuse_unknown_topic(),
+        DeviceTopic::System | DeviceTopic::Unknown => refuse_foreign(publish.topic),
     }
 }
 
-/// A `$` tree is closed to clients (SEC-33).
-fn refuse_system_topic() -> Route {
-    let refused = Refused {
-        reason: ReasonCode::NotAuthorized,
-        ending: Ending::Stays,
+/// Refuses a PUBLISH to a topic that no endpoint and no scope covers: 0x90 (TB-14), or 0x87 in
+/// the `$` trees, which are closed to clients (SEC-33). The connection stays.
+#[must_use]
+pub fn refuse_foreign(topic: &str) -> Route {
+    let (reason, why) = match DeviceTopic::of(topic) {
+        DeviceTopic::System => (ReasonCode::NotAuthorized, Why::SystemTopic),
+        DeviceTopic::Telemetry | DeviceTopic::Unknown => {
+            (ReasonCode::TopicNameInvalid, Why::UnknownTopic)
+        }
     };
-    Route::Refuse(refused, Why::SystemTopic)
-}
-
-/// No endpoint and no scope covers the topic (TB-14).
-fn refuse_unknown_topic() -> Route {
-    let refused = Refused {
-        reason: ReasonCode::TopicNameInvalid,
-        ending: Ending::Stays,
-    };
-    Route::Refuse(refused, Why::UnknownTopic)
+    Route::Refuse(Refused { reason, ending: Ending::Stays }, why)
 }
 
 fn telemetry(payload: &[u8], profile: &Profile) -> Route {

@@ -42,12 +42,6 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// What the system says.
     fn set_len(&self, len: u64) -> io::Result<()>;
-
-    /// Its length in bytes.
-    ///
-    /// # Errors
-    /// What the system says.
-    fn len(&self) -> io::Result<u64>;
 }
 
 /// Holds a lock until it is dropped.
@@ -140,10 +134,6 @@ impl DiskFile for RealFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
     }
 }
 

@@ -1,15 +1,29 @@
 //! The durable log: the one way telemetry becomes durable.
 
+mod committer;
+mod cursor;
 mod disk;
 mod error;
 mod format;
+mod index;
 mod options;
+mod prepare;
+mod queue;
 mod reader;
 mod record;
+mod recovery;
+mod segment;
+mod shared;
 mod submit;
 
-use std::sync::Arc;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use self::prepare::{BALLAST_NAME, Ballast, PREPARED_NAME, Preparation};
+use self::shared::{Shared, lock};
 
 pub use disk::{Disk, DiskFile, DiskLock, FileEntry, RealDisk};
 pub use error::JournalError;
@@ -27,10 +41,24 @@ pub use submit::{Submitter, Wake};
 /// Called once, on the journal's thread, after the write or sync that failed (REL-04).
 pub type OnFailure = Box<dyn FnOnce(&JournalError) + Send>;
 
-/// The journal. Clones are handles on the same one.
+/// Held by the process that has the journal open (REL-09).
+const LOCK_NAME: &str = "lock";
+
+/// The journal. Clones are handles on the same one; the last one dropped closes it.
 #[derive(Clone)]
 pub struct Journal {
-    _disk: Arc<dyn Disk>,
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    committer: JoinHandle<Result<(), JournalError>>,
+    helper: JoinHandle<()>,
+    lock: Box<dyn DiskLock>,
 }
 
 impl Journal {
@@ -48,70 +76,134 @@ impl Journal {
         options: JournalOptions,
         on_failure: OnFailure,
     ) -> Result<(Journal, Recovery), JournalError> {
-        let _ = (options, on_failure);
-        let elapsed = Instant::now().elapsed();
+        let start = Instant::now();
+        options.check()?;
+        let dir = options.dir.as_path();
+        disk.create_dir(dir)
+            .map_err(|e| JournalError::io("create", dir, e))?;
+        let path = dir.join(LOCK_NAME);
+        let lock = disk
+            .lock(&path)
+            .map_err(|e| JournalError::io("lock", &path, e))?;
+        let lock = lock.ok_or(JournalError::Locked { path })?;
+        let found = recovery::recover(&*disk, dir)?;
+        let ballast = left_over(&*disk, &options)?;
         let recovery = Recovery {
-            first: Offset::new(1),
-            last: Offset::ZERO,
-            cut: None,
-            damage: Vec::new(),
-            elapsed,
+            first: Offset::new(
+                found
+                    .segments
+                    .first()
+                    .map_or(found.next, |oldest| oldest.first),
+            ),
+            last: Offset::new(found.next - 1),
+            cut: found.cut,
+            damage: found.damage,
+            elapsed: start.elapsed(),
         };
-        Ok((Journal { _disk: disk }, recovery))
+        let batch_bytes_max = BATCH_BYTES_MAX.min(segment::capacity(options.segment_bytes));
+        let shared = Arc::new(Shared::new(
+            disk,
+            options,
+            batch_bytes_max,
+            found.next,
+            index::Index::new(found.segments),
+            Preparation::new(ballast),
+            on_failure,
+        ));
+        let threads = Mutex::new(Some(Threads::start(&shared, lock)?));
+        Ok((
+            Journal {
+                handle: Arc::new(Handle { shared, threads }),
+            },
+            recovery,
+        ))
     }
 
     /// A new submitter, one per worker; `wake` is called once per sync that made something of this
     /// submitter durable, and when space returns.
     #[must_use]
     pub fn submitter(&self, wake: Wake) -> Submitter {
-        Submitter::new(wake)
+        Submitter::new(Arc::clone(self.shared()), wake)
     }
 
     /// Every record up to this offset is on stable storage. One atomic load.
     #[must_use]
     pub fn durable(&self) -> Offset {
-        Offset::ZERO
+        Offset::new(self.shared().durable())
     }
 
     /// The oldest record kept; one after [`Journal::durable`] when there is none.
     #[must_use]
     pub fn first(&self) -> Offset {
-        Offset::new(1)
+        let first = lock(&self.shared().index).first();
+        first.map_or_else(|| self.durable().next(), Offset::new)
     }
 
     /// Whether the journal takes new records.
     #[must_use]
     pub fn status(&self) -> JournalStatus {
-        JournalStatus::Running
+        lock(&self.shared().queue).status
     }
 
     /// Figures for metrics.
     #[must_use]
     pub fn usage(&self) -> JournalUsage {
-        JournalUsage::default()
+        let shared = self.shared();
+        let (bytes, segments) = lock(&shared.index).size();
+        let prepared = lock(&shared.preparation).is_ready();
+        JournalUsage {
+            bytes: bytes
+                + if prepared {
+                    shared.options.segment_bytes
+                } else {
+                    0
+                },
+            segments,
+            commits: shared.commits.load(Ordering::Relaxed),
+            commit_bytes: shared.commit_bytes.load(Ordering::Relaxed),
+        }
     }
 
     /// Blocks until something after `offset` is durable or the time is over; answers what is
     /// durable then.
     #[must_use]
     pub fn wait_past(&self, offset: Offset, timeout: Duration) -> Offset {
-        let _ = (offset, timeout);
-        self.durable()
+        Offset::new(self.shared().wait_past(offset.number(), timeout))
     }
 
     /// A reader whose first record is the one at `from` (or the oldest kept, if that is later).
-    /// It returns durable records only.
+    /// It returns durable records only. A reader that is overtaken by [`Journal::release`] goes on
+    /// with the oldest record kept.
     #[must_use]
     pub fn reader(&self, from: Offset) -> Reader {
-        Reader::new(from)
+        Reader::new(Arc::clone(self.shared()), from)
     }
 
-    /// Reads and checks everything that is durable. Blocking; takes as long as reading the files.
+    /// Reads and checks everything that is durable now. Blocking; takes as long as reading the
+    /// files.
     ///
     /// # Errors
     /// [`JournalError::Io`] when a file cannot be read.
     pub fn verify(&self) -> Result<Verification, JournalError> {
-        Ok(Verification::default())
+        let mut reader = self.reader(Offset::ZERO);
+        let last = self.durable();
+        let mut verification = Verification::default();
+        while reader.position() <= last {
+            match reader.next()? {
+                Some(Entry::Batch(batch)) => {
+                    verification.batches += 1;
+                    verification.records += batch.len() as u64;
+                }
+                Some(Entry::Damage(damage)) => {
+                    verification.damage_total += 1;
+                    if verification.damage.len() < DAMAGE_REPORTS_MAX {
+                        verification.damage.push(damage);
+                    }
+                }
+                None => break,
+            }
+        }
+        Ok(verification)
     }
 
     /// Removes the segments whose records all come before `before`, oldest first; answers the
@@ -120,7 +212,19 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Io`] when a file cannot be removed.
     pub fn release(&self, before: Offset) -> Result<Offset, JournalError> {
-        let _ = before;
+        let shared = self.shared();
+        let dir = shared.options.dir.as_path();
+        loop {
+            // Out of the index first: no new reader looks for the file.
+            let segment = lock(&shared.index).take_before(before.number());
+            let Some(segment) = segment else { break };
+            remove(&*shared.disk, &segment.path)?;
+            // One by one, so that a power loss leaves no hole between the files that stay.
+            shared
+                .disk
+                .sync_dir(dir)
+                .map_err(|e| JournalError::io("sync", dir, e))?;
+        }
         Ok(self.first())
     }
 
@@ -128,7 +232,21 @@ impl Journal {
     /// telemetry. True if there was a ballast. It is made again when there is room.
     #[must_use]
     pub fn release_ballast(&self) -> bool {
-        false
+        let shared = self.shared();
+        let mut preparation = lock(&shared.preparation);
+        if preparation.ballast != Ballast::Present {
+            return false;
+        }
+        preparation.ballast = Ballast::Changing;
+        drop(preparation);
+        let removed = remove(&*shared.disk, &shared.path(BALLAST_NAME));
+        lock(&shared.preparation).ballast = if removed.is_ok() {
+            Ballast::Absent
+        } else {
+            Ballast::Present
+        };
+        shared.preparation_changed.notify_all();
+        removed.is_ok()
     }
 
     /// Commits what was submitted, stops the threads and releases the lock. Later submits are
@@ -136,8 +254,100 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::Unwritten`] when there was no space for the last records (they were never
-    /// acknowledged), [`JournalError::Failed`] when the journal has failed.
+    /// acknowledged); what stopped the journal, when it has failed.
     pub fn close(&self) -> Result<(), JournalError> {
-        Ok(())
+        self.handle.close()
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+}
+
+impl Handle {
+    fn close(&self) -> Result<(), JournalError> {
+        let Some(threads) = lock(&self.threads).take() else {
+            return Ok(());
+        };
+        let mut queue = lock(&self.shared.queue);
+        if queue.status != JournalStatus::Failed {
+            queue.status = JournalStatus::Closed;
+        }
+        drop(queue);
+        self.shared.work.notify_all();
+        lock(&self.shared.preparation).closing = true;
+        self.shared.preparation_changed.notify_all();
+        let panicked = |thread| JournalError::Panicked { thread };
+        // The helper goes last: the committer may need one more segment.
+        let committed = threads.committer.join();
+        self.shared.stop_helper.store(true, Ordering::Relaxed);
+        // Under the lock, or the helper could miss it between its look and its sleep.
+        drop(lock(&self.shared.preparation));
+        self.shared.preparation_changed.notify_all();
+        let helped = threads.helper.join();
+        drop(threads.lock);
+        committed.unwrap_or(Err(panicked(committer::THREAD)))?;
+        helped.map_err(|_| panicked(prepare::THREAD))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "the journal was not closed cleanly");
+        }
+    }
+}
+
+impl Threads {
+    fn start(shared: &Arc<Shared>, lock: Box<dyn DiskLock>) -> Result<Threads, JournalError> {
+        let failed = |e| JournalError::io("start a thread for", &shared.options.dir, e);
+        let state = Arc::clone(shared);
+        let helper = std::thread::Builder::new()
+            .name(prepare::THREAD.to_owned())
+            .spawn(move || prepare::run(&state))
+            .map_err(failed)?;
+        let state = Arc::clone(shared);
+        let committer = std::thread::Builder::new()
+            .name(committer::THREAD.to_owned())
+            .spawn(move || committer::run(&state))
+            .inspect_err(|_| shared.stop_helper.store(true, Ordering::Relaxed))
+            .map_err(failed)?;
+        Ok(Threads {
+            committer,
+            helper,
+            lock,
+        })
+    }
+}
+
+/// Removes what an earlier process was preparing, and says whether its ballast is still whole.
+fn left_over(disk: &dyn Disk, options: &JournalOptions) -> Result<Ballast, JournalError> {
+    let dir = options.dir.as_path();
+    let entries = disk
+        .list(dir)
+        .map_err(|e| JournalError::io("list", dir, e))?;
+    let mut ballast = if options.ballast_bytes == 0 {
+        Ballast::Off
+    } else {
+        Ballast::Absent
+    };
+    for entry in entries {
+        let is_ballast = entry.name == BALLAST_NAME;
+        if is_ballast && ballast == Ballast::Absent && entry.len == options.ballast_bytes {
+            ballast = Ballast::Present;
+        } else if is_ballast || entry.name == PREPARED_NAME {
+            remove(disk, &dir.join(&entry.name))?;
+        }
+    }
+    Ok(ballast)
+}
+
+fn remove(disk: &dyn Disk, path: &std::path::Path) -> Result<(), JournalError> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(JournalError::io("remove", path, error))
+        }
+        _ => Ok(()),
     }
 }

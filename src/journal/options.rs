@@ -3,7 +3,12 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::error::JournalError;
+use super::format::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use super::record::Offset;
+
+/// Largest `commit_interval`: an ack waits that long.
+const COMMIT_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// How the journal is set up.
 #[derive(Clone, Debug)]
@@ -33,6 +38,36 @@ impl JournalOptions {
             commit_interval: Duration::from_micros(500),
             ballast_bytes: 64 * 1024 * 1024,
         }
+    }
+
+    /// # Errors
+    /// [`JournalError::Option`] for the first one outside its range.
+    pub(super) fn check(&self) -> Result<(), JournalError> {
+        let wrong = |option, value, allowed| {
+            Err(JournalError::Option {
+                option,
+                value,
+                allowed,
+            })
+        };
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
+            let allowed = format!("{SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}");
+            return wrong("segment_bytes", self.segment_bytes, allowed);
+        }
+        let size_min = self.segment_bytes * 2;
+        if self.size_max_bytes < size_min {
+            return wrong(
+                "size_max_bytes",
+                self.size_max_bytes,
+                format!("from {size_min}"),
+            );
+        }
+        if self.commit_interval > COMMIT_INTERVAL_MAX {
+            let micros = u64::try_from(self.commit_interval.as_micros()).unwrap_or(u64::MAX);
+            let allowed = format!("up to {} µs", COMMIT_INTERVAL_MAX.as_micros());
+            return wrong("commit_interval", micros, allowed);
+        }
+        Ok(())
     }
 }
 

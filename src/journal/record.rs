@@ -220,18 +220,25 @@ pub struct RecordBatch<'a> {
 }
 
 impl<'a> RecordBatch<'a> {
-    /// The records in `body`, if exactly `records` of them fill it: a checksum says that the bytes
-    /// are those written, this says that they are records.
-    pub(super) fn new(first: Offset, records: u32, body: &'a [u8]) -> Option<RecordBatch<'a>> {
-        let mut rest = body;
-        for _ in 0..records {
-            (_, _, rest) = split_record(rest)?;
-        }
-        rest.is_empty().then_some(RecordBatch {
+    /// `body` must be whole: see [`RecordBatch::is_whole`].
+    pub(super) fn new(first: Offset, records: u32, body: &'a [u8]) -> RecordBatch<'a> {
+        RecordBatch {
             first,
             records,
             body,
-        })
+        }
+    }
+
+    /// True if exactly `records` records fill `body`.
+    pub(super) fn is_whole(records: u32, body: &[u8]) -> bool {
+        let mut rest = body;
+        for _ in 0..records {
+            let Some((_, _, after)) = split_record(rest) else {
+                return false;
+            };
+            rest = after;
+        }
+        rest.is_empty()
     }
 
     /// The same without the records before `from`.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::record::{BATCH_BYTES_MAX, Batch, Offset};
+use super::record::{Batch, Offset};
+use super::shared::{Shared, lock};
 
 /// Called once per sync that made something of its submitter durable, and when space returns.
 /// Runs on the journal's thread: it must be short and must not panic.
@@ -10,12 +11,14 @@ pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// One worker's way into the journal. Two of its batches may be in flight.
 pub struct Submitter {
-    _wake: Wake,
+    shared: Arc<Shared>,
+    slot: usize,
 }
 
 impl Submitter {
-    pub(super) fn new(wake: Wake) -> Submitter {
-        Submitter { _wake: wake }
+    pub(super) fn new(shared: Arc<Shared>, wake: Wake) -> Submitter {
+        let slot = lock(&shared.queue).join(wake);
+        Submitter { shared, slot }
     }
 
     /// Hands a batch over; answers the offset of its last record. The records are durable (and may
@@ -26,24 +29,43 @@ impl Submitter {
     /// The batch itself, unchanged, while two batches of this submitter are in flight, and while
     /// the journal is full, failed or closed. Except for the last two the wake says when to retry.
     pub fn submit(&mut self, batch: Batch) -> Result<Offset, Batch> {
-        Err(batch)
+        if batch.bytes_len() > self.shared.batch_bytes_max {
+            return Err(batch);
+        }
+        let mut queue = lock(&self.shared.queue);
+        let offset = queue.submit(self.slot, batch)?;
+        // A system call only when the committer sleeps.
+        let wake = queue.has_work() && std::mem::take(&mut queue.committer_idle);
+        drop(queue);
+        if wake {
+            self.shared.work.notify_one();
+        }
+        Ok(offset)
     }
 
     /// An empty batch, a recycled one when there is one: no allocation after warm-up.
     #[must_use]
     pub fn take_batch(&mut self) -> Batch {
-        Batch::with_limit(BATCH_BYTES_MAX)
+        let spare = lock(&self.shared.queue).spare(self.slot);
+        spare.unwrap_or_else(|| Batch::with_limit(self.shared.batch_bytes_max))
     }
 
     /// True when [`Submitter::submit`] would take a batch now.
     #[must_use]
     pub fn can_submit(&self) -> bool {
-        false
+        lock(&self.shared.queue).takes(self.slot)
     }
 
     /// Every record up to this offset is on stable storage. One atomic load.
     #[must_use]
     pub fn durable(&self) -> Offset {
-        Offset::ZERO
+        Offset::new(self.shared.durable())
+    }
+}
+
+impl Drop for Submitter {
+    /// What it submitted is committed all the same; its wake is not called any more for it.
+    fn drop(&mut self) {
+        lock(&self.shared.queue).leave(self.slot);
     }
 }

@@ -22,6 +22,10 @@ impl<'a> Topic<'a> {
     /// What SEC-08 and SEC-09 refuse: see [`TopicError`].
     #[inline]
     pub fn new(text: &'a str) -> Result<Topic<'a>, TopicError> {
+        // The hot path: a text of n bytes has at most n + 1 levels, so only its characters count.
+        if !text.is_empty() && text.len() < TOPIC_LEVELS_MAX && is_plain(text.as_bytes()) {
+            return Ok(Topic(text));
+        }
         check_characters(text)?;
         check_size(text)?;
         // [MQTT-3.3.2-2]
@@ -154,22 +158,24 @@ impl<'a> Filter<'a> {
     /// count: who reads through a group reads.
     #[must_use]
     pub fn covers(self, other: &Filter<'_>) -> bool {
-        // "#" has at least one level, so "+/#", whose `#` includes the level above, is the same.
-        if other.matched == "#" {
-            return self.matched == "#" || self.matched == "+/#";
-        }
         if other.matched.starts_with('$') && self.matched.starts_with(['+', '#']) {
             return false;
         }
+        let mut levels = self.levels();
         let mut others = other.levels();
-        for level in self.levels() {
+        while let Some(level) = levels.next() {
             if level == "#" {
                 return true;
             }
             match others.next() {
-                Some("#") | None => return false,
+                Some("#") => {
+                    // `#` matches the level above too, which `+/#` does not; but above the first
+                    // level, and above "/", there is no topic.
+                    let above = other.matched != "#" && other.matched != "/#";
+                    return !above && level == "+" && levels.next() == Some("#");
+                }
                 Some(name) if level == "+" || level == name => {}
-                Some(_) => return false,
+                _ => return false,
             }
         }
         others.next().is_none()
@@ -285,6 +291,35 @@ pub(crate) fn forbidden_character(text: &str) -> Option<u32> {
         .find(|&character| is_forbidden(character))
 }
 
+/// Whether all bytes are printable ASCII, neither `+` nor `#`. Looks at eight bytes at a time; a
+/// tail shorter than that is looked at together with bytes before it.
+#[inline]
+fn is_plain(bytes: &[u8]) -> bool {
+    let (words, tail) = bytes.as_chunks::<8>();
+    let mut bad = words.iter().fold(0, |bad, word| bad | not_plain(*word));
+    bad |= match bytes.last_chunk::<8>() {
+        Some(last) => not_plain(*last),
+        None => tail.iter().fold(0, |bad, byte| bad | not_plain([*byte; 8])),
+    };
+    bad == 0
+}
+
+/// Not 0 if one of eight bytes is no printable ASCII character, or `+`, or `#`.
+///
+/// Each sum works on bytes below 0x80 and stays below 0x100, so that no carry crosses a byte; where
+/// a byte is above, its own top bit is the answer already.
+#[inline]
+const fn not_plain(bytes: [u8; 8]) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = 0x80 * ONES;
+    let word = u64::from_ne_bytes(bytes);
+    let at_least_space = word.wrapping_add(0x60 * ONES);
+    let delete = word.wrapping_add(ONES);
+    let not_plus = (word ^ 0x2B * ONES).wrapping_add(0x7F * ONES);
+    let not_hash = (word ^ 0x23 * ONES).wrapping_add(0x7F * ONES);
+    (word | delete | !(at_least_space & not_plus & not_hash)) & TOPS
+}
+
 fn is_forbidden(character: u32) -> bool {
     matches!(character, 0..=0x1F | 0x7F..=0x9F | 0xFDD0..=0xFDEF) || character & 0xFFFE == 0xFFFE
 }
@@ -327,3 +362,6 @@ fn check_wildcards(matched: &str) -> Result<(), FilterError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,9 +9,10 @@ use crate::journal::{
 };
 use crate::mqtt::wire::QoS;
 
-/// Part of a batch that only session records may use: a worker whose journal is behind can still
-/// note who comes and goes, some hundreds of times. Telemetry waits outside (back-pressure).
-const SESSION_RESERVE_BYTES: usize = 64 * 1024;
+/// Part of a batch, in bytes, that only session records may use: a worker whose journal is behind
+/// can still note who comes and goes, some hundreds of times. Telemetry waits outside
+/// (back-pressure).
+pub const SESSION_RESERVE_BYTES: usize = 64 * 1024;
 
 /// What a record is about; it decides how much of a batch it may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -84,6 +84,9 @@ impl Output {
         }
         while !self.unsent.is_empty() {
             let written = ready!(self.stream.poll_write(cx, &self.unsent))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
             self.unsent.advance(written);
         }
         if self.unsent.capacity() > 0 {

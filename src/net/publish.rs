@@ -8,13 +8,14 @@ use crate::identity::Action;
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::Refusal;
 use crate::mqtt::session::{Close, Ending, Refused, Replies, Verdict};
-use crate::mqtt::topic::Topic;
 use crate::mqtt::wire::{PacketId, Publish, ReasonCode, Subscribe, Unsubscribe};
 
-/// What one step wrote to the journal; acks of the step wait for it.
+/// What the acks of one step depend on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Recorded {
-    /// Some record was written.
+    /// A record was written, or one of an earlier connection of the session may still be on its
+    /// way: a repeated PUBLISH, a second PUBREL and a resumed session are answered only when
+    /// everything recorded so far is durable.
     pub(super) any: bool,
     /// CONNACK depends on it.
     pub(super) connack: bool,
@@ -98,6 +99,7 @@ impl Connection {
         if changed {
             self.record_change(worker, inner, clocks, recorded);
         }
+        recorded.any |= self.session_number != 0;
     }
 
     pub(super) fn unsubscribe(
@@ -115,6 +117,7 @@ impl Connection {
         {
             self.record_change(worker, inner, clocks, recorded);
         }
+        recorded.any |= self.session_number != 0;
     }
 
     /// A record header in this connection's name.
@@ -141,19 +144,13 @@ impl Connection {
 
     /// The one gate, then the device platform's routing.
     fn route(&self, worker: &Worker, publish: &Publish<'_>) -> Route {
-        let is_allowed = Topic::new(publish.topic)
-            .is_ok_and(|topic| self.principal.permit.allows(Action::Publish, topic));
-        let route = device_api::route(publish, &worker.shared.profile);
-        match route {
-            // TB-14: what no scope covers is answered like a topic nobody knows.
-            Route::Telemetry | Route::Drop(_) if !is_allowed => Route::Refuse(
-                Refused {
-                    reason: ReasonCode::TopicNameInvalid,
-                    ending: Ending::Stays,
-                },
-                Why::UnknownTopic,
-            ),
-            route => route,
+        let permit = &self.principal.permit;
+        let is_allowed =
+            publish.topic_name().is_some_and(|topic| permit.allows(Action::Publish, topic));
+        if is_allowed {
+            device_api::route(publish, &worker.shared.profile)
+        } else {
+            device_api::refuse_foreign(publish.topic)
         }
     }
 

@@ -256,15 +256,16 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         let mut kind = Kind::Text;
         loop {
-            match self.peek(0) {
-                Some(byte) if byte == quote => break,
-                Some(b'\\') => {
-                    kind = Kind::EscapedText;
-                    self.escape()?;
-                }
-                Some(_) => self.at += 1,
-                None => return Err(PayloadError::UnterminatedString { position: opening }),
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let Some(len) = rest.iter().position(|&byte| byte == quote || byte == b'\\') else {
+                return Err(PayloadError::UnterminatedString { position: opening });
+            };
+            self.at += len;
+            if rest.get(len) == Some(&quote) {
+                break;
             }
+            kind = Kind::EscapedText;
+            self.escape()?;
         }
         let end = self.at;
         self.at += 1;

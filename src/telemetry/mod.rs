@@ -12,6 +12,7 @@ mod json;
 mod number;
 mod payload;
 mod sample;
+mod strict;
 
 pub use error::PayloadError;
 pub use history::{

@@ -14,6 +14,7 @@ use super::error::PayloadError;
 use super::json::{Kind, Scanner, Token, unescape};
 use super::number;
 use super::sample::{Sample, ScanOptions, Value};
+use super::strict;
 
 /// What the gate learns of a good payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +23,19 @@ pub struct Checked {
     pub samples: u32,
 }
 
-/// Whether this payload can be read, and how many samples are in it. Allocates nothing, but for
-/// payloads with more members than any before on this thread.
+/// Whether this payload can be read, and how many samples are in it. Allocates nothing, but for a
+/// payload with more members than any before on this thread, or with more than 16 of them and a
+/// key twice.
 ///
 /// # Errors
 /// [`PayloadError`] for a bad payload (TB-16).
 pub fn check(payload: &[u8], options: ScanOptions) -> Result<Checked, PayloadError> {
     let text = utf8(payload)?;
+    if options.string_bytes_max.is_none()
+        && let Some(samples) = strict::samples(payload)
+    {
+        return Ok(Checked { samples });
+    }
     let mut samples: u32 = 0;
     read(text, options, |_, members| {
         let present = members
@@ -106,8 +113,8 @@ struct Members {
     seen: u64,
     /// Two keys had the same bit.
     suspect: bool,
-    /// For sorting.
-    order: Vec<u32>,
+    /// For sorting: a hash of each key and its place in the list.
+    order: Vec<(u64, u32)>,
 }
 
 /// One name and its value, as places in the payload.
@@ -150,26 +157,28 @@ fn document(
             let mut first = true;
             while scanner.next_item(first, b']')? {
                 first = false;
-                if scanner.next_byte()? != Some(b'{') {
-                    return Err(PayloadError::NotARecord {
-                        position: scanner.position(),
-                    });
+                match scanner.next_byte()? {
+                    Some(b'{') => {}
+                    Some(_) => return Err(not_a_record(&scanner)),
+                    None => return Err(scanner.unexpected("an object", None)),
                 }
                 let (ts_ms, members) = object(&mut scanner, text, options, 2, scratch)?;
                 record(ts_ms, members);
             }
         }
-        Some(_) => {
-            return Err(PayloadError::NotARecord {
-                position: scanner.position(),
-            });
-        }
+        Some(_) => return Err(not_a_record(&scanner)),
     }
     match scanner.next_byte()? {
         None => Ok(()),
         Some(_) => Err(PayloadError::TrailingData {
             position: scanner.position(),
         }),
+    }
+}
+
+fn not_a_record(scanner: &Scanner<'_>) -> PayloadError {
+    PayloadError::NotARecord {
+        position: scanner.position(),
     }
 }
 
@@ -306,27 +315,34 @@ impl Members {
     }
 
     fn drop_duplicates_sorted(&mut self, text: &str) {
-        let list = &mut self.list;
-        self.order.clear();
-        self.order.extend((0_u32..).take(list.len()));
-        let key = |list: &[Member], index: u32| {
+        let Self { list, order, .. } = self;
+        let key = |index: u32| {
             usize::try_from(index)
                 .ok()
                 .and_then(|index| list.get(index))
                 .map(|member| member.key)
         };
-        let order = |list: &[Member], a: u32, b: u32| match (key(list, a), key(list, b)) {
-            (Some(a), Some(b)) => key_order(a, b, text),
-            _ => Ordering::Equal,
+        let by_key = |a: &(u64, u32), b: &(u64, u32)| {
+            // Numbers are quick to compare; equal ones, by chance or by choice, are no proof.
+            a.0.cmp(&b.0).then_with(|| match (key(a.1), key(b.1)) {
+                (Some(a), Some(b)) => key_order(a, b, text),
+                _ => Ordering::Equal,
+            })
         };
-        self.order
-            .sort_unstable_by(|&a, &b| order(list, a, b).then(a.cmp(&b)));
-        for pair in self.order.windows(2) {
-            if let [earlier, later] = *pair
-                && order(list, earlier, later).is_eq()
-                && let Ok(earlier) = usize::try_from(earlier)
-                && let Some(member) = list.get_mut(earlier)
-            {
+        order.clear();
+        order.extend(
+            (0..)
+                .zip(list.iter())
+                .map(|(index, member)| (hash(member.key, text), index)),
+        );
+        order.sort_unstable_by(|a, b| by_key(a, b).then(a.1.cmp(&b.1)));
+        let doubled = |pair: &[(u64, u32)]| match pair {
+            [earlier, later] if by_key(earlier, later).is_eq() => usize::try_from(earlier.1).ok(),
+            _ => None,
+        };
+        let earlier: Vec<usize> = order.windows(2).filter_map(doubled).collect();
+        for index in earlier {
+            if let Some(member) = list.get_mut(index) {
                 member.value.kind = Kind::Null;
             }
         }
@@ -433,6 +449,18 @@ fn key_order(a: Token, b: Token, text: &str) -> Ordering {
         plain.chars().chain(unescape(escaped))
     };
     chars(a).cmp(chars(b))
+}
+
+/// A number for a key that is the same however the key is written (FNV-1a).
+fn hash(key: Token, text: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    let raw = key.raw(text);
+    if key.kind != Kind::EscapedText {
+        return raw.bytes().fold(0xcbf2_9ce4_8422_2325, step);
+    }
+    unescape(raw).fold(0xcbf2_9ce4_8422_2325, |hash, character| {
+        character.encode_utf8(&mut [0; 4]).bytes().fold(hash, step)
+    })
 }
 
 /// One of 64 bits for a key: a cheap first look before keys are compared.

@@ -204,8 +204,7 @@ fn lines_of_the_first_start_store_25() {
         paste(line.trim(), broker.dir());
     }
     let devices = broker.cli_json(&["device", "list", "--json"]);
-    let devices = devices.as_array().or_else(|| devices["devices"].as_array());
-    let devices = devices.expect("a list of devices");
+    let devices = devices["devices"].as_array().expect("a list of devices");
     assert_eq!(devices.len(), 1, "{devices:?}");
     let name = devices[0]["name"].as_str().expect("a name");
     assert_eq!(broker.values(name, "temperature"), [25, 25]);

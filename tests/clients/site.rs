@@ -21,7 +21,7 @@ pub(crate) struct Site {
     expected: BTreeMap<String, u32>,
 }
 
-/// What is wrong with an errand, in the words of the list.
+/// What is wrong with an errand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     WrongToken,
@@ -107,12 +107,9 @@ impl Site {
 
     /// Checks that exactly the messages of the good errands are stored, each once.
     pub(crate) fn check_stored(&self) {
-        let answer = self.broker.query_json(DEVICE);
-        let points = answer.as_array().expect("a list of points");
         let mut stored: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-        for point in points {
-            let key = point["key"].as_str().expect("a key").to_owned();
-            stored.entry(key).or_default().push(point["value"].clone());
+        for (key, value) in self.broker.points(DEVICE) {
+            stored.entry(key).or_default().push(value);
         }
         let expected: BTreeMap<_, _> = self
             .expected

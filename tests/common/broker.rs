@@ -320,16 +320,33 @@ impl Broker {
 
     /// Everything stored of a device, as `tollgate query` tells it.
     pub(crate) fn query_json(&self, device: &str) -> Value {
-        self.cli_json(&["query", device, "--format", "json"])
+        self.cli_json(&["query", device, "--format", "json", "--limit", "10000"])
     }
 
-    /// The values stored of one key, in the order in which `tollgate query` tells them.
-    pub(crate) fn values(&self, device: &str, key: &str) -> Vec<Value> {
+    /// Everything stored of a device: key, value; oldest first.
+    pub(crate) fn points(&self, device: &str) -> Vec<(String, Value)> {
         let answer = self.query_json(device);
-        let points = answer.as_array().or_else(|| answer["points"].as_array());
+        let points = answer["points"].as_array();
         let points = points.unwrap_or_else(|| panic!("no list of points: {answer}"));
-        let of_key = points.iter().filter(|point| point["key"] == key);
-        of_key.map(|point| point["value"].clone()).collect()
+        let key = |point: &Value| {
+            point["key"]
+                .as_str()
+                .expect("every point has one")
+                .to_owned()
+        };
+        points
+            .iter()
+            .map(|point| (key(point), point["value"].clone()))
+            .collect()
+    }
+
+    /// The values stored of one key, oldest first.
+    pub(crate) fn values(&self, device: &str, key: &str) -> Vec<Value> {
+        let points = self.points(device).into_iter();
+        points
+            .filter(|(of, _)| of == key)
+            .map(|(_, value)| value)
+            .collect()
     }
 
     /// Asks for a clean stop and returns the exit code.

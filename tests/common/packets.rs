@@ -215,3 +215,45 @@ pub(crate) fn reason(packet: &[u8]) -> u8 {
     };
     packet.get(at).copied().unwrap_or(0)
 }
+
+/// The properties of a MQTT 5 CONNACK: identifier and value, as numbers or text.
+pub(crate) fn connack_properties(packet: &[u8]) -> Vec<(u8, Property)> {
+    let mut rest = &packet[5..]; // fixed header, flags, reason, a length below 128
+    assert_eq!(
+        usize::from(packet[4]),
+        rest.len(),
+        "the block fills the packet"
+    );
+    let mut properties = Vec::new();
+    while let [id, after @ ..] = rest {
+        let (value, used) = match id {
+            0x24 | 0x25 | 0x28 | 0x29 | 0x2a => (Property::Number(u32::from(after[0])), 1),
+            0x13 | 0x21 | 0x22 => (
+                Property::Number(u32::from(u16::from_be_bytes([after[0], after[1]]))),
+                2,
+            ),
+            0x11 | 0x27 => {
+                let bytes = [after[0], after[1], after[2], after[3]];
+                (Property::Number(u32::from_be_bytes(bytes)), 4)
+            }
+            0x12 | 0x1a | 0x1c | 0x1f => {
+                let length = usize::from(u16::from_be_bytes([after[0], after[1]]));
+                let text = String::from_utf8_lossy(&after[2..2 + length]).into_owned();
+                (Property::Text(text), 2 + length)
+            }
+            other => panic!("no CONNACK of ours has property {other:#04x}"),
+        };
+        properties.push((*id, value));
+        rest = &after[used..];
+    }
+    properties
+}
+
+/// The value of a property.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Property {
+    /// Of one, two or four bytes.
+    Number(u32),
+    /// A string.
+    Text(String),
+}

@@ -104,14 +104,52 @@ impl Wire {
     pub(crate) fn packet_or_close(&mut self, limit: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + limit;
         loop {
-            if let Some(length) = packet_length(&self.received) {
-                let rest = self.received.split_off(length);
-                return Some(std::mem::replace(&mut self.received, rest));
+            if let Some(packet) = self.take_packet() {
+                return Some(packet);
             }
             if self.ended {
                 return None;
             }
-            self.fill(deadline, "neither a packet nor a close");
+            let received = show(&self.received);
+            assert!(
+                Instant::now() < deadline,
+                "neither packet nor close in time: {received}"
+            );
+            self.fill(deadline);
+        }
+    }
+
+    /// The next packet if it comes within `limit`; None also after a close.
+    pub(crate) fn packet_within(&mut self, limit: Duration) -> Option<Vec<u8>> {
+        let deadline = Instant::now() + limit;
+        while !self.ended && packet_length(&self.received).is_none() && Instant::now() < deadline {
+            self.fill(deadline);
+        }
+        self.take_packet()
+    }
+
+    /// Waits for the close and does not look at what comes before it.
+    pub(crate) fn skip_until_close(&mut self) {
+        let deadline = Instant::now() + CLOSE_LIMIT;
+        while !self.ended {
+            assert!(
+                Instant::now() < deadline,
+                "no close in time: {}",
+                show(&self.received)
+            );
+            self.fill(deadline);
+        }
+    }
+
+    /// Finishes the TLS handshake without sending anything of MQTT.
+    pub(crate) fn finish_handshake(&mut self) {
+        if let Stream::Tls(stream) = &mut self.stream {
+            while stream.conn.is_handshaking() {
+                stream
+                    .conn
+                    .complete_io(&mut stream.sock)
+                    .expect("the handshake works");
+            }
         }
     }
 
@@ -154,12 +192,6 @@ impl Wire {
         self.expect("d000");
     }
 
-    /// Closes our sending side, as a client does that is done.
-    pub(crate) fn shut_down_sending(&mut self) {
-        let socket = self.socket();
-        let _ = socket.shutdown(std::net::Shutdown::Write);
-    }
-
     /// Gives the connection up so that the peer gets a reset instead of an orderly end.
     pub(crate) fn reset(self) {
         rustix::net::sockopt::set_socket_linger(self.socket(), Some(Duration::ZERO))
@@ -173,11 +205,17 @@ impl Wire {
         }
     }
 
+    /// The first packet of what was received, if all of it is there.
+    fn take_packet(&mut self) -> Option<Vec<u8>> {
+        let length = packet_length(&self.received)?;
+        let rest = self.received.split_off(length);
+        Some(std::mem::replace(&mut self.received, rest))
+    }
+
     /// One read that waits at most until the deadline.
-    fn fill(&mut self, deadline: Instant, complaint: &str) {
+    fn fill(&mut self, deadline: Instant) {
         let left = deadline.saturating_duration_since(Instant::now());
-        let received = show(&self.received);
-        assert!(!left.is_zero(), "{complaint} in time; received: {received}");
+        let left = left.max(Duration::from_millis(1)); // zero would mean "for ever"
         self.socket()
             .set_read_timeout(Some(left))
             .expect("a timeout above zero is valid");

@@ -58,7 +58,7 @@ pub enum WireError {
         maximum: u32,
     },
     /// A field runs over the end of the packet or of its property block (SEC-05).
-    #[error("{field} needs {needed} bytes, {left} are left")]
+    #[error("{field}: {needed} bytes needed, {left} left")]
     Truncated {
         /// What was being read.
         field: &'static str,
@@ -68,7 +68,7 @@ pub enum WireError {
         left: usize,
     },
     /// Bytes behind the last field (SEC-05).
-    #[error("{count} bytes behind the last field of {packet}")]
+    #[error("{packet} with {count} bytes behind its last field")]
     TrailingBytes {
         /// What came.
         packet: PacketType,
@@ -208,6 +208,14 @@ impl WireError {
             }
             WireError::PacketTooLarge { .. } => ReasonCode::PacketTooLarge,
             WireError::ClientIdEmpty => ReasonCode::ClientIdentifierNotValid,
+            // U+0000 makes any string malformed [MQTT-1.5.4-2]; the others of SEC-08 go with it.
+            WireError::Topic {
+                error: TopicError::Character(_),
+                ..
+            }
+            | WireError::Filter(FilterError::Text(TopicError::Character(_))) => {
+                ReasonCode::MalformedPacket
+            }
             WireError::Topic { .. } => ReasonCode::TopicNameInvalid,
             WireError::Filter(_) => ReasonCode::TopicFilterInvalid,
             WireError::TopicAliasZero => ReasonCode::TopicAliasInvalid,

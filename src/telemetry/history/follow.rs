@@ -16,6 +16,11 @@ use crate::telemetry::{PARSER_VERSION, PayloadError};
 /// Longest wait for new records before looking whether the broker stops.
 const IDLE_WAIT: Duration = Duration::from_millis(200);
 
+/// How long new records may gather before they are read, while no query waits for them. Each read
+/// wakes a thread and asks the system; one for every commit would cost what pacing the commits
+/// saves.
+const STRIDE: Duration = Duration::from_millis(20);
+
 /// Pause after the journal could not be read.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
@@ -43,35 +48,23 @@ pub(super) fn tail(journal: &Journal, head_bytes_max: usize) -> Offset {
 /// Follows the journal from `from` on until the store stops.
 pub(super) fn follow(shared: &Shared, from: Offset) {
     let mut reader = shared.journal.reader(from);
-    let mut idle_before = false;
     while !shared.is_stopping() {
-        let idle = match reader.next() {
-            Ok(Some(Entry::Batch(batch))) => {
-                take_batch(shared, &batch);
-                false
-            }
+        match reader.next() {
+            Ok(Some(Entry::Batch(batch))) => take_batch(shared, &batch),
             Ok(Some(Entry::Damage(damage))) => {
-                let next = damage.next;
-                shared.report(damage);
-                advance(shared, next);
-                false
+                shared.report(&damage);
+                advance(shared, damage.next);
             }
-            Ok(None) => true,
+            Ok(None) => {
+                let read = shared.lock().read;
+                let _durable = shared.journal.wait_past(read, IDLE_WAIT);
+                shared.pause(STRIDE);
+            }
             Err(error) => {
                 tracing::error!(%error, "the store cannot read the journal and tries again");
                 rest(shared, RETRY_WAIT);
-                false
-            }
-        };
-        if idle {
-            let read = shared.lock().read;
-            let durable = shared.journal.wait_past(read, IDLE_WAIT);
-            if idle_before && durable > read {
-                // Something is durable that the reader does not give: no reason to spin.
-                rest(shared, IDLE_WAIT);
             }
         }
-        idle_before = idle;
     }
 }
 
@@ -84,7 +77,7 @@ pub(super) fn verify(shared: &Shared) {
         let begin = Instant::now();
         match reader.next() {
             Ok(Some(Entry::Batch(_))) => {}
-            Ok(Some(Entry::Damage(damage))) => shared.report(damage),
+            Ok(Some(Entry::Damage(damage))) => shared.report(&damage),
             Ok(None) => break,
             Err(error) => {
                 tracing::warn!(%error, "the verification of the journal ends early");
@@ -126,7 +119,7 @@ pub(super) fn collect_past(
                     collect_record(&record, best)?;
                 }
             }
-            Some(Entry::Damage(damage)) => shared.report(damage),
+            Some(Entry::Damage(damage)) => shared.report(&damage),
             None => break,
         }
     }
@@ -172,7 +165,7 @@ fn visit_samples<'a>(record: &Record<'a>, visit: impl FnMut(Sample<'a>)) -> Resu
 fn take_batch(shared: &Shared, batch: &RecordBatch<'_>) {
     let mut samples: Vec<Sample<'_>> = Vec::new();
     let mut staged: Vec<(Uuid, Offset, Range<usize>)> = Vec::new();
-    for record in batch.iter() {
+    for record in batch {
         let start = samples.len();
         if let Err(why) = visit_samples(&record, |sample| samples.push(sample)) {
             leave_out(shared, record.offset, &why);

@@ -1,0 +1,220 @@
+//! The `journal` thread: takes all that waits, one write, one sync, says so.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::disk::DiskFile;
+use super::error::JournalError;
+use super::format::{SegmentHeader, segment_name};
+use super::index::Segment;
+use super::options::{FullReason, JournalStatus};
+use super::prepare::{PREPARED_NAME, is_no_space};
+use super::queue::Pending;
+use super::segment::SegmentWriter;
+use super::shared::{Shared, lock, wait};
+use super::submit::Wake;
+
+/// Name of the thread.
+pub(super) const THREAD: &str = "journal";
+
+/// Time between two tries to give a prepared segment its name on a full disk.
+const RENAME_RETRY: Duration = Duration::from_millis(100);
+
+/// State of the thread. Its vectors keep their capacity: at steady state nothing is allocated.
+struct Committer {
+    shared: Arc<Shared>,
+    segment: Option<SegmentWriter>,
+    /// Offset of the next record to be written.
+    next: u64,
+    /// What was taken from the queue and is not written yet.
+    taken: Vec<Pending>,
+    wakes: Vec<Wake>,
+    /// When the next commit may start.
+    next_start: Instant,
+}
+
+/// The body of the thread: commits until the journal is closed or has failed.
+pub(super) fn run(shared: &Arc<Shared>) -> Result<(), JournalError> {
+    let next = shared.durable() + 1;
+    let mut committer = Committer {
+        shared: Arc::clone(shared),
+        segment: None,
+        next,
+        taken: Vec::new(),
+        wakes: Vec::new(),
+        next_start: Instant::now(),
+    };
+    let unwind = std::panic::AssertUnwindSafe(|| committer.commit_until_closed());
+    let result =
+        std::panic::catch_unwind(unwind).unwrap_or(Err(JournalError::Panicked { thread: THREAD }));
+    match result {
+        // The records were not acknowledged and no file is in doubt.
+        Ok(()) | Err(JournalError::Unwritten { records: 0 }) => Ok(()),
+        Err(error @ JournalError::Unwritten { .. }) => Err(error),
+        Err(error) => {
+            shared.fail(&error);
+            Err(error)
+        }
+    }
+}
+
+impl Committer {
+    fn commit_until_closed(&mut self) -> Result<(), JournalError> {
+        // Before there is work, so that the first commit does not wait for a segment.
+        self.next_segment()?;
+        while self.wait_for_work() {
+            // In this thread, not by the runtime's timers: those have steps of 1 ms.
+            std::thread::sleep(self.next_start.saturating_duration_since(Instant::now()));
+            self.next_start = Instant::now() + self.shared.options.commit_interval;
+            lock(&self.shared.queue).take(&mut self.taken);
+            while !self.taken.is_empty() {
+                self.commit()?;
+            }
+        }
+        self.segment
+            .as_mut()
+            .map_or(Ok(()), |segment| segment.close(self.next))
+    }
+
+    /// False when the journal is closed and nothing waits any more.
+    fn wait_for_work(&self) -> bool {
+        let mut queue = lock(&self.shared.queue);
+        while !queue.has_work() {
+            if matches!(queue.status, JournalStatus::Closed | JournalStatus::Failed) {
+                return false;
+            }
+            queue.committer_idle = true;
+            queue = wait(&self.shared.work, queue, None);
+            queue.committer_idle = false;
+        }
+        true
+    }
+
+    /// Writes and syncs as much of what was taken as one commit holds, then says so.
+    fn commit(&mut self) -> Result<(), JournalError> {
+        let fitting = self
+            .segment
+            .as_ref()
+            .map_or(0, |segment| segment.fitting(&self.taken));
+        if fitting == 0 {
+            return self.next_segment();
+        }
+        let (Some(segment), Some(batches)) = (self.segment.as_mut(), self.taken.get(..fitting))
+        else {
+            return Ok(());
+        };
+        let bytes = segment.commit(self.next, batches)?;
+        self.next += batches
+            .iter()
+            .map(|p| u64::from(p.batch.records()))
+            .sum::<u64>();
+        let shared = &self.shared;
+        shared.commits.fetch_add(1, Ordering::Relaxed);
+        shared.commit_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // The fact is there: now, and not before, it may be told (REL-01, REL-02).
+        shared.publish(self.next - 1);
+        lock(&shared.queue).done(self.taken.drain(..fitting), &mut self.wakes);
+        self.wake();
+        Ok(())
+    }
+
+    /// Outside of every lock.
+    fn wake(&mut self) {
+        for wake in self.wakes.drain(..) {
+            wake();
+        }
+    }
+
+    /// Gives the prepared file its header and its name, durably, before any batch goes into it.
+    fn next_segment(&mut self) -> Result<(), JournalError> {
+        let file = self.wait_for_prepared()?;
+        let shared = Arc::clone(&self.shared);
+        let from = shared.path(PREPARED_NAME);
+        let path: Arc<Path> = shared.path(&segment_name(self.next)).into();
+        let bytes = shared.options.segment_bytes;
+        let header = SegmentHeader {
+            salt: salt(),
+            first: self.next,
+        };
+        let segment = SegmentWriter::start(file, Arc::clone(&path), header, bytes)
+            .map_err(|e| JournalError::io("write the header of", &from, e))?;
+        while let Err(error) = shared.disk.rename(&from, &path) {
+            self.rename_failed(&from, error)?;
+        }
+        let dir = &shared.options.dir;
+        shared
+            .disk
+            .sync_dir(dir)
+            .map_err(|e| JournalError::io("sync", dir, e))?;
+        self.segment = Some(segment);
+        let salt = Some(header.salt);
+        lock(&shared.index).push(Segment {
+            first: self.next,
+            path,
+            salt,
+            bytes,
+        });
+        lock(&shared.preparation).wanted();
+        shared.preparation_changed.notify_all();
+        let full_since = lock(&shared.queue).room(&mut self.wakes);
+        if let Some(since) = full_since {
+            tracing::info!(
+                seconds = since.elapsed().as_secs(),
+                "room for the journal again"
+            );
+        }
+        self.wake();
+        Ok(())
+    }
+
+    /// The helper's file. Says that the journal is full while there is none for lack of room.
+    fn wait_for_prepared(&self) -> Result<Arc<dyn DiskFile>, JournalError> {
+        let shared = &self.shared;
+        let mut told = None;
+        let mut preparation = lock(&shared.preparation);
+        loop {
+            if let Some(file) = preparation.take() {
+                return Ok(file);
+            }
+            match preparation.stalled() {
+                Some(_) if preparation.closing => return Err(self.unwritten()),
+                reason if reason.is_some() && reason != told => {
+                    drop(preparation);
+                    told = reason;
+                    reason.into_iter().for_each(|reason| shared.full(reason));
+                    preparation = lock(&shared.preparation);
+                }
+                _ => preparation = wait(&shared.preparation_changed, preparation, None),
+            }
+        }
+    }
+
+    /// A new name may need space in the directory: wait for it, as for the file's own.
+    fn rename_failed(&self, from: &Path, error: io::Error) -> Result<(), JournalError> {
+        if !is_no_space(&error) {
+            return Err(JournalError::io("rename", from, error));
+        }
+        if lock(&self.shared.preparation).closing {
+            return Err(self.unwritten());
+        }
+        self.shared.full(FullReason::NoSpace);
+        std::thread::sleep(RENAME_RETRY);
+        Ok(())
+    }
+
+    fn unwritten(&self) -> JournalError {
+        let records = lock(&self.shared.queue).next - self.next;
+        JournalError::Unwritten { records }
+    }
+}
+
+/// 64 random bits; the version bits of one half are hidden by random ones of the other.
+fn salt() -> u64 {
+    let (high, low) = Uuid::new_v4().as_u64_pair();
+    high ^ low.rotate_left(32)
+}
