@@ -1,6 +1,7 @@
 //! The history endpoint.
 
 use serde_json::{Value, json};
+use tollgate::telemetry::Query;
 
 use crate::harness::Server;
 
@@ -120,6 +121,19 @@ fn a_deleted_device_has_no_history_not_even_for_one_of_the_same_name() {
     server.publish(id, r#"{"t":2}"#); // was on its way to the disk
     let (status, _) = server.call("GET", &format!("/admin/v1/devices/{id}/telemetry"), None);
     assert_eq!(status, 404);
+    let everything = Query {
+        device: id,
+        keys: None,
+        from_ms: i64::MIN,
+        to_ms: i64::MAX,
+        limit: 10,
+        newest_first: false,
+    };
+    assert_eq!(
+        server.history.query(&everything).unwrap(),
+        [],
+        "still there, only hidden by its id"
+    );
     server.create("boiler");
     let (status, view) = server.call("GET", "/admin/v1/devices/boiler/telemetry", None);
     assert_eq!((status, points(&view)), (200, Vec::new()));

@@ -348,10 +348,7 @@ impl Device {
             ));
         };
         if reason != 0 {
-            return Err(format!(
-                "message {} refused with {reason:#04x}",
-                message.n
-            ));
+            return Err(format!("message {} refused with {reason:#04x}", message.n));
         }
         self.notes.promised.store(message.n + 1, Ordering::SeqCst);
         self.last_promise = Instant::now();
