@@ -278,8 +278,10 @@ mod tests {
             serde_json::to_string(&report).unwrap(),
             r#"{"state":"unknown"}"#
         );
-        let text = r#"{"state":"live","device":"00000000-0000-0000-0000-000000000001","name":"a","credential":3,"since_ms":4}"#;
-        let report: TokenReport = serde_json::from_str(text).unwrap();
+        let id = "00000000-0000-0000-0000-000000000001";
+        let text =
+            format!(r#"{{"state":"live","device":"{id}","name":"a","credential":3,"since_ms":4}}"#);
+        let report: TokenReport = serde_json::from_str(&text).unwrap();
         assert!(matches!(
             report,
             TokenReport::Live {

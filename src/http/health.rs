@@ -26,33 +26,9 @@ struct Health {
     message: String,
 }
 
-/// Can it acknowledge telemetry?
-pub(super) async fn healthz(State(shared): State<Shared>) -> Response {
-    health(&shared, None)
-}
-
-/// Should it be sent new connections?
-pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
-    let is_stopping = shared.stopping.borrow().is_some();
-    health(&shared, is_stopping.then_some("the broker is stopping"))
-}
-
-/// Every figure, in the Prometheus text format.
-pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
-    note_figures(&shared);
-    let format = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, format)], shared.metrics.render()).into_response()
-}
-
-/// `docs/openapi.yaml`.
-pub(super) async fn openapi() -> Response {
-    ([(header::CONTENT_TYPE, "application/yaml")], OPENAPI).into_response()
-}
-
-fn health(shared: &ServiceState, trouble: Option<&str>) -> Response {
-    let status = shared.journal.status();
-    let (state, trouble_of_journal) = explain(status);
-    let trouble = trouble_of_journal.or(trouble.map(str::to_owned));
+/// Whether telemetry is acknowledged now; `/healthz` and `/readyz` both.
+pub(super) async fn health(State(shared): State<Shared>) -> Response {
+    let (state, trouble) = explain(shared.journal.status());
     let is_well = trouble.is_none();
     let health = Health {
         status: if is_well { "ok" } else { "unavailable" },
@@ -65,6 +41,18 @@ fn health(shared: &ServiceState, trouble: Option<&str>) -> Response {
         StatusCode::SERVICE_UNAVAILABLE
     };
     (status, Json(health)).into_response()
+}
+
+/// Every figure, in the Prometheus text format.
+pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
+    note_figures(&shared);
+    let format = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, format)], shared.metrics.render()).into_response()
+}
+
+/// `docs/openapi.yaml`.
+pub(super) async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/yaml")], OPENAPI).into_response()
 }
 
 /// The journal's state, and in words what is wrong with it, if anything is.
@@ -124,4 +112,46 @@ fn note_figures(shared: &ServiceState) {
         damage: history.damage_total,
         unreadable: history.unreadable,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn each_state_of_the_journal_has_its_words() {
+        let full = |reason| JournalStatus::Full {
+            since: Instant::now(),
+            reason,
+        };
+        let refused = FullReason::Refused(std::io::ErrorKind::PermissionDenied);
+        for (status, name, words) in [
+            (
+                full(FullReason::NoSpace),
+                "full",
+                "full for 0 s: the file system of the data",
+            ),
+            (
+                full(FullReason::SizeMax),
+                "full",
+                "full for 0 s: the journal has reached the size",
+            ),
+            (full(refused), "full", "full for 0 s: the system refuses"),
+            (
+                JournalStatus::Failed,
+                "failed",
+                "a write to the journal failed",
+            ),
+            (JournalStatus::Closed, "closed", "the broker is stopping"),
+        ] {
+            let (state, trouble) = explain(status);
+            assert_eq!(label(state), name);
+            let trouble = trouble.unwrap();
+            assert!(trouble.starts_with(words), "{trouble}");
+        }
+        let (state, trouble) = explain(JournalStatus::Running);
+        assert_eq!((label(state), trouble), ("running", None));
+    }
 }

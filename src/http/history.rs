@@ -139,3 +139,53 @@ fn refused_by_history(error: &QueryError) -> Refused {
         QueryError::Journal(error) => Refused::internal(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{JournalError, Offset};
+
+    #[test]
+    fn why_the_history_has_no_answer_is_said_without_its_inside() {
+        let behind = QueryError::Behind {
+            read: Offset::new(1),
+            wanted: Offset::new(7),
+        };
+        let failed = QueryError::Journal(JournalError::Locked {
+            path: "/secret/place".into(),
+        });
+        for (error, code) in [
+            (behind, Code::HistoryBehind),
+            (QueryError::TooLarge, Code::BadParameter),
+            (QueryError::Stopping, Code::Busy),
+            (failed, Code::Internal),
+        ] {
+            let refused = refused_by_history(&error);
+            assert_eq!(refused.code, code);
+            assert!(!refused.message.contains("secret"), "{}", refused.message);
+        }
+    }
+
+    #[test]
+    fn every_kind_of_value_becomes_the_json_it_was() {
+        for (value, json) in [
+            (OwnedValue::Long(i64::MIN), "-9223372036854775808"),
+            (OwnedValue::Double(25.0), "25.0"),
+            (OwnedValue::Bool(true), "true"),
+            (OwnedValue::Text("a\"\u{7}".to_owned()), "\"a\\\"\\u0007\""),
+            (
+                OwnedValue::Json("[1,{\"b\":1,\"a\":2}]".to_owned()),
+                "[1,{\"b\":1,\"a\":2}]",
+            ),
+        ] {
+            let point = Point {
+                key: "k".to_owned(),
+                ts_ms: -1,
+                value,
+                offset: Offset::new(1),
+            };
+            let view = view(point).unwrap();
+            assert_eq!((view.ts, view.value.get()), (-1, json));
+        }
+    }
+}

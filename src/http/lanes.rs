@@ -69,3 +69,104 @@ impl Lanes {
             .map_err(|panicked| Refused::internal(&panicked))?
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::mpsc;
+    use std::task::Poll;
+
+    use futures_util::future::join_all;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// On a runtime of one thread, so that a yield lets every other task go as far as it can.
+    fn run(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(test);
+    }
+
+    #[test]
+    fn one_history_query_too_many_is_refused() {
+        run(async {
+            let lanes = Lanes::new();
+            let (started, starts) = mpsc::channel();
+            let (releases, released) = (0..HISTORY_CALLS_MAX)
+                .map(|_| mpsc::channel::<()>())
+                .unzip();
+            let releases: Vec<mpsc::Sender<()>> = releases;
+            let released: Vec<mpsc::Receiver<()>> = released;
+            let calls = released.into_iter().map(|released| {
+                let started = started.clone();
+                lanes.history(move || {
+                    started.send(()).unwrap();
+                    released.recv().unwrap();
+                    Ok(())
+                })
+            });
+            let refused = async {
+                yield_now().await; // the calls before this one have their permits by now
+                let refused = lanes.history(|| Ok(())).await.unwrap_err();
+                assert_eq!(refused.code, Code::Busy);
+                assert!(lanes.registry(|| Ok(())).await.is_ok(), "a lane of its own");
+                for release in releases {
+                    release.send(()).unwrap();
+                }
+            };
+            let (results, ()) = tokio::join!(join_all(calls), refused);
+            assert!(results.iter().all(Result::is_ok));
+            assert_eq!(starts.try_iter().count(), HISTORY_CALLS_MAX);
+            assert!(
+                lanes.history(|| Ok(())).await.is_ok(),
+                "there is room again"
+            );
+        });
+    }
+
+    #[test]
+    fn one_registry_call_too_many_waits_for_its_turn() {
+        run(async {
+            let lanes = Lanes::new();
+            let (release, released) = mpsc::channel::<()>();
+            let released = Arc::new(std::sync::Mutex::new(released));
+            let calls = (0..REGISTRY_CALLS_MAX).map(|number| {
+                let released = Arc::clone(&released);
+                lanes.registry(move || {
+                    released.lock().unwrap().recv().unwrap();
+                    Ok(number)
+                })
+            });
+            let late = async {
+                yield_now().await;
+                let late = lanes.registry(|| Ok(()));
+                tokio::pin!(late);
+                let is_waiting =
+                    poll_fn(|cx| Poll::Ready(late.as_mut().poll(cx).is_pending())).await;
+                assert!(is_waiting && lanes.registry.available_permits() == 0);
+                for _ in 0..REGISTRY_CALLS_MAX {
+                    release.send(()).unwrap();
+                }
+                assert!(late.await.is_ok());
+            };
+            let (results, ()) = tokio::join!(join_all(calls), late);
+            assert!(results.iter().all(Result::is_ok));
+        });
+    }
+
+    #[test]
+    fn a_panic_of_a_call_is_a_fault_of_ours_and_frees_its_place() {
+        run(async {
+            let lanes = Lanes::new();
+            for _ in 0..=HISTORY_CALLS_MAX {
+                let refused = lanes
+                    .history::<()>(|| panic!("a test's panic"))
+                    .await
+                    .unwrap_err();
+                assert_eq!(refused.code, Code::Internal);
+            }
+        });
+    }
+}

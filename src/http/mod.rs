@@ -127,7 +127,6 @@ impl HttpServer {
             control: parts.control,
             journal: parts.journal,
             metrics: parts.metrics,
-            stopping: stopping.clone(),
         });
         let thread = thread::Builder::new()
             .name("http-0".to_owned())

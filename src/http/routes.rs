@@ -33,8 +33,8 @@ pub(super) fn routes() -> Vec<Route> {
         get("/admin/v1/devices/{device}/telemetry", history::telemetry),
         post("/admin/v1/tokens/check", admin::check_token),
         get("/admin/v1/openapi.yaml", health::openapi),
-        get("/healthz", health::healthz),
-        get("/readyz", health::readyz),
+        get("/healthz", health::health),
+        get("/readyz", health::health),
         get("/metrics", health::metrics),
     ]
 }

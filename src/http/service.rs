@@ -8,7 +8,6 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, header};
 use axum::response::IntoResponse;
 use hyper::body::Incoming;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tower_service::Service as _;
 
@@ -35,8 +34,6 @@ pub(super) struct ServiceState {
     pub(super) journal: Journal,
     pub(super) metrics: Metrics,
     pub(super) lanes: Lanes,
-    /// Holds a value once the server is stopping.
-    pub(super) stopping: watch::Receiver<Option<Instant>>,
 }
 
 /// The parts of a [`Service`].
@@ -48,7 +45,6 @@ pub(super) struct ServiceParts {
     pub(super) control: Control,
     pub(super) journal: Journal,
     pub(super) metrics: Metrics,
-    pub(super) stopping: watch::Receiver<Option<Instant>>,
 }
 
 /// Answers requests. Cloning is cheap.
@@ -70,7 +66,6 @@ impl Service {
             journal: parts.journal,
             metrics: parts.metrics,
             lanes: Lanes::new(),
-            stopping: parts.stopping,
         });
         Service {
             gate: Arc::new(Gate::new(parts.names)),

@@ -130,136 +130,135 @@ fn the_limits_are_in_the_description() {
 
 /// Every body with every field it can have, as JSON.
 fn bodies() -> Vec<(&'static str, Vec<String>)> {
-    let json = |body: &dyn erased::Body| body.json();
-    let token = TokenText::new("t".to_owned());
-    let credential = CredentialView {
-        id: 1,
-        kind: "access_token".to_owned(),
-        created_ms: 1,
-        revoked_ms: Some(2),
-        chosen: true,
-    };
-    let device = DeviceView {
+    [requests(), devices(), changes(), others()].concat()
+}
+
+type Bodies = Vec<(&'static str, Vec<String>)>;
+
+fn json(body: &impl Serialize) -> Vec<String> {
+    vec![serde_json::to_string(body).unwrap()]
+}
+
+fn token() -> TokenText {
+    TokenText::new("t".to_owned())
+}
+
+fn device() -> DeviceView {
+    DeviceView {
         id: Uuid::nil(),
         name: "a".to_owned(),
         created_ms: 1,
         generation: 1,
-        credentials: vec![credential.clone()],
+        credentials: vec![CredentialView {
+            id: 1,
+            kind: "access_token".to_owned(),
+            created_ms: 1,
+            revoked_ms: Some(2),
+            chosen: true,
+        }],
+    }
+}
+
+fn requests() -> Bodies {
+    let (name, some) = ("a".to_owned(), Some(token()));
+    vec![
+        (
+            "CreateDevice",
+            json(&CreateDevice {
+                name,
+                token: some.clone(),
+            }),
+        ),
+        ("RotateDevice", json(&RotateDevice { token: some })),
+        ("TokenCheck", json(&TokenCheck { token: token() })),
+    ]
+}
+
+fn devices() -> Bodies {
+    let next = Some("b".to_owned());
+    let created = DeviceCreated {
+        device: device(),
+        token: token(),
     };
-    let receipt = Receipt::default();
-    let name = "a".to_owned();
-    let points = Vec::new();
+    vec![
+        ("DeviceView", json(&device())),
+        ("CredentialView", json(&device().credentials[0])),
+        (
+            "DevicePage",
+            json(&DevicePage {
+                devices: vec![device()],
+                next,
+            }),
+        ),
+        ("DeviceCreated", json(&created)),
+    ]
+}
+
+fn changes() -> Bodies {
+    let (device, token, receipt) = (device(), token(), Receipt::default());
+    vec![
+        (
+            "Rotated",
+            json(&Rotated {
+                device: device.clone(),
+                token,
+                receipt,
+            }),
+        ),
+        (
+            "Revoked",
+            json(&Revoked {
+                device: device.clone(),
+                receipt,
+            }),
+        ),
+        ("Deleted", json(&Deleted { device, receipt })),
+        ("Receipt", json(&receipt)),
+    ]
+}
+
+fn others() -> Bodies {
+    let (device, name, credential) = (Uuid::nil(), "a".to_owned(), 1);
     let value = RawValue::from_string("1".to_owned()).unwrap();
     let error = ErrorBody {
         code: "c".to_owned(),
         message: "m".to_owned(),
         target: Some("t".to_owned()),
     };
-    let (id, some_token) = (device.id, Some(token.clone()));
     let reports = [
         TokenReport::Live {
-            device: id,
+            device,
             name: name.clone(),
-            credential: 1,
+            credential,
             since_ms: 1,
         },
         TokenReport::Revoked {
-            device: id,
-            name: Some(name.clone()),
-            credential: 1,
+            device,
+            name: Some(name),
+            credential,
             revoked_ms: 1,
         },
         TokenReport::Unknown {
             hint: Some("h".to_owned()),
         },
     ];
+    let view = TelemetryView {
+        device,
+        points: Vec::new(),
+        truncated: true,
+    };
     vec![
-        (
-            "CreateDevice",
-            vec![json(&CreateDevice {
-                name,
-                token: some_token.clone(),
-            })],
-        ),
-        (
-            "RotateDevice",
-            vec![json(&RotateDevice { token: some_token })],
-        ),
-        (
-            "TokenCheck",
-            vec![json(&TokenCheck {
-                token: token.clone(),
-            })],
-        ),
-        ("DeviceView", vec![json(&device)]),
-        ("CredentialView", vec![json(&credential)]),
-        (
-            "DevicePage",
-            vec![json(&DevicePage {
-                devices: Vec::new(),
-                next: Some("b".to_owned()),
-            })],
-        ),
-        (
-            "DeviceCreated",
-            vec![json(&DeviceCreated {
-                device: device.clone(),
-                token: token.clone(),
-            })],
-        ),
-        (
-            "Rotated",
-            vec![json(&Rotated {
-                device: device.clone(),
-                token,
-                receipt,
-            })],
-        ),
-        (
-            "Revoked",
-            vec![json(&Revoked {
-                device: device.clone(),
-                receipt,
-            })],
-        ),
-        ("Deleted", vec![json(&Deleted { device, receipt })]),
-        ("Receipt", vec![json(&receipt)]),
-        (
-            "TokenReport",
-            reports.iter().map(|report| json(report)).collect(),
-        ),
-        (
-            "TelemetryView",
-            vec![json(&TelemetryView {
-                device: id,
-                points,
-                truncated: true,
-            })],
-        ),
+        ("TokenReport", reports.iter().flat_map(json).collect()),
+        ("TelemetryView", json(&view)),
         (
             "TelemetryPoint",
-            vec![json(&TelemetryPoint {
+            json(&TelemetryPoint {
                 key: "k".to_owned(),
                 ts: 1,
                 value,
-            })],
+            }),
         ),
-        ("ErrorBody", vec![json(&error)]),
-        ("ApiError", vec![json(&ApiError { error })]),
+        ("ErrorBody", json(&error)),
+        ("ApiError", json(&ApiError { error })),
     ]
-}
-
-/// Bodies of different types in one list.
-mod erased {
-    use super::Serialize;
-
-    pub(super) trait Body {
-        fn json(&self) -> String;
-    }
-
-    impl<T: Serialize> Body for T {
-        fn json(&self) -> String {
-            serde_json::to_string(self).unwrap()
-        }
-    }
 }

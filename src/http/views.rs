@@ -118,3 +118,25 @@ fn words(hint: TokenHint) -> &'static str {
         TokenHint::Admin => "it looks like an admin token: for this API, not for devices",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sec_76_the_caller_learns_what_is_his_and_nothing_of_our_files() {
+        let failed = StoreError::Failed("disk I/O error at /secret/place".into());
+        let key = "/secret/key".into();
+        for (error, code) in [
+            (RegistryError::Store(StoreError::Full), Code::StorageFull),
+            (RegistryError::Store(failed), Code::Internal),
+            (RegistryError::Store(StoreError::Stopped), Code::Internal),
+            (RegistryError::WrongKey { key }, Code::Internal),
+            (RegistryError::Full { limit: 7 }, Code::RegistryFull),
+        ] {
+            let refused = refused_by_registry(&error);
+            assert_eq!(refused.code, code, "{error}");
+            assert!(!refused.message.contains("secret"), "{}", refused.message);
+        }
+    }
+}
