@@ -315,8 +315,8 @@ const fn not_plain(bytes: [u8; 8]) -> u64 {
     let word = u64::from_ne_bytes(bytes);
     let at_least_space = word.wrapping_add(0x60 * ONES);
     let delete = word.wrapping_add(ONES);
-    let not_plus = (word ^ 0x2B * ONES).wrapping_add(0x7F * ONES);
-    let not_hash = (word ^ 0x23 * ONES).wrapping_add(0x7F * ONES);
+    let not_plus = (word ^ (0x2B * ONES)).wrapping_add(0x7F * ONES);
+    let not_hash = (word ^ (0x23 * ONES)).wrapping_add(0x7F * ONES);
     (word | delete | !(at_least_space & not_plus & not_hash)) & TOPS
 }
 

@@ -14,7 +14,11 @@ use super::generate::{Choices, Maker, Pool, kinds};
 const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig {
+        cases: 512,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// Every packet type in every version: read back, it is the same packet, and what was read is
     /// written as the same bytes.

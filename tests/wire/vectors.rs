@@ -13,8 +13,11 @@ const CONNECT_SIZE_MAX: u32 = 65_536;
 /// SEC-03: bytes of the largest packet after it.
 const PACKET_SIZE_MAX: u32 = 262_144;
 
+/// Whether the error is the one that was meant.
+type Expected = fn(WireError) -> bool;
+
 /// The vectors of state "new": read instead of CONNECT.
-const NEW: &[(&str, &str, fn(WireError) -> bool)] = &[
+const NEW: &[(&str, &str, Expected)] = &[
     ("P-01", "40020001", |error| {
         matches!(error, WireError::NotConnect { first_byte: 0x40 })
     }),

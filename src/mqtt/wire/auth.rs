@@ -78,13 +78,15 @@ impl<'a> Auth<'a> {
             },
         )?;
         reader.finish(PacketType::Auth)?;
-        // It is a Protocol Error to leave the method out (section 3.15.2.2.2).
-        if properties.authentication_method.is_none() {
+        let auth = Auth { reason, properties };
+        // It is a Protocol Error to leave the method out (section 3.15.2.2.2); but success without
+        // properties may be left out altogether (section 3.15.2.1), so it may be written too.
+        if auth.properties.authentication_method.is_none() && !auth.is_empty() {
             return Err(WireError::PropertyMissing {
                 property: Property::AuthenticationMethod,
             });
         }
-        Ok(Auth { reason, properties })
+        Ok(auth)
     }
 
     fn is_empty(&self) -> bool {

@@ -99,7 +99,7 @@ pub fn decode_connect(packet: &[u8]) -> Result<Connect<'_>, WireError> {
     if PacketType::from_first_byte(first_byte)? != PacketType::Connect {
         return Err(WireError::NotConnect { first_byte });
     }
-    Connect::decode(reader)
+    Connect::decode(reader, |_| true)
 }
 
 impl<'a> Connect<'a> {
@@ -112,8 +112,17 @@ impl<'a> Connect<'a> {
         writer::write(self, self.version, out)
     }
 
-    pub(super) fn decode(mut reader: Reader<'a>) -> Result<Connect<'a>, WireError> {
+    /// `expected` says which versions are taken at this point.
+    pub(super) fn decode(
+        mut reader: Reader<'a>,
+        expected: impl Fn(Version) -> bool,
+    ) -> Result<Connect<'a>, WireError> {
         let version = version(&mut reader)?;
+        if !expected(version) {
+            return Err(WireError::UnsupportedVersion {
+                level: version as u8,
+            });
+        }
         let flags = Flags {
             bits: reader.byte("CONNECT flags")?,
             version,

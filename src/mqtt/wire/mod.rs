@@ -258,13 +258,8 @@ pub fn decode(version: Version, sender: Sender, packet: &[u8]) -> Result<Packet<
     check_sender(version, sender, packet_type, first_byte)?;
     match packet_type {
         PacketType::Connect => {
-            let connect = Connect::decode(reader)?;
-            if (connect.version == Version::V5) != (version == Version::V5) {
-                return Err(WireError::UnsupportedVersion {
-                    level: connect.version as u8,
-                });
-            }
-            Ok(Packet::Connect(connect))
+            let is_v5 = version == Version::V5;
+            Connect::decode(reader, |found| (found == Version::V5) == is_v5).map(Packet::Connect)
         }
         PacketType::ConnAck => ConnAck::decode(version, reader).map(Packet::ConnAck),
         PacketType::Publish => {
