@@ -3,11 +3,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tollgate::cli::{self, Arguments};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse(); // wrong ones end the process here, with code 2
+    let arguments = Arguments::read(); // wrong ones end the process here, with code 2
     match cli::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,

@@ -1,5 +1,11 @@
 //! The command line as a person or a script sees it: words, output, exit codes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends at what it does not expect"
+)]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -264,11 +270,7 @@ fn a_wrong_configuration_is_code_2_for_every_command() {
 
 #[test]
 fn without_a_broker_every_command_says_where_it_looked_and_how_to_start_one() {
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let url = format!("http://{closed}");
+    let url = "http://127.0.0.1:1"; // nothing listens on the lowest port
     for arguments in [
         &["device", "create", "boiler"][..],
         &["device", "list", "--json"],
@@ -281,7 +283,7 @@ fn without_a_broker_every_command_says_where_it_looked_and_how_to_start_one() {
     ] {
         // With and without a token at hand: that nobody is there comes first.
         for place in [place(), place().with("TOLLGATE_ADMIN_TOKEN", "tga_admin")] {
-            let said = place.with("TOLLGATE_ADMIN_URL", &url).run(arguments);
+            let said = place.with("TOLLGATE_ADMIN_URL", url).run(arguments);
             assert_eq!(
                 (said.code, said.out.as_str()),
                 (5, ""),
@@ -301,15 +303,8 @@ fn without_a_broker_every_command_says_where_it_looked_and_how_to_start_one() {
 
 #[test]
 fn the_address_comes_from_flag_variable_or_configuration() {
-    let port = |offset: u16| {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        port ^ offset
-    };
-    let (flag, variable, configured) = (port(0), port(0), port(0));
+    // Nothing listens on the lowest ports; a free one might be another test's by now.
+    let (flag, variable, configured) = (1, 2, 3);
     let here = place();
     let text = format!("[http]\nlisten = [\"[::]:{configured}\", \"127.0.0.9:1\"]\n");
     fs::write(here.path("config.toml"), text).unwrap();
@@ -552,7 +547,7 @@ fn a_token_is_checked_from_argument_or_standard_input_and_never_shown() {
 
 #[test]
 fn telemetry_is_printed_as_table_csv_or_json() {
-    let reply = r#"{"device":"00000000-0000-0000-0000-00000000000a","points":[
+    let reply = r#"{"device":"00000000-0000-0000-0000-00000000000a","truncated":true,"points":[
         {"key":"temperature","ts":1769860800001,"value":25},
         {"key":"s","ts":1769860800000,"value":"a, b"}]}"#;
     let broker = Broker::answering(&[(200, reply), (200, reply), (200, reply), (200, reply)]);
@@ -565,7 +560,8 @@ fn telemetry_is_printed_as_table_csv_or_json() {
         "--keys",
         "s,t",
     ]);
-    assert_eq!((table.code, table.err.as_str()), (0, ""));
+    let note = "tollgate: showing the newest 2 points; there are more (--limit, --to)\n";
+    assert_eq!((table.code, table.err.as_str()), (0, note));
     assert_eq!(
         table.out,
         "TIME                      KEY          VALUE\n\
@@ -573,20 +569,25 @@ fn telemetry_is_printed_as_table_csv_or_json() {
          2026-01-31T12:00:00.001Z  temperature  25\n"
     );
     let asked = broker.asked();
-    let path = "GET /admin/v1/devices/boiler/telemetry?limit=1000&from=1769860800000&keys=s,t ";
+    let path =
+        "GET /admin/v1/devices/boiler/telemetry?order=desc&limit=1000&from=1769860800000&keys=s,t ";
     assert!(asked.starts_with(path), "{asked}");
-    let csv = here.run(&["query", "boiler", "--format", "csv", "--limit", "2"]);
+    let csv = here.run(&["query", "boiler", "--format", "csv"]);
     assert_eq!(
         csv.out.lines().nth(1),
         Some("2026-01-31T12:00:00.000Z,s,\"a, b\"")
     );
-    assert!(csv.err.contains("there may be more"), "{}", csv.err);
+    assert!(
+        csv.err.contains("the newest 2 points; there are more"),
+        "{}",
+        csv.err
+    );
     for arguments in [
         &["query", "boiler", "--json"][..],
         &["query", "b", "--format", "json"],
     ] {
         let json: serde_json::Value = serde_json::from_str(&here.run(arguments).out).unwrap();
-        assert_eq!(json["points"][1]["value"], 25);
+        assert_eq!(json["points"][0]["value"], 25, "newest first, as it came");
     }
     let broker = Broker::answering(&[(
         200,
@@ -594,7 +595,8 @@ fn telemetry_is_printed_as_table_csv_or_json() {
         "00000000-0000-0000-0000-00000000000a","points":[]}"#,
     )]);
     let said = Place::beside(&broker).run(&["query", "boiler"]);
-    assert_eq!(said.out, "nothing stored in this range\n");
+    let (out, err) = (said.out.as_str(), said.err.as_str());
+    assert_eq!((out, err), ("nothing stored in this range\n", ""));
 }
 
 #[test]

@@ -1,5 +1,11 @@
 //! The settings: what each place may say, which place wins, and what each refusal tells.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends at what it does not expect"
+)]
+
 use std::{ffi::OsString, fs, path::PathBuf};
 
 use tempfile::TempDir;
@@ -26,7 +32,7 @@ fn written(text: &str) -> Written {
 fn from_file(text: &str) -> Result<Config, ConfigError> {
     let file = written(text);
     Config::load(&Sources {
-        file: Some(file.path.clone()),
+        file: Some(file.path),
         ..Sources::default()
     })
 }
@@ -42,7 +48,7 @@ fn from_environment(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     // Another file than ./config.toml, which is the source's own.
     let file = written("[log]\nlevel = \"info\"\n");
     let environment = environment(variables);
-    let file = Some(file.path.clone());
+    let file = Some(file.path);
     Config::load(&Sources {
         file,
         environment,
@@ -256,7 +262,7 @@ fn every_key_can_be_set_by_its_variable() {
 fn the_environment_wins_over_the_file_and_a_flag_over_both() {
     let file = written("[mqtt]\nlisten = \"127.0.0.1:1\"\nkeep_alive_max_s = 11\n");
     let mut sources = Sources {
-        file: Some(file.path.clone()),
+        file: Some(file.path),
         ..Sources::default()
     };
     let port = |sources: &Sources| Config::load(sources).unwrap().mqtt.listen[0].port();
@@ -285,82 +291,85 @@ fn the_file_is_named_by_flag_or_variable_and_the_flag_wins() {
     };
     let config = Config::load(&sources).unwrap();
     assert_eq!(config.data_dir, PathBuf::from("two"));
-    assert_eq!(config.file, Some(two.path.clone()));
-    sources.file = Some(one.path.clone());
+    assert_eq!(config.file, Some(two.path));
+    sources.file = Some(one.path);
     assert_eq!(Config::load(&sources).unwrap().mqtt.receive_maximum, 1);
 }
 
-#[test]
-fn a_value_out_of_place_is_refused_with_line_key_value_and_range() {
-    for (line, expected) in [
-        (
-            "[mqtt]\nkeep_alive_max_s = 4",
-            "config.toml, line 2: mqtt.keep_alive_max_s = 4: allowed \
+/// What must not be written, and a part of what is then said.
+const OUT_OF_PLACE: &[(&str, &str)] = &[
+    (
+        "[mqtt]\nkeep_alive_max_s = 4",
+        "config.toml, line 2: mqtt.keep_alive_max_s = 4: allowed \
             is a whole number from 5 to 65535 (seconds). Change it, or remove it for the default, \
             7200",
-        ),
-        (
-            "[mqtt]\nkeep_alive_max_s = 65536",
-            "= 65536: allowed is a whole number from 5 to 65535",
-        ),
-        (
-            "[mqtt]\nkeep_alive_max_s = -1",
-            "= -1: allowed is a whole number",
-        ),
-        (
-            "[mqtt]\nkeep_alive_max_s = 9.5",
-            "= 9.5: allowed is a whole number",
-        ),
-        (
-            "[mqtt]\nkeep_alive_max_s = \"60\"",
-            "= \"60\": allowed is a whole number",
-        ),
-        (
-            "[mqtt]\nkeep_alive_max_s = 99999999999999999999",
-            "allowed is a whole number",
-        ),
-        (
-            "[mqtt]\nkeep_alive_max_s = 2026-01-01",
-            "= 2026-01-01: allowed is a whole number",
-        ),
-        (
-            "[mqtt]\nlisten = \"1883\"",
-            "mqtt.listen = \"1883\": allowed is \"ADDRESS:PORT\"",
-        ),
-        ("[mqtt]\nlisten = \"localhost:1883\"", "with an IP address"),
-        ("[mqtt]\nlisten = 1883", "mqtt.listen = 1883: allowed"),
-        (
-            "[mqtt]\nlisten = [\"127.0.0.1:1\", 2]",
-            "= [\"127.0.0.1:1\", 2]: allowed",
-        ),
-        ("[mqtt]\nlisten = { port = 1 }", "= a table: allowed"),
-        ("data_dir = \"\"", "data_dir = \"\": allowed is a path"),
-        (
-            "[mqtts]\ncertificate = 1",
-            "mqtts.certificate = 1: allowed is a path",
-        ),
-        ("[certs]\nnames = [\"*.example\"]", "without wildcards"),
-        ("[certs]\nnames = [\"-a\"]", "host names"),
-        ("[certs]\nnames = [\"a b\"]", "host names"),
-        (
-            "[device]\nsessions = \"two\"",
-            "device.sessions = \"two\": allowed is one of \"one\", \
+    ),
+    (
+        "[mqtt]\nkeep_alive_max_s = 65536",
+        "= 65536: allowed is a whole number from 5 to 65535",
+    ),
+    (
+        "[mqtt]\nkeep_alive_max_s = -1",
+        "= -1: allowed is a whole number",
+    ),
+    (
+        "[mqtt]\nkeep_alive_max_s = 9.5",
+        "= 9.5: allowed is a whole number",
+    ),
+    (
+        "[mqtt]\nkeep_alive_max_s = \"60\"",
+        "= \"60\": allowed is a whole number",
+    ),
+    (
+        "[mqtt]\nkeep_alive_max_s = 99999999999999999999",
+        "allowed is a whole number",
+    ),
+    (
+        "[mqtt]\nkeep_alive_max_s = 2026-01-01",
+        "= 2026-01-01: allowed is a whole number",
+    ),
+    (
+        "[mqtt]\nlisten = \"1883\"",
+        "mqtt.listen = \"1883\": allowed is \"ADDRESS:PORT\"",
+    ),
+    ("[mqtt]\nlisten = \"localhost:1883\"", "with an IP address"),
+    ("[mqtt]\nlisten = 1883", "mqtt.listen = 1883: allowed"),
+    (
+        "[mqtt]\nlisten = [\"127.0.0.1:1\", 2]",
+        "= [\"127.0.0.1:1\", 2]: allowed",
+    ),
+    ("[mqtt]\nlisten = { port = 1 }", "= a table: allowed"),
+    ("data_dir = \"\"", "data_dir = \"\": allowed is a path"),
+    (
+        "[mqtts]\ncertificate = 1",
+        "mqtts.certificate = 1: allowed is a path",
+    ),
+    ("[certs]\nnames = [\"*.example\"]", "without wildcards"),
+    ("[certs]\nnames = [\"-a\"]", "host names"),
+    ("[certs]\nnames = [\"a b\"]", "host names"),
+    (
+        "[device]\nsessions = \"two\"",
+        "device.sessions = \"two\": allowed is one of \"one\", \
             \"per_client_id\"",
-        ),
-        (
-            "[device]\ncast_strings = \"true\"",
-            "allowed is true or false, without quotes",
-        ),
-        (
-            "[log]\nlevel = \"loud\"",
-            "log.level = \"loud\": allowed is \"error\"",
-        ),
-        ("[log]\nlevel = \"=info\"", "log.level"),
-        (
-            "[journal]\nsize_max_bytes = 1",
-            "from 201326592 to 1125899906842624 (bytes)",
-        ),
-    ] {
+    ),
+    (
+        "[device]\ncast_strings = \"true\"",
+        "allowed is true or false, without quotes",
+    ),
+    (
+        "[log]\nlevel = \"loud\"",
+        "log.level = \"loud\": allowed is \"error\"",
+    ),
+    ("[log]\nlevel = \"=info\"", "log.level"),
+    (
+        "[journal]\nsize_max_bytes = 1",
+        "from 201326592 to 1125899906842624 (bytes)",
+    ),
+];
+
+#[test]
+fn a_value_out_of_place_is_refused_with_line_key_value_and_range() {
+    for (line, expected) in OUT_OF_PLACE {
         let message = refusal(from_file(&format!("{line}\n")));
         assert!(message.contains(expected), "{line}\n  {message}");
     }
@@ -412,7 +421,11 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one() {
 
 #[test]
 fn sec_42_a_missing_empty_cut_or_unreadable_file_stops_the_start() {
-    let whole = fs::read_to_string(FILE).unwrap();
+    let text = fs::read_to_string(FILE).unwrap();
+    let settings = text
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with('#'));
+    let whole: String = settings.collect();
     for text in ["", "\n\n", "# all keys are gone\n", "[mqtt]\n"] {
         assert!(
             matches!(from_file(text), Err(ConfigError::Empty { .. })),
@@ -420,9 +433,15 @@ fn sec_42_a_missing_empty_cut_or_unreadable_file_stops_the_start() {
         );
     }
     // Cut at any byte: refused, unless the cut left whole lines, which nothing can tell apart.
+    let file = written("");
+    let sources = Sources {
+        file: Some(file.path.clone()),
+        ..Sources::default()
+    };
     for end in 0..whole.len() {
         let cut = &whole[..end];
-        let result = from_file(cut);
+        fs::write(&file.path, cut).unwrap();
+        let result = Config::load(&sources);
         assert!(result.is_err() || cut.ends_with('\n'), "{cut:?}");
     }
     let message = refusal(from_file("[mqtt]\nreceive_maximum = 1"));
@@ -434,7 +453,6 @@ fn sec_42_a_missing_empty_cut_or_unreadable_file_stops_the_start() {
     assert!(message.starts_with("config.toml, line 2: "), "{message}");
     let message = refusal(from_file("[mqtt]\nlisten = \"off\"\nlisten = \"off\"\n"));
     assert!(message.contains("duplicate"), "{message}");
-    let file = written("");
     let missing = Some(file.path.with_file_name("none.toml"));
     let message = refusal(Config::load(&Sources {
         file: missing,
@@ -447,7 +465,7 @@ fn sec_42_a_missing_empty_cut_or_unreadable_file_stops_the_start() {
     assert!(message.contains("--config"), "{message}");
     fs::write(&file.path, b"data_dir = \"\xff\"\n").unwrap();
     let binary = Sources {
-        file: Some(file.path.clone()),
+        file: Some(file.path),
         ..Sources::default()
     };
     assert!(matches!(
@@ -597,7 +615,7 @@ fn a_flag_is_named_when_its_value_is_wrong() {
     let flags = vec![("mqtt.listen", "--mqtt-listen", "here".to_owned())];
     let file = written("data_dir = \"d\"\n");
     let sources = Sources {
-        file: Some(file.path.clone()),
+        file: Some(file.path),
         flags,
         ..Sources::default()
     };

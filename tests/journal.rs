@@ -4,6 +4,14 @@
 //! `TOLLGATE_SEED` replays one seed of the random tests, `TOLLGATE_MODEL_SECONDS` is how long each
 //! of them runs (10 by default).
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test that panics has found something; sizes in tests are small"
+)]
+
 mod journal {
     mod fault_disk;
     mod faults;

@@ -37,9 +37,7 @@ use settings::Settings;
     name = "tollgate",
     version,
     about = "An MQTT broker for IoT fleets in which every device carries a token",
-    after_help = "Without a command: serve.\n\nExit codes: 0 done, 1 other error, 2 wrong \
-                  arguments or configuration, 3 the journal could not be written,\n4 start \
-                  refused (directory, port, secrets), 5 no broker answers, 6 the broker refused",
+    after_help = AFTER_HELP,
     disable_help_subcommand = true,
     max_term_width = 100
 )]
@@ -49,6 +47,16 @@ pub struct Arguments {
     #[command(flatten)]
     settings: Settings,
 }
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done; the broker stopped cleanly
+  1  another error
+  2  wrong arguments or configuration
+  3  the journal could not be written
+  4  start refused: directory, port, secrets, certificates
+  5  no broker answers
+  6  the broker refused the request";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -62,6 +70,14 @@ enum Command {
     Query(query::Arguments),
     /// Check configuration, directories, certificates and ports without starting anything
     Check(check::Arguments),
+}
+
+impl Arguments {
+    /// Reads the command line. `--help` and wrong arguments end the process here, with code 0 and
+    /// 2.
+    pub fn read() -> Arguments {
+        Arguments::parse()
+    }
 }
 
 /// Does what was asked for.

@@ -49,7 +49,7 @@ pub(super) struct Arguments {
 enum Format {
     /// Aligned columns, oldest first
     Table,
-    /// The broker's reply
+    /// The broker's reply, newest first
     Json,
     /// RFC 4180 with a heading: time,key,value
     Csv,
@@ -59,20 +59,24 @@ pub(super) fn run(arguments: &Arguments, sources: &Sources) -> Result<(), CliErr
     let path = path(arguments, moment::now_ms())?;
     let client = Client::new(&arguments.target, sources)?;
     let mut view: TelemetryView = client.get(&path)?;
+    if arguments.json || arguments.format == Format::Json {
+        return print_json(&view);
+    }
+    // The newest were asked for; people read downwards in time.
     view.points
         .sort_by(|one, other| (one.ts, &one.key).cmp(&(other.ts, &other.key)));
-    if view.points.len() == arguments.limit {
+    if view.truncated {
         eprintln!(
-            "tollgate: showing {} points, the most asked for; there may be more (--limit, --to)",
-            arguments.limit
+            "tollgate: showing the newest {} points; there are more (--limit, --to)",
+            view.points.len()
         );
     }
-    match arguments.format {
-        _ if arguments.json => print_json(&view),
-        Format::Json => print_json(&view),
-        Format::Csv => print(&csv(&view.points)),
-        Format::Table if view.points.is_empty() => print("nothing stored in this range\n"),
-        Format::Table => print(&table(&view.points)),
+    if arguments.format == Format::Csv {
+        print(&csv(&view.points))
+    } else if view.points.is_empty() {
+        print("nothing stored in this range\n")
+    } else {
+        print(&table(&view.points))
     }
 }
 
@@ -109,7 +113,7 @@ fn path(arguments: &Arguments, now_ms: i64) -> Result<String, CliError> {
         )));
     }
     let mut path = format!(
-        "/devices/{}/telemetry?limit={}",
+        "/devices/{}/telemetry?order=desc&limit={}",
         path_step(&arguments.device),
         arguments.limit
     );
@@ -203,18 +207,18 @@ mod tests {
     fn the_range_and_the_keys_are_in_the_request() {
         assert_eq!(
             path_for(&["boiler"]).unwrap(),
-            "/devices/boiler/telemetry?limit=1000"
+            "/devices/boiler/telemetry?order=desc&limit=1000"
         );
         assert_eq!(
             path_for(&["b", "--last", "1h", "--keys", "a b,c", "--limit", "5"]).unwrap(),
             format!(
-                "/devices/b/telemetry?limit=5&from={}&keys=a%20b,c",
+                "/devices/b/telemetry?order=desc&limit=5&from={}&keys=a%20b,c",
                 NOW - 3_600_000
             )
         );
         assert_eq!(
             path_for(&["b", "--from", "-5", "--to", "now"]).unwrap(),
-            format!("/devices/b/telemetry?limit=1000&from=-5&to={NOW}")
+            format!("/devices/b/telemetry?order=desc&limit=1000&from=-5&to={NOW}")
         );
     }
 

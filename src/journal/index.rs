@@ -41,12 +41,15 @@ impl Index {
         Some((segment, self.segments.get(after).map(|next| next.first)))
     }
 
-    /// First offset of the segment after the one that starts with `first`.
-    pub(super) fn first_after(&self, first: u64) -> Option<u64> {
+    /// First offsets of the oldest segment, and of the one after the one that starts with `first`.
+    pub(super) fn around(&self, first: u64) -> (Option<u64>, Option<u64>) {
         let after = self
             .segments
             .partition_point(|segment| segment.first <= first);
-        self.segments.get(after).map(|next| next.first)
+        (
+            self.first(),
+            self.segments.get(after).map(|next| next.first),
+        )
     }
 
     /// Adds the newest segment.

@@ -172,7 +172,8 @@ impl Journal {
     }
 
     /// A reader whose first record is the one at `from` (or the oldest kept, if that is later).
-    /// It returns durable records only.
+    /// It returns durable records only. A reader that is overtaken by [`Journal::release`] goes on
+    /// with the oldest record kept.
     #[must_use]
     pub fn reader(&self, from: Offset) -> Reader {
         Reader::new(Arc::clone(self.shared()), from)

@@ -153,9 +153,11 @@ impl Reader {
         let Some((_, mut cursor)) = self.place.take() else {
             return Ok(None);
         };
-        let next_first = lock(&self.shared.index).first_after(segment);
+        let (oldest, next_first) = lock(&self.shared.index).around(segment);
         let (path, position) = (Arc::clone(&cursor.path), cursor.position);
-        if next_first.is_some_and(|next| next <= cursor.expected) {
+        // What was released is gone on purpose, with whatever followed it.
+        let released = oldest > Some(segment);
+        if released || next_first.is_some_and(|next| next <= cursor.expected) {
             self.buffer = cursor.into_buffer();
             return Ok(None);
         }

@@ -64,7 +64,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Found, JournalError
         let next = match (segment.salt, next_first) {
             (Some(_), _) => segment.first,
             (None, Some(next)) => next,
-            (None, None) => beyond(&segment),
+            (None, None) => beyond(disk, &segment)?,
         };
         if let Some((position, what)) = fault {
             found.report(&segment.path, position, segment.first..next, what);
@@ -103,12 +103,19 @@ impl Found {
     }
 }
 
-/// An offset after every record that the file may hold.
-fn beyond(segment: &Segment) -> u64 {
-    match segment.bytes.checked_sub(DATA_START) {
-        None | Some(0) => segment.first,
-        Some(data) => segment.first + data / RECORD_HEADER_BYTES as u64 + 1,
-    }
+/// An offset after every record that a file without a header may hold.
+fn beyond(disk: &dyn Disk, segment: &Segment) -> Result<u64, JournalError> {
+    let path = Arc::clone(&segment.path);
+    let file = disk
+        .open(&path)
+        .map_err(|e| JournalError::io("open", &path, e))?;
+    // No batch can be found without the salt, but what is not zero was written.
+    let mut cursor = Cursor::new(path, file, 0, segment.first, Vec::new());
+    let written = cursor
+        .search(0)?
+        .written_end
+        .map_or(0, |end| end - DATA_START);
+    Ok(segment.first + written.div_ceil(RECORD_HEADER_BYTES as u64))
 }
 
 struct Header {

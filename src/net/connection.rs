@@ -364,6 +364,11 @@ impl Connection {
             }
             Step::Repeated => {
                 worker.count_repeated();
+                recorded.any = true;
+                Ok(())
+            }
+            Step::ReleasedBefore => {
+                recorded.any = true;
                 Ok(())
             }
             Step::Release(packet_id) => {

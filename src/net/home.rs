@@ -174,6 +174,8 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
         };
         recorded.any |= record_state(worker, &connection, kind, clocks);
     }
+    // A resumed session's records may still be on their way.
+    recorded.any |= number != 0;
     recorded.connack = recorded.any;
     welcome(
         worker,

@@ -10,10 +10,12 @@ use crate::metrics::Refusal;
 use crate::mqtt::session::{Close, Ending, Refused, Replies, Verdict};
 use crate::mqtt::wire::{PacketId, Publish, ReasonCode, Subscribe, Unsubscribe};
 
-/// What one step wrote to the journal; acks of the step wait for it.
+/// What the acks of one step depend on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Recorded {
-    /// Some record was written.
+    /// A record was written, or one of an earlier connection of the session may still be on its
+    /// way: a repeated PUBLISH, a second PUBREL and a resumed session are answered only when
+    /// everything recorded so far is durable.
     pub(super) any: bool,
     /// CONNACK depends on it.
     pub(super) connack: bool,
@@ -97,6 +99,7 @@ impl Connection {
         if changed {
             self.record_change(worker, inner, clocks, recorded);
         }
+        recorded.any |= self.session_number != 0;
     }
 
     pub(super) fn unsubscribe(
@@ -114,6 +117,7 @@ impl Connection {
         {
             self.record_change(worker, inner, clocks, recorded);
         }
+        recorded.any |= self.session_number != 0;
     }
 
     /// A record header in this connection's name.

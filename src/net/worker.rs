@@ -286,6 +286,8 @@ impl Worker {
             self.behind_since.set(None);
             self.progress.notify_waiters();
             self.resume_parked();
+        } else if self.behind_since.get().is_none() {
+            self.behind_since.set(Some(Instant::now()));
         }
         self.counters.borrow_mut().flush();
     }

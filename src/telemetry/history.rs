@@ -161,11 +161,13 @@ impl History {
             damage_total: 0,
             unreadable: 0,
             verified: false,
+            waiting: 0,
         };
         let shared = Arc::new(Shared {
             journal,
             state: Mutex::new(state),
             advanced: Condvar::new(),
+            asked: Condvar::new(),
             stopping: AtomicBool::new(false),
         });
         let mut threads = Threads {
@@ -211,6 +213,12 @@ impl History {
         *hidden = before.max(*hidden);
     }
 
+    /// Makes queries end with [`QueryError::Stopping`], those that run included, and the threads
+    /// come to an end. For a stop of the broker while an answer is being gathered.
+    pub fn stop(&self) {
+        self.threads.shared.stop();
+    }
+
     /// How far the store is and what it met.
     pub fn status(&self) -> HistoryStatus {
         let state = self.threads.shared.lock();
@@ -233,6 +241,8 @@ struct Shared {
     state: Mutex<State>,
     /// `read` has grown, or everything stops.
     advanced: Condvar,
+    /// A query waits, or everything stops.
+    asked: Condvar,
     stopping: AtomicBool,
 }
 
@@ -246,6 +256,8 @@ struct State {
     damage_total: u64,
     unreadable: u64,
     verified: bool,
+    /// Queries at the read barrier.
+    waiting: usize,
 }
 
 impl State {
@@ -265,28 +277,45 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// The read barrier.
+    /// The read barrier: ends when everything up to `wanted` has been read.
     fn wait_until_read(&self, wanted: Offset) -> Result<MutexGuard<'_, State>, QueryError> {
         let deadline = Instant::now() + BARRIER_MAX;
         let mut state = self.lock();
-        while state.read < wanted {
+        state.waiting += 1;
+        self.asked.notify_one();
+        let result = loop {
             if self.is_stopping() {
-                return Err(QueryError::Stopping);
+                break Err(QueryError::Stopping);
+            }
+            if state.read >= wanted {
+                break Ok(());
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(QueryError::Behind {
-                    read: state.read,
-                    wanted,
-                });
+                let read = state.read;
+                break Err(QueryError::Behind { read, wanted });
             }
-            state = self
-                .advanced
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        Ok(state)
+            let waited = self.advanced.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        };
+        state.waiting -= 1;
+        result.map(|()| state)
+    }
+
+    /// Lets some time pass, but no longer than until a query waits or everything stops.
+    fn pause(&self, time: Duration) {
+        let state = self.lock();
+        let undisturbed = |state: &mut State| state.waiting == 0 && !self.is_stopping();
+        let waited = self.asked.wait_timeout_while(state, time, undisturbed);
+        drop(waited);
+    }
+
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        // Under the lock, or a thread could miss it between its look and its sleep.
+        drop(self.lock());
+        self.advanced.notify_all();
+        self.asked.notify_all();
     }
 
     /// Notes damage and tells the operator; each place once, whoever meets it.
@@ -338,8 +367,7 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::Relaxed);
-        self.shared.advanced.notify_all();
+        self.shared.stop();
         for thread in self.running.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the store panicked");

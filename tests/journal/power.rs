@@ -67,7 +67,7 @@ fn check(bench: &Bench, acked: u64, ends: &[u64], what: &str) {
 #[test]
 fn rel_25_power_cut_at_every_call() {
     let whole = FaultDisk::new(1);
-    workload(&open(&whole), 24);
+    workload(&open(&whole), 40);
     let calls = whole.changes();
     assert!(calls > 100, "{calls} is too few to mean anything");
     for at in 1..=calls {
@@ -83,7 +83,7 @@ fn rel_25_power_cut_at_every_call() {
                 }
                 Err(error) => panic!("{what}: {error}"),
             };
-            let ends = workload(&bench, 24);
+            let ends = workload(&bench, 40);
             let acked = bench.journal.durable().number();
             let disk = disk.power_loss(policy);
             let bench_after = open(&disk);

@@ -126,6 +126,7 @@ fn limits_of_batch_and_submitter() {
     let offset = submitter.submit(full).unwrap();
     assert_eq!(offset, Offset::new(2));
     assert_eq!(journal.wait_past(Offset::new(1), PATIENCE), Offset::new(2));
+    until("its place is free", || submitter.can_submit());
     // Within the pause between two commits two batches are taken, and no third.
     for expected in 3..=4 {
         let mut batch = submitter.take_batch();

@@ -187,9 +187,8 @@ fn rel_27_flipped_blocks() {
 /// Damage is where a later commit is good; what is torn is only ever at the end.
 #[test]
 fn rel_05_a_bad_batch_with_a_good_one_behind_is_damage() {
-    let image = journal();
-    let file = image.keys().next().unwrap().clone();
-    let mut flipped = image.clone();
+    let mut flipped = journal();
+    let file = flipped.keys().next().unwrap().clone();
     flipped.get_mut(&file).unwrap()[8192 + 40 + 60] ^= 0x10;
     let bench = open(&FaultDisk::from_image(&flipped, 1));
     assert_eq!(bench.recovery.cut, None);
@@ -208,9 +207,8 @@ fn rel_05_a_bad_batch_with_a_good_one_behind_is_damage() {
 
 #[test]
 fn a_missing_file_is_damage() {
-    let image = journal();
-    let files: Vec<_> = image.keys().cloned().collect();
-    let mut holed = image.clone();
+    let mut holed = journal();
+    let files: Vec<_> = holed.keys().cloned().collect();
     holed.remove(&files[1]);
     let bench = open(&FaultDisk::from_image(&holed, 1));
     let (records, damage) = bench.read_all();
@@ -227,10 +225,9 @@ fn a_missing_file_is_damage() {
 /// file stays as it is, and no offset of it is used twice.
 #[test]
 fn both_headers_of_the_last_file_lost() {
-    let image = journal();
-    let file = image.keys().last().unwrap().clone();
+    let mut headless = journal();
+    let file = headless.keys().last().unwrap().clone();
     let first: u64 = file.file_stem().unwrap().to_str().unwrap().parse().unwrap();
-    let mut headless = image.clone();
     headless.get_mut(&file).unwrap()[..2 * HEADER_BLOCK].fill(0xff);
     let disk = FaultDisk::from_image(&headless, 1);
     let bench = open(&disk);

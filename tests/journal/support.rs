@@ -162,13 +162,9 @@ impl Bench {
     /// Waits until `offset` is durable (true) or never will be, or has to wait for space (false).
     pub(crate) fn wait(&self, offset: Offset) -> bool {
         let deadline = Instant::now() + PATIENCE;
+        let before = Offset::new(offset.number().saturating_sub(1));
         loop {
-            let step = Duration::from_millis(1);
-            if self
-                .journal
-                .wait_past(Offset::new(offset.number() - 1), step)
-                >= offset
-            {
+            if self.journal.wait_past(before, Duration::from_millis(1)) >= offset {
                 return true;
             }
             if self.journal.status() != JournalStatus::Running {

@@ -141,7 +141,7 @@ impl Session {
         // [MQTT-4.3.3-11] PUBCOMP answers every PUBREL; for an id that is not held the release
         // has happened before.
         self.pubcomp(packet_id, ReasonCode::PacketIdentifierNotFound, replies);
-        Step::Done
+        Step::ReleasedBefore
     }
 
     /// PUBREC for something never sent: PUBREL says so, and the client can let go (P-42).

@@ -84,6 +84,9 @@ pub enum Step<'p> {
     Repeated,
     /// Record the release of this QoS 2 packet id, then call [`Session::released`].
     Release(PacketId),
+    /// The packet id of a PUBREL is not held: its release happened before, and is acknowledged
+    /// again.
+    ReleasedBefore,
     /// Decide each filter, then call [`Session::subscribe`].
     Subscribe(Subscribe<'p>),
     /// Call [`Session::unsubscribe`].

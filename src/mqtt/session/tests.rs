@@ -42,6 +42,7 @@ impl Client {
             Step::Publish(publish) => format!("publish {:?} {}", publish.qos, publish.topic),
             Step::Release(id) => format!("release {id}"),
             Step::Done => "done".to_owned(),
+            Step::ReleasedBefore => "released before".to_owned(),
             Step::Repeated => "repeated".to_owned(),
             Step::Subscribe(_) => "subscribe".to_owned(),
             Step::Unsubscribe(_) => "unsubscribe".to_owned(),
@@ -136,7 +137,7 @@ fn qos_2_is_taken_once_until_it_is_released() {
 #[test]
 fn a_release_of_nothing_is_answered_and_not_recorded() {
     let mut client = Client::connected(Version::V5);
-    assert_eq!(client.send("6202 0009").unwrap(), "done");
+    assert_eq!(client.send("6202 0009").unwrap(), "released before");
     assert_eq!(client.ordered(), "7003000992");
 }
 

@@ -16,6 +16,11 @@ use crate::telemetry::{PARSER_VERSION, PayloadError};
 /// Longest wait for new records before looking whether the broker stops.
 const IDLE_WAIT: Duration = Duration::from_millis(200);
 
+/// How long new records may gather before they are read, while no query waits for them. Each read
+/// wakes a thread and asks the system; one for every commit would cost what pacing the commits
+/// saves.
+const STRIDE: Duration = Duration::from_millis(20);
+
 /// Pause after the journal could not be read.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
@@ -43,34 +48,23 @@ pub(super) fn tail(journal: &Journal, head_bytes_max: usize) -> Offset {
 /// Follows the journal from `from` on until the store stops.
 pub(super) fn follow(shared: &Shared, from: Offset) {
     let mut reader = shared.journal.reader(from);
-    let mut idle_before = false;
     while !shared.is_stopping() {
-        let idle = match reader.next() {
-            Ok(Some(Entry::Batch(batch))) => {
-                take_batch(shared, &batch);
-                false
-            }
+        match reader.next() {
+            Ok(Some(Entry::Batch(batch))) => take_batch(shared, &batch),
             Ok(Some(Entry::Damage(damage))) => {
                 shared.report(&damage);
                 advance(shared, damage.next);
-                false
             }
-            Ok(None) => true,
+            Ok(None) => {
+                let read = shared.lock().read;
+                let _durable = shared.journal.wait_past(read, IDLE_WAIT);
+                shared.pause(STRIDE);
+            }
             Err(error) => {
                 tracing::error!(%error, "the store cannot read the journal and tries again");
                 rest(shared, RETRY_WAIT);
-                false
-            }
-        };
-        if idle {
-            let read = shared.lock().read;
-            let durable = shared.journal.wait_past(read, IDLE_WAIT);
-            if idle_before && durable > read {
-                // Something is durable that the reader does not give: no reason to spin.
-                rest(shared, IDLE_WAIT);
             }
         }
-        idle_before = idle;
     }
 }
 

@@ -161,8 +161,8 @@ proptest! {
                 .samples
                 .iter()
                 .map(|(key, ts_ms, text)| {
-                    let value = text.clone().map_or(Value::Long(7), |text| Value::Text(text.into()));
-                    sample(key, *ts_ms, value)
+                    let text = text.clone().map(|text| Value::Text(text.into()));
+                    sample(key, *ts_ms, text.unwrap_or(Value::Long(7)))
                 })
                 .collect();
             head.append(device(record.device), Offset::new(offset), &samples);

@@ -1,0 +1,282 @@
+//! A data directory without room: acks wait, connections stay, revocation works (REL-28).
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Write},
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{
+    mount::Mount,
+    rig::{
+        admin::Admin,
+        device::{Device, Habits},
+        load::{self, Load},
+        proof,
+        random::{self, Random},
+        site::Site,
+    },
+};
+use crate::common::{
+    broker::{Broker, Setup},
+    packets::{Connect, TELEMETRY, Version, log_in, publish},
+    wire::Wire,
+};
+
+/// Room for what a start takes (two segments, the ballast), one segment more, and some air.
+const MIB: u32 = 300;
+
+/// How long the file system stays full.
+const FULL_FOR: Duration = Duration::from_secs(10);
+
+/// How soon acks must come again after there is room (REL-28).
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long publishing may take until no room is left.
+const FILL_LIMIT: Duration = Duration::from_secs(120);
+
+/// A broker on a small file system with devices that publish much.
+struct Scene {
+    load: Load,
+    site: Arc<Site>,
+    broker: Broker,
+    /// Devices of their own with one message under way and a PINGREQ now and then.
+    quiet: Vec<Wire>,
+    mount: Mount,
+}
+
+/// 10 s without room: 0 false acks, connections stay, revocation works; with room again, acks come
+/// by themselves, and all that was promised is there.
+#[test]
+fn rel_28_a_full_disk_makes_acks_wait_and_nothing_else() {
+    let mut scene = Scene::new();
+    let filler = scene.fill();
+    let promised = scene.load.promised();
+    let losses = scene.load.losses();
+    let began = Instant::now();
+    let mut is_revoked = false;
+    while began.elapsed() < FULL_FOR {
+        scene.site.check();
+        for (at, wire) in scene.quiet.iter_mut().enumerate() {
+            // The one answer is the PINGRESP: the message before it stays unacknowledged.
+            let before = Instant::now();
+            wire.expect_alive();
+            let took = before.elapsed();
+            assert!(took < Duration::from_secs(1), "PINGRESP {at} took {took:?}");
+        }
+        if !is_revoked && began.elapsed() > FULL_FOR / 2 {
+            is_revoked = true;
+            scene.revoke_and_try();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(scene.load.promised(), promised, "acknowledged without room");
+    assert_eq!(scene.load.losses(), losses, "{}", scene.broker.stderr());
+    std::fs::remove_file(filler).expect("the filler can be removed");
+    let freed = Instant::now();
+    scene.load.until_promised(promised + 1, BACK_WITHIN);
+    println!("acks came again {:?} after there was room", freed.elapsed());
+    for wire in &mut scene.quiet {
+        assert_eq!(wire.packet()[0], 0x40, "what waited is acknowledged");
+    }
+    assert_eq!(scene.load.losses(), losses, "{}", scene.broker.stderr());
+    let Scene {
+        load, mut broker, ..
+    } = scene;
+    // What they still have under way may need more room than the small file system has.
+    let devices = load.abandon();
+    broker.kill9();
+    prove_elsewhere(&broker, &devices);
+}
+
+/// Killed while there is no room, and started again without room: what was acknowledged is there.
+#[test]
+fn rel_28_what_was_acknowledged_before_a_full_disk_survives_kill_9() {
+    let mut scene = Scene::new();
+    let filler = scene.fill();
+    scene.revoke_and_try();
+    scene.broker.kill9();
+    scene.site.is_down();
+    scene.broker.restart();
+    // It is up: a device is let in and kept, its messages wait, a revoked one is not let in.
+    let address = scene.broker.address("mqtt");
+    let mut wire = Wire::connect(address);
+    let connect = Connect::with_token(Version::V311, "late", "late-comers-token");
+    log_in(&mut wire, &connect);
+    wire.expect_alive();
+    assert!(!is_let_in(&scene.broker, "guest-token"));
+    std::fs::remove_file(filler).expect("the filler can be removed");
+    wire.send(&publish(Version::V311, 1, 1, TELEMETRY, br#"{"late":1}"#));
+    assert_eq!(wire.packet()[0], 0x40);
+    let Scene {
+        load, mut broker, ..
+    } = scene;
+    let devices = load.abandon();
+    broker.kill9();
+    prove_elsewhere(&broker, &devices);
+}
+
+/// Architecture section 3: a storage that stays full for 30 s is said to MQTT 5 clients that wait
+/// (0x97); MQTT 3.1.1 gets no answer and is not closed.
+#[test]
+fn rel_02_a_disk_that_stays_full_is_told_to_those_who_can_be_told() {
+    let mut scene = Scene::new();
+    let filler = scene.fill();
+    let mut told = scene.quiet.pop().expect("there are two");
+    let mut untold = scene.quiet.pop().expect("there are two");
+    let deadline = Instant::now() + Duration::from_secs(40);
+    let goodbye = loop {
+        scene.site.check();
+        assert!(Instant::now() < deadline, "MQTT 5 was told nothing");
+        untold.expect_alive();
+        told.send(&[0xc0, 0]);
+        match told.packet() {
+            pong if pong[0] == 0xd0 => std::thread::sleep(Duration::from_millis(200)),
+            other => break other,
+        }
+    };
+    assert_eq!(goodbye[0], 0xe0, "{goodbye:02x?}");
+    assert_eq!(goodbye[2], 0x97, "{goodbye:02x?}");
+    told.expect_close();
+    untold.expect_alive();
+    std::fs::remove_file(filler).expect("the filler can be removed");
+    assert_eq!(untold.packet()[0], 0x40, "what waited is acknowledged");
+    scene.load.abandon();
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let mount = Mount::tmpfs(MIB);
+        let data = mount.folder("data");
+        let data = data.to_str().expect("temporary paths are UTF-8");
+        let broker = Setup::new().set("TOLLGATE_DATA_DIR", data).start();
+        let mut random = Random::new(random::seed());
+        for (name, token) in [
+            ("guest", "guest-token"),
+            ("late", "late-comers-token"),
+            ("quiet-311", "quiet-token-311"),
+            ("quiet-5", "quiet-token-5"),
+        ] {
+            broker.create_device_with_token(name, token);
+        }
+        let devices = load::devices(&broker, 8, &habits(), &mut random);
+        let site = Arc::new(Site::default());
+        site.is_up(broker.address("mqtt"), broker.address("http"));
+        let load = Load::start(devices, &site);
+        load.until_promised(20, Duration::from_secs(30));
+        Scene {
+            load,
+            site,
+            broker,
+            quiet: Vec::new(),
+            mount,
+        }
+    }
+
+    /// Takes all room and waits until the journal has none left; then the quiet ones publish.
+    fn fill(&mut self) -> PathBuf {
+        let path = self.mount.path().join("filler");
+        let mut file = File::create(&path).expect("the file system takes a file");
+        let chunk = vec![0x55; 64 * 1024];
+        // Until the journal says so: it goes on with the segments that it has prepared.
+        let mut last_look = Instant::now();
+        let began = Instant::now();
+        loop {
+            match file.write(&chunk) {
+                Ok(_) => continue,
+                Err(error) if error.kind() == ErrorKind::StorageFull => {}
+                Err(error) => panic!("filling the file system: {error}"),
+            }
+            self.site.check();
+            let elapsed = began.elapsed();
+            assert!(elapsed < FILL_LIMIT, "the journal is not full after {elapsed:?}");
+            if last_look.elapsed() > Duration::from_millis(100) {
+                last_look = Instant::now();
+                if journal_is_full(&self.broker) {
+                    break;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.until_quiet();
+        for (version, token) in [
+            (Version::V311, "quiet-token-311"),
+            (Version::V5, "quiet-token-5"),
+        ] {
+            let mut wire = self.broker.wire();
+            log_in(&mut wire, &Connect::with_token(version, token, token));
+            wire.send(&publish(version, 1, 1, TELEMETRY, br#"{"waits":1}"#));
+            self.quiet.push(wire);
+        }
+        path
+    }
+
+    /// Acks that were true before there was no room may still be on their way to the devices.
+    fn until_quiet(&self) {
+        let mut last = (self.load.promised(), Instant::now());
+        self.site.until("no acks", Duration::from_secs(10), || {
+            let promised = self.load.promised();
+            if promised != last.0 {
+                last = (promised, Instant::now());
+            }
+            last.1.elapsed() > Duration::from_secs(1)
+        });
+    }
+
+    /// Revokes a device that is connected, without room on the disk.
+    fn revoke_and_try(&self) {
+        let mut wire = self.broker.wire();
+        let connect = Connect::with_token(Version::V5, "guest", "guest-token");
+        log_in(&mut wire, &connect);
+        let receipt = self.broker.revoke("guest");
+        assert_eq!(receipt["receipt"]["connections"], 1, "{receipt}");
+        let goodbye = wire.packet();
+        assert_eq!((goodbye[0], goodbye[2]), (0xe0, 0x98), "{goodbye:02x?}");
+        assert!(!is_let_in(&self.broker, "guest-token"));
+    }
+}
+
+/// Copies the small file system's data out and holds it to what was promised: reading opens the
+/// journal, and that takes room.
+fn prove_elsewhere(broker: &Broker, devices: &[Device]) {
+    let to = broker.dir().join("copy/journal");
+    std::fs::create_dir_all(&to).expect("a folder can be made");
+    let data = broker.setting("TOLLGATE_DATA_DIR");
+    let entries = std::fs::read_dir(PathBuf::from(data).join("journal")).expect("it is there");
+    for entry in entries {
+        let entry = entry.expect("it can be listed");
+        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("it can be copied");
+    }
+    proof::prove_journal(&broker.dir().join("copy"), devices);
+}
+
+fn habits() -> Habits {
+    Habits {
+        version: Version::V311,
+        qos: 1,
+        keeps_session: true,
+        window: 8,
+        text_bytes: (40_000, 60_000),
+        take_over_one_in: 0,
+        // They fill what may be parked, so that they are not read; the quiet ones ping.
+        ping_interval: Duration::ZERO,
+        patience: Duration::from_secs(90),
+    }
+}
+
+fn journal_is_full(broker: &Broker) -> bool {
+    let mut response = ureq::get(format!("{}/metrics", broker.admin_url()))
+        .call()
+        .expect("the broker answers");
+    let text = response.body_mut().read_to_string().expect("text");
+    text.lines()
+        .any(|line| line.starts_with("tollgate_journal_state") && line.ends_with("\"full\"} 1"))
+}
+
+fn is_let_in(broker: &Broker, token: &str) -> bool {
+    let mut wire = broker.wire();
+    wire.send(&Connect::with_token(Version::V311, "guest", token).encode());
+    wire.packet()[3] == 0
+}

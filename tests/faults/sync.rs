@@ -1,0 +1,263 @@
+//! Disks that fail a sync, or take their time over it.
+
+use std::{
+    fs,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{
+    rig::{
+        admin::Admin,
+        device::Habits,
+        load::{self, Load},
+        proof,
+        random::{self, Random},
+        site::Site,
+    },
+    sync_faults::SyncFaults,
+};
+use crate::common::{
+    broker::{Broker, Setup},
+    packets::{self, Connect, TELEMETRY, VERSIONS, Version, log_in, publish},
+    wire::Wire,
+};
+
+/// An hour as a MQTT 5 session expiry property.
+const EXPIRY_HOUR: [u8; 5] = [0x11, 0, 0, 0x0e, 0x10];
+
+/// REL-01, REL-04: nothing is acknowledged while its sync is under way, and never after the sync
+/// has failed; the process says what happened and ends with 3, and a restart has all that was
+/// acknowledged.
+#[test]
+fn rel_04_after_a_failed_sync_nothing_is_acknowledged() {
+    let (setup, faults) = SyncFaults::on(Setup::new());
+    let mut broker = setup.start();
+    let token = broker.create_device("pump");
+    for (n, version) in (0..).zip(VERSIONS) {
+        for qos in [1, 2] {
+            let id = format!("client-{n}-{qos}");
+            let mut wire = broker.wire();
+            log_in(&mut wire, &Connect::with_token(version, &id, &token));
+            faults.clear();
+            wire.send(&publish(version, qos, 1, TELEMETRY, &payload(n, "kept")));
+            let ack = wire.packet();
+            assert_eq!(ack[0] >> 4, if qos == 1 { 4 } else { 5 }, "{ack:02x?}");
+
+            faults.hold();
+            wire.send(&publish(version, qos, 2, TELEMETRY, &payload(n, "lost")));
+            faults.until_held();
+            // The sync is under way: only the answer to the PINGREQ comes.
+            wire.expect_alive();
+            faults.fail(1);
+            let after = wire.packets_until_close();
+            assert_eq!(after, Vec::<Vec<u8>>::new(), "{version:?} QoS {qos}");
+            assert_eq!(broker.exit_code(), 3, "{}", broker.stderr());
+
+            let log = broker.stderr();
+            let last = log.lines().last().unwrap_or_default();
+            for word in ["the journal failed", "sync", "journal/", "exit code 3"] {
+                assert!(last.contains(word), "{word:?} is not in the last line: {last}");
+            }
+            faults.clear();
+            broker.restart();
+            let kept = broker.values("pump", &format!("kept{n}"));
+            assert_eq!(kept, [n], "{version:?} QoS {qos}");
+        }
+    }
+}
+
+/// REL-29: the n-th sync under load, for one n after another; nothing that was acknowledged is
+/// missing.
+#[test]
+fn rel_29_a_sync_that_fails_under_load_loses_nothing_acknowledged() {
+    let (setup, faults) = SyncFaults::on(Setup::new());
+    let mut random = Random::new(random::seed());
+    let mut broker = setup.start();
+    let admin = Admin::new(broker.dir());
+    let site = Arc::new(Site::default());
+    let devices = load::devices(&broker, 6, &habits(), &mut random);
+    let load = Load::start(devices, &site);
+    for round in 0..6 {
+        site.is_up(broker.address("mqtt"), broker.address("http"));
+        load.until_promised(load.promised() + 200, Duration::from_secs(30));
+        faults.fail(u32::try_from(1 + random.below(20)).expect("a small number"));
+        assert_eq!(broker.exit_code(), 3, "round {round}: {}", broker.stderr());
+        site.is_down();
+        faults.clear();
+        broker.restart();
+    }
+    site.is_up(broker.address("mqtt"), broker.address("http"));
+    let devices = load.finish();
+    proof::prove_history(&admin, broker.address("http"), &devices);
+    assert_eq!(broker.stop(), 0, "{}", broker.stderr());
+    proof::prove_journal(&broker.dir().join("data"), &devices);
+}
+
+/// REL-01, REL-03: a client that comes back before the sync is done is told nothing that is not
+/// on disk yet: not the PUBREC of the message it repeats...
+#[test]
+fn rel_03_a_repeated_qos_2_message_waits_for_the_record_of_the_first() {
+    for version in [Version::V311, Version::V5] {
+        let (broker, faults, token) = broker_with_device();
+        let mut first = broker.wire();
+        log_in(&mut first, &lasting(version, &token));
+        faults.hold();
+        first.send(&publish(version, 2, 7, TELEMETRY, &payload(1, "a")));
+        faults.until_held();
+        let mut second = broker.wire();
+        let connack = log_in(&mut second, &lasting(version, &token));
+        assert_eq!(connack[2], 1, "{version:?}: its session is there");
+        let dup = packets::publish_flags(version, 0x0c, 7, TELEMETRY, &payload(1, "a"));
+        second.send(&dup);
+        expect_only_after(&mut second, &faults, "50020007");
+    }
+}
+
+/// ...and not the PUBCOMP of the release it repeats: were the release lost, the next message with
+/// that id would be taken for the old one.
+#[test]
+fn rel_03_a_repeated_release_waits_for_the_record_of_the_first() {
+    for version in [Version::V311, Version::V5] {
+        let (broker, faults, token) = broker_with_device();
+        let mut first = broker.wire();
+        log_in(&mut first, &lasting(version, &token));
+        first.send(&publish(version, 2, 7, TELEMETRY, &payload(1, "a")));
+        assert_eq!(first.packet()[0], 0x50);
+        faults.hold();
+        first.send(&packets::pubrel(7));
+        faults.until_held();
+        let mut second = broker.wire();
+        let connack = log_in(&mut second, &lasting(version, &token));
+        assert_eq!(connack[2], 1, "{version:?}: its session is there");
+        second.send(&packets::pubrel(7));
+        let not_found = if version == Version::V5 { "7003000792" } else { "70020007" };
+        expect_only_after(&mut second, &faults, not_found);
+    }
+}
+
+/// REL-30 and architecture section 3: a slow disk is latency and back-pressure, never loss.
+#[test]
+fn rel_30_a_slow_disk_makes_everybody_wait_and_nobody_leave() {
+    let setup = Setup::new().set("TOLLGATE_HISTORY_HEAD_SIZE_MAX_BYTES", "8388608");
+    let (setup, faults) = SyncFaults::on(setup);
+    let mut random = Random::new(random::seed());
+    let mut broker = setup.start();
+    let site = Arc::new(Site::default());
+    let slow = Habits {
+        window: 32,
+        // Together far more than the broker may hold (50 x 32 x 4 KiB = 6.4 MB), yet each
+        // connection's share below what it may park (64 KiB), so that PINGREQ is read.
+        text_bytes: (1_000, 2_000),
+        ping_interval: Duration::from_millis(250),
+        ..habits()
+    };
+    let devices = load::devices(&broker, 50, &slow, &mut random);
+    let before = memory_kib(&broker);
+    faults.delay(Duration::from_millis(300));
+    site.is_up(broker.address("mqtt"), broker.address("http"));
+    let load = Load::start(devices, &site);
+    let began = Instant::now();
+    let mut most = 0;
+    site.until("15 s of slow syncs", Duration::from_secs(20), || {
+        most = most.max(memory_kib(&broker));
+        began.elapsed() > Duration::from_secs(15)
+    });
+    let promised = load.promised();
+    assert_eq!(load.losses(), 0, "a client was cut off: {}", broker.stderr());
+    for notes in load.notes() {
+        let (pongs, longest) = (&notes.pongs, &notes.longest_ping_ms);
+        let (pongs, longest) = (pongs.load(Ordering::SeqCst), longest.load(Ordering::SeqCst));
+        assert!(longest < 2_000, "a PINGREQ waited {longest} ms");
+        assert!(pongs > 10, "only {pongs} PINGRESP");
+        assert!(notes.promised.load(Ordering::SeqCst) > 0, "a client was left out");
+    }
+    faults.clear();
+    let devices = load.finish();
+    println!("{promised} promised in 15 s, memory {before} KiB before, {most} KiB at most");
+    assert!(most < before + 96 * 1024, "{before} KiB became {most} KiB");
+    assert_eq!(broker.stop(), 0, "{}", broker.stderr());
+    proof::prove_journal(&broker.dir().join("data"), &devices);
+}
+
+/// A QoS 1 and a QoS 2 client that send more than may be parked: the broker stops reading them,
+/// and when it reads again, everything is there, in order.
+#[test]
+fn rel_30_clients_that_send_too_much_are_read_again_later() {
+    let (setup, faults) = SyncFaults::on(Setup::new());
+    let mut random = Random::new(random::seed());
+    let mut broker = setup.start();
+    let site = Arc::new(Site::default());
+    let heavy = Habits {
+        window: 64,
+        text_bytes: (30_000, 60_000),
+        patience: Duration::from_secs(60),
+        ..habits()
+    };
+    let devices = load::devices(&broker, 8, &heavy, &mut random);
+    faults.delay(Duration::from_millis(500));
+    site.is_up(broker.address("mqtt"), broker.address("http"));
+    let load = Load::start(devices, &site);
+    load.until_promised(100, Duration::from_secs(60));
+    assert_eq!(load.losses(), 0, "a client was cut off: {}", broker.stderr());
+    faults.clear();
+    let devices = load.finish();
+    assert_eq!(broker.stop(), 0, "{}", broker.stderr());
+    proof::prove_journal(&broker.dir().join("data"), &devices);
+}
+
+fn habits() -> Habits {
+    Habits {
+        version: Version::V311,
+        qos: 1,
+        keeps_session: true,
+        window: 16,
+        text_bytes: (0, 100),
+        take_over_one_in: 0,
+        ping_interval: Duration::ZERO,
+        patience: Duration::from_secs(30),
+    }
+}
+
+fn payload(n: u32, key: &str) -> Vec<u8> {
+    format!(r#"{{"{key}{n}":{n}}}"#).into_bytes()
+}
+
+fn broker_with_device() -> (Broker, SyncFaults, String) {
+    let (setup, faults) = SyncFaults::on(Setup::new());
+    let broker = setup.start();
+    let token = broker.create_device("pump");
+    (broker, faults, token)
+}
+
+/// CONNECT of a session that outlives its connection.
+fn lasting(version: Version, token: &str) -> Connect<'_> {
+    Connect {
+        clean: false,
+        properties: if version == Version::V5 {
+            EXPIRY_HOUR.to_vec()
+        } else {
+            Vec::new()
+        },
+        ..Connect::with_token(version, "pump", token)
+    }
+}
+
+/// While the sync is held, the answer to a PINGREQ comes, and nothing before it; afterwards this
+/// acknowledgement does.
+fn expect_only_after(wire: &mut Wire, faults: &SyncFaults, ack: &str) {
+    wire.expect_alive();
+    faults.clear();
+    wire.expect(ack);
+}
+
+/// Resident memory of the broker.
+fn memory_kib(broker: &Broker) -> u64 {
+    let path = format!("/proc/{}/status", broker.pid());
+    let status = fs::read_to_string(path).expect("the broker runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number
+        .and_then(|number| number.parse().ok())
+        .expect("/proc tells resident memory in KiB")
+}

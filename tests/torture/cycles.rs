@@ -1,0 +1,165 @@
+//! The run: load, kill, start again, prove.
+
+use std::{
+    process::Stdio,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{
+    operator::Operator,
+    rig::{
+        admin::Admin,
+        device::{Device, Habits},
+        load::{self, Load},
+        proof,
+        random::{self, Random},
+        site::Site,
+    },
+};
+use crate::common::{
+    broker::{Broker, Setup},
+    packets::Version,
+};
+
+/// Devices that publish.
+const DEVICES: usize = 16;
+
+/// How often the broker is killed unless `TOLLGATE_TORTURE_CYCLES` says otherwise.
+const CYCLES: u64 = 25;
+
+/// Between two ends of the broker, at most so many messages are promised...
+const MESSAGES_PER_CYCLE: u64 = 6_000;
+
+/// ...and then it lives at most so much longer, in microseconds.
+const JITTER_US: u64 = 30_000;
+
+/// Messages promised after a start, within which time: it serves again.
+const SERVES_AGAIN: Duration = Duration::from_secs(60);
+
+/// How the broker ends in a cycle.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// kill -9 while it serves.
+    Killed,
+    /// kill -9, and again while it starts.
+    KilledTwice,
+    /// SIGTERM.
+    Stopped,
+}
+
+/// REL-01, REL-03, REL-06, REL-24: 0 promised messages missing, 0 of QoS 2 doubled, 0 revoked
+/// tokens let in, the order kept, sessions there.
+#[test]
+fn rel_24_what_was_promised_survives_kill_9() {
+    let cycles = std::env::var("TOLLGATE_TORTURE_CYCLES").map_or(CYCLES, |text| {
+        text.parse()
+            .expect("TOLLGATE_TORTURE_CYCLES is a whole number")
+    });
+    let mut random = Random::new(random::seed());
+    let began = Instant::now();
+    let mut broker = Setup::new().start();
+    let admin = Admin::new(broker.dir());
+    let site = Arc::new(Site::default());
+    let devices = load::devices(&broker, DEVICES, &habits(), &mut random);
+    let names: Vec<String> = devices.iter().map(|held| held.name.clone()).collect();
+    let operator = Operator::start(&admin, &site, random.fork());
+    let load = Load::start(devices, &site);
+    let mut slowest = Duration::ZERO;
+    for cycle in 1..=cycles {
+        site.is_up(broker.address("mqtt"), broker.address("http"));
+        // At times nothing is waited for: it dies while the clients come back.
+        let messages = random.below(MESSAGES_PER_CYCLE) * (random.below(4)).min(1);
+        load.until_promised(load.promised() + messages, SERVES_AGAIN);
+        std::thread::sleep(Duration::from_micros(random.below(JITTER_US)));
+        let end = end(&mut random);
+        site.is_down();
+        let took = end_and_start(&mut broker, end, &mut random);
+        slowest = slowest.max(took);
+        println!("cycle {cycle}: {messages} more promised, {end:?}, ready after {took:?}");
+        prove_some(&broker, &admin, &load, &names, &operator, &mut random);
+    }
+    site.is_up(broker.address("mqtt"), broker.address("http"));
+    load.until_promised(load.promised() + 1_000, SERVES_AGAIN);
+    let devices = load.finish();
+    let revoked = operator.finish(broker.address("mqtt"));
+    proof::prove_history(&admin, broker.address("http"), &devices);
+    assert_eq!(broker.stop(), 0, "{}", broker.stderr());
+    let figures = proof::prove_journal(&broker.dir().join("data"), &devices);
+    assert_eq!(figures.promised, devices.iter().map(Device::sent).sum::<u64>());
+    println!(
+        "{cycles} cycles in {:?}: {} promised, {} missing, {} of QoS 2 doubled, {} of QoS 1 \
+         repeated, {revoked} revoked tokens refused, slowest start {slowest:?}",
+        began.elapsed(),
+        figures.promised,
+        figures.missing,
+        figures.doubled,
+        figures.repeated,
+    );
+}
+
+fn habits() -> Habits {
+    Habits {
+        version: Version::V311,
+        qos: 1,
+        keeps_session: true,
+        window: 24,
+        text_bytes: (0, 200),
+        take_over_one_in: 400,
+        ping_interval: Duration::from_millis(200),
+        patience: Duration::from_secs(30),
+    }
+}
+
+fn end(random: &mut Random) -> End {
+    match random.below(10) {
+        0 => End::Stopped,
+        1 | 2 => End::KilledTwice,
+        _ => End::Killed,
+    }
+}
+
+/// Ends the broker and starts it again; answers how long the start took.
+fn end_and_start(broker: &mut Broker, end: End, random: &mut Random) -> Duration {
+    match end {
+        End::Killed => broker.kill9(),
+        End::Stopped => assert_eq!(broker.stop(), 0, "{}", broker.stderr()),
+        End::KilledTwice => {
+            broker.kill9();
+            let mut starting = broker
+                .command(&["serve"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("the program runs");
+            std::thread::sleep(Duration::from_millis(random.below(120)));
+            starting.kill().expect("the process is ours");
+            starting.wait().expect("the child can be waited for");
+        }
+    }
+    let began = Instant::now();
+    broker.restart();
+    began.elapsed()
+}
+
+/// Two devices and the operator's last tokens, right after the start. Nobody publishes yet.
+fn prove_some(
+    broker: &Broker,
+    admin: &Admin,
+    load: &Load,
+    names: &[String],
+    operator: &Operator,
+    random: &mut Random,
+) {
+    for _ in 0..2 {
+        let count = u64::try_from(names.len()).expect("names are few");
+        let at = usize::try_from(random.below(count)).expect("names are few");
+        let notes = &load.notes()[at];
+        // In this order: both may still grow, by acks that were on their way.
+        let promised = notes.promised.load(Ordering::SeqCst);
+        let sent = notes.sent.load(Ordering::SeqCst);
+        let http = broker.address("http");
+        proof::prove_history_of(admin, http, &names[at], promised, sent);
+    }
+    operator.prove(broker.address("mqtt"), 5);
+}

@@ -1,0 +1,155 @@
+//! What was promised against what is there: in the journal, record by record, and in history.
+
+use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc};
+
+use tollgate::journal::{Entry, Journal, JournalOptions, Offset, RealDisk, RecordKind};
+use uuid::Uuid;
+
+use super::{admin::Admin, device::Device};
+
+/// What the journal holds of one device.
+#[derive(Default)]
+struct Held {
+    /// How often each message is in it.
+    times: Vec<u32>,
+    /// The order in which they first came.
+    order: Vec<u64>,
+}
+
+/// The figures of a proof, to be printed.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) devices: usize,
+    pub(crate) promised: u64,
+    pub(crate) records: u64,
+    pub(crate) missing: u64,
+    /// Of QoS 1, where a message that was sent again may be there twice.
+    pub(crate) repeated: u64,
+    /// Of QoS 2, where it may not.
+    pub(crate) doubled: u64,
+}
+
+/// Holds the journal in `data` (no broker runs on it) to what the devices were promised:
+/// every promised message is there (REL-01), of QoS 2 once (REL-03), in the order in which it was
+/// sent (REL-03), and no stretch is damaged.
+pub(crate) fn prove_journal(data: &Path, devices: &[Device]) -> Figures {
+    let mut held = read(&data.join("journal"));
+    let mut figures = Figures {
+        devices: devices.len(),
+        ..Figures::default()
+    };
+    let mut wrong = Vec::new();
+    for device in devices {
+        let held = held.remove(&device.id).unwrap_or_default();
+        figures.promised += device.promised();
+        figures.records += held.times.iter().map(|times| u64::from(*times)).sum::<u64>();
+        let times = |n: u64| {
+            let at = usize::try_from(n).expect("numbers are small");
+            held.times.get(at).copied().unwrap_or(0)
+        };
+        let missing: Vec<u64> = (0..device.promised()).filter(|n| times(*n) == 0).collect();
+        let more: Vec<u64> = (0..device.sent()).filter(|n| times(*n) > 1).collect();
+        let many = u64::try_from(more.len()).expect("numbers are small");
+        figures.missing += u64::try_from(missing.len()).expect("numbers are small");
+        if device.habits.qos == 2 {
+            figures.doubled += many;
+        } else {
+            figures.repeated += many;
+        }
+        let what = format!("{} (QoS {})", device.name, device.habits.qos);
+        if !missing.is_empty() {
+            wrong.push(format!("{what}: promised and not there: {missing:?}"));
+        }
+        if device.habits.qos == 2 && !more.is_empty() {
+            wrong.push(format!("{what}: there more than once: {more:?}"));
+        }
+        if let Some(pair) = held.order.windows(2).find(|pair| pair[0] >= pair[1]) {
+            wrong.push(format!("{what}: first seen in another order: {pair:?}"));
+        }
+        if times(device.sent()) > 0 || held.times.len() as u64 > device.sent() {
+            wrong.push(format!("{what}: there is what was never sent"));
+        }
+    }
+    println!("journal: {figures:?}");
+    assert!(wrong.is_empty(), "{figures:?}\n{}", wrong.join("\n"));
+    figures
+}
+
+/// Holds history to the same: every promised message can be read, and none that was never sent.
+pub(crate) fn prove_history(admin: &Admin, http: SocketAddr, devices: &[Device]) {
+    for device in devices {
+        prove_history_of(admin, http, &device.name, device.promised(), device.sent());
+    }
+}
+
+/// As `prove_history`, for one device: the first `promised` of at most `sent` messages are there.
+pub(crate) fn prove_history_of(
+    admin: &Admin,
+    http: SocketAddr,
+    name: &str,
+    promised: u64,
+    sent: u64,
+) {
+    let numbers = admin.numbers(http, name, sent);
+    assert!(
+        numbers.windows(2).all(|pair| pair[0] < pair[1]),
+        "{name}: history is not in order of time, or tells a message twice"
+    );
+    let mut missing = (0..promised).filter(|n| numbers.binary_search(n).is_err());
+    let first = missing.next();
+    assert_eq!(first, None, "{name}: promised, and not in history");
+    assert!(
+        numbers.last().is_none_or(|last| *last < sent),
+        "{name}: history has what was never sent"
+    );
+}
+
+fn read(dir: &Path) -> HashMap<Uuid, Held> {
+    let options = JournalOptions {
+        ballast_bytes: 0,
+        ..JournalOptions::new(dir)
+    };
+    let failed = Box::new(|error: &_| panic!("the journal fails while it is read: {error}"));
+    let opened = Journal::open(Arc::new(RealDisk), options, failed);
+    let (journal, recovery) = opened.expect("the journal opens");
+    assert!(recovery.damage.is_empty(), "{recovery:?}");
+    let mut devices: HashMap<Uuid, Held> = HashMap::new();
+    let mut reader = journal.reader(Offset::ZERO);
+    while let Some(entry) = reader.next().expect("the journal can be read") {
+        let batch = match entry {
+            Entry::Batch(batch) => batch,
+            Entry::Damage(damage) => panic!("{damage:?}"),
+        };
+        for record in batch {
+            if record.header.kind == RecordKind::Telemetry {
+                let device = devices.entry(record.header.device).or_default();
+                device.note(number(record.body));
+            }
+        }
+    }
+    journal.close().expect("the journal closes");
+    devices
+}
+
+impl Held {
+    fn note(&mut self, n: u64) {
+        let at = usize::try_from(n).expect("numbers are small");
+        if self.times.len() <= at {
+            self.times.resize(at + 1, 0);
+        }
+        if self.times[at] == 0 {
+            self.order.push(n);
+        }
+        self.times[at] += 1;
+    }
+}
+
+/// The number in a payload. Cut out by hand: a run has millions of them.
+fn number(payload: &[u8]) -> u64 {
+    let text = std::str::from_utf8(payload).expect("payloads are UTF-8");
+    let (_, rest) = text.split_once(r#""n":"#).expect("every message has a number");
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .expect("a number follows")
+}
