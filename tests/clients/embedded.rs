@@ -85,6 +85,17 @@ fn says_why_it_was_refused() {
     site.check_stored();
 }
 
+/// TB-07: what a device sees whose token is revoked while it is connected.
+#[test]
+fn says_that_it_was_cut_off() {
+    let site = Site::start();
+    let errand = site.revoked_errand("5");
+    assert_eq!(
+        said(&site, &errand),
+        ["connected", "disconnected: AdministrativeAction"]
+    );
+}
+
 fn said(site: &Site, errand: &Errand) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -103,12 +114,12 @@ fn said(site: &Site, errand: &Errand) -> Vec<String> {
         } else {
             Box::new(socket)
         };
-        let end = tokio::time::timeout(LIMIT, go(transport, errand)).await;
+        let end = tokio::time::timeout(LIMIT, go(site, transport, errand)).await;
         end.expect("the errand ends in time")
     })
 }
 
-async fn go(transport: Box<dyn Transport>, errand: &Errand) -> Vec<String> {
+async fn go(site: &Site, transport: Box<dyn Transport>, errand: &Errand) -> Vec<String> {
     let mut buffer = AllocBuffer;
     let mut client = Client::<'_, '_, _, _, 1, 1, 1, 0, 1, 0, 0>::new(&mut buffer);
     let mut options = ConnectOptions::new().clean_start();
@@ -123,6 +134,16 @@ async fn go(transport: Box<dyn Transport>, errand: &Errand) -> Vec<String> {
         return said;
     }
     said.push("connected".to_owned());
+    site.connected(errand);
+    if errand.messages.is_empty() {
+        said.push(describe(
+            &client
+                .poll()
+                .await
+                .expect_err("nothing but the end can come"),
+        ));
+        return said;
+    }
     let topic = TopicReference::Name(TopicName::new(string(TELEMETRY)).expect("a valid topic"));
     for (qos, payload) in &errand.messages {
         let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(*qos)];

@@ -162,6 +162,51 @@ fn says_why_it_was_refused() {
     site.check_stored();
 }
 
+/// TB-07: a subscriber of 3.1.1 whose token is revoked sees a close, comes back by itself and is
+/// refused; one of MQTT 5 is told and ends.
+#[test]
+fn says_that_it_was_cut_off() {
+    const NOT_AUTHORISED: Option<&str> =
+        Some("Connection error: Connection Refused: not authorised.");
+    let site = Site::start();
+    let table = [
+        ("3.1", 5, NOT_AUTHORISED),
+        ("3.1.1", 5, NOT_AUTHORISED),
+        ("5", 0, None),
+    ];
+    for (version, code, text) in table {
+        let errand = site.revoked_errand(version);
+        // Its debug output waits in a buffer unless stdout is made to pass each line on.
+        let mut command = Command::new(tool("stdbuf"));
+        command.arg("-oL").arg(tool("mosquitto_sub"));
+        let port = errand.port(&site.broker).to_string();
+        command.args([
+            "-d",
+            "-V",
+            protocol(version),
+            "-h",
+            "localhost",
+            "-p",
+            &port,
+            "-i",
+            "sub",
+        ]);
+        command
+            .args(["-t", "v1/devices/me/attributes", "-u"])
+            .args(&errand.token);
+        let output = site.run(&mut command, &errand, "received SUBACK");
+        let (stdout, stderr) = printed(&output);
+        let case = format!("{version}:\n{stdout}{stderr}");
+        assert_eq!(output.status.code(), Some(code), "{case}");
+        assert_eq!(stderr.lines().next(), text, "{case}");
+        assert_eq!(
+            stdout.contains("Received DISCONNECT (152)"),
+            version == "5",
+            "{case}"
+        );
+    }
+}
+
 /// The line as it stands in the vendor's guide: bash eats the quotes of the JSON.
 #[test]
 fn pasted_lines_store_25() {
@@ -250,13 +295,8 @@ fn arguments(errand: &Errand) -> Vec<String> {
     let [(qos, payload)] = errand.messages.as_slice() else {
         panic!("mosquitto_pub sends one message");
     };
-    let version = match errand.version {
-        "3.1" => "31",
-        "3.1.1" => "311",
-        version => version,
-    };
     let qos = qos.to_string();
-    let mut arguments = vec!["-V", version, "-q", &qos, "-m", payload];
+    let mut arguments = vec!["-V", protocol(errand.version), "-q", &qos, "-m", payload];
     if let Some(token) = &errand.token {
         arguments.extend(["-u", token]);
     }
@@ -265,6 +305,15 @@ fn arguments(errand: &Errand) -> Vec<String> {
         arguments.extend(["-i", client_id]);
     }
     arguments.into_iter().map(str::to_owned).collect()
+}
+
+/// The version as its option `-V` names it.
+fn protocol(version: &str) -> &str {
+    match version {
+        "3.1" => "31",
+        "3.1.1" => "311",
+        other => other,
+    }
 }
 
 fn fault_is_bad_json(fault: Fault) -> bool {

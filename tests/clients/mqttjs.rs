@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::{
-    common::tools::{clients_dir, printed, run, tool},
+    common::tools::{clients_dir, printed, tool},
     site::{Errand, Fault, Site},
 };
 
@@ -91,12 +91,24 @@ fn says_why_it_was_refused() {
     site.check_stored();
 }
 
+/// TB-07: what a device sees whose token is revoked while it is connected.
+#[test]
+fn says_that_it_was_cut_off() {
+    const CLOSED: &[&str] = &["connect: 0", "close"];
+    const TOLD: &[&str] = &["connect: 0", "disconnect: 152", "close"];
+    let site = Site::start();
+    for (version, expected) in [("3.1", CLOSED), ("3.1.1", CLOSED), ("5", TOLD)] {
+        let errand = site.revoked_errand(version);
+        assert_eq!(mqttjs(&site, &errand), expected, "{version}");
+    }
+}
+
 /// The lines that the program prints on an errand.
 fn mqttjs(site: &Site, errand: &Errand) -> Vec<String> {
     let script = clients_dir().join("mqttjs_client.mjs");
-    let output = run(Command::new(tool("node"))
-        .arg(script)
-        .arg(errand.json(&site.broker)));
+    let mut command = Command::new(tool("node"));
+    command.arg(script).arg(errand.json(&site.broker));
+    let output = site.run(&mut command, errand, "connect: ");
     let (stdout, stderr) = printed(&output);
     assert_eq!((output.status.code(), &*stderr), (Some(0), ""), "{stdout}");
     stdout.lines().map(str::to_owned).collect()

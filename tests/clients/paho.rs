@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::{
-    common::tools::{clients_dir, printed, run, tool},
+    common::tools::{clients_dir, printed, tool},
     site::{Errand, Fault, Site},
 };
 
@@ -85,12 +85,25 @@ fn says_why_it_was_refused() {
     site.check_stored();
 }
 
+/// TB-07: what a device sees whose token is revoked while it is connected.
+#[test]
+fn says_that_it_was_cut_off() {
+    const CLOSED: &[&str] = &["connect: Success", "disconnect: Unspecified error"];
+    const TOLD: &[&str] = &["connect: Success", "disconnect: Administrative action"];
+    let site = Site::start();
+    for (version, expected) in [("3.1", CLOSED), ("3.1.1", CLOSED), ("5", TOLD)] {
+        let errand = site.revoked_errand(version);
+        assert_eq!(paho(&site, &errand), expected, "{version}");
+    }
+}
+
 /// The lines that the program prints on an errand.
 fn paho(site: &Site, errand: &Errand) -> Vec<String> {
     let script = clients_dir().join("paho_client.py");
-    let output = run(Command::new(tool("python"))
-        .arg(script)
-        .arg(errand.json(&site.broker)));
+    let mut command = Command::new(tool("python"));
+    command.arg("-u"); // each line at once
+    command.arg(script).arg(errand.json(&site.broker));
+    let output = site.run(&mut command, errand, "connect: ");
     let (stdout, stderr) = printed(&output);
     assert_eq!((output.status.code(), &*stderr), (Some(0), ""), "{stdout}");
     stdout.lines().map(str::to_owned).collect()

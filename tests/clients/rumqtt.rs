@@ -72,17 +72,33 @@ fn says_why_it_was_refused() {
     site.check_stored();
 }
 
+/// TB-07: what a device sees whose token is revoked while it is connected.
+#[test]
+fn says_that_it_was_cut_off() {
+    let site = Site::start();
+    let errand = site.revoked_errand("3.1.1");
+    let expected = [
+        "ConnAck Success",
+        "Mqtt state: Connection closed by peer abruptly",
+    ];
+    assert_eq!(said(&site, &errand), expected);
+    let errand = site.revoked_errand("5");
+    assert_eq!(
+        said(&site, &errand),
+        ["ConnAck Success", "AdministrativeAction"]
+    );
+}
+
 fn said(site: &Site, errand: &Errand) -> Vec<String> {
-    let port = errand.port(&site.broker);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     runtime.expect("a runtime").block_on(async {
         let errand = async {
             if errand.version == "5" {
-                run_v5(port, errand).await
+                run_v5(site, errand).await
             } else {
-                run_v311(port, errand).await
+                run_v311(site, errand).await
             }
         };
         tokio::time::timeout(LIMIT, errand)
@@ -91,10 +107,10 @@ fn said(site: &Site, errand: &Errand) -> Vec<String> {
     })
 }
 
-async fn run_v311(port: u16, errand: &Errand) -> Vec<String> {
+async fn run_v311(site: &Site, errand: &Errand) -> Vec<String> {
     use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, Packet, QoS};
     let id = errand.client_id.unwrap_or("rumqttc");
-    let mut options = MqttOptions::new(id, "localhost", port);
+    let mut options = MqttOptions::new(id, "localhost", errand.port(&site.broker));
     if let Some(token) = &errand.token {
         options.set_credentials(token, "");
     }
@@ -113,6 +129,7 @@ async fn run_v311(port: u16, errand: &Errand) -> Vec<String> {
         match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(ack))) => {
                 said.push(format!("ConnAck {:?}", ack.code));
+                site.connected(errand);
             }
             Ok(Event::Incoming(Packet::PubRec(_))) => said.push("PubRec Success".to_owned()),
             Ok(Event::Incoming(Packet::PubAck(_))) => {
@@ -136,13 +153,13 @@ async fn run_v311(port: u16, errand: &Errand) -> Vec<String> {
     }
 }
 
-async fn run_v5(port: u16, errand: &Errand) -> Vec<String> {
+async fn run_v5(site: &Site, errand: &Errand) -> Vec<String> {
     use v5::{
         AsyncClient, ConnectionError, Event, MqttOptions, StateError,
         mqttbytes::{QoS, v5::Packet},
     };
     let id = errand.client_id.unwrap_or("rumqttc");
-    let mut options = MqttOptions::new(id, "localhost", port);
+    let mut options = MqttOptions::new(id, "localhost", errand.port(&site.broker));
     if let Some(token) = &errand.token {
         options.set_credentials(token, "");
     }
@@ -161,6 +178,7 @@ async fn run_v5(port: u16, errand: &Errand) -> Vec<String> {
         match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(ack))) => {
                 said.push(format!("ConnAck {:?}", ack.code));
+                site.connected(errand);
             }
             Ok(Event::Incoming(Packet::PubRec(ack))) => {
                 said.push(format!("PubRec {:?}", ack.reason));

@@ -1,10 +1,13 @@
 //! A broker with a few devices, and the errands on which the tests send clients to it.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    process::{Command, Output},
+};
 
 use serde_json::{Value, json};
 
-use crate::common::broker::Broker;
+use crate::common::{broker::Broker, tools::Running};
 
 /// A token that no device has.
 pub(crate) const UNKNOWN_TOKEN: &str = "tgd_thisTokenBelongsToNoDeviceAtAll0000";
@@ -46,6 +49,8 @@ pub(crate) struct Errand {
     pub(crate) messages: Vec<(u8, String)>,
     /// Wait for the broker to close instead of closing.
     pub(crate) wait_for_close: bool,
+    /// The device whose token is revoked as soon as the client is connected.
+    pub(crate) revoke: Option<String>,
 }
 
 impl Site {
@@ -105,6 +110,35 @@ impl Site {
         }
     }
 
+    /// An errand of a device of its own, whose token is revoked while it is connected (TB-07).
+    pub(crate) fn revoked_errand(&self, version: &'static str) -> Errand {
+        let device = format!("cut off {version}");
+        let token = Some(self.broker.create_device(&device));
+        Errand {
+            token,
+            wait_for_close: true,
+            revoke: Some(device),
+            ..Errand::new(version, false)
+        }
+    }
+
+    /// Runs a client program on an errand; `connected` is what it prints once it is.
+    pub(crate) fn run(&self, command: &mut Command, errand: &Errand, connected: &str) -> Output {
+        let mut running = Running::start(command);
+        if errand.revoke.is_some() {
+            running.wait_for_line(connected);
+            self.connected(errand);
+        }
+        running.finish()
+    }
+
+    /// To be called by a client of this process when it is connected.
+    pub(crate) fn connected(&self, errand: &Errand) {
+        if let Some(device) = &errand.revoke {
+            self.broker.revoke(device);
+        }
+    }
+
     /// Checks that exactly the messages of the good errands are stored, each once.
     pub(crate) fn check_stored(&self) {
         let mut stored: BTreeMap<String, Vec<Value>> = BTreeMap::new();
@@ -129,6 +163,7 @@ impl Errand {
             client_id: None,
             messages: Vec::new(),
             wait_for_close: false,
+            revoke: None,
         }
     }
 

@@ -3,8 +3,10 @@
 
 use std::{
     env, fs,
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
@@ -48,28 +50,118 @@ pub(crate) fn repository() -> &'static Path {
 /// # Panics
 /// If it takes longer than a minute; it is killed then.
 pub(crate) fn run(command: &mut Command) -> Output {
-    let what = format!("{command:?}");
-    let mut child: Child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{what} does not run: {error}"));
-    let deadline = Instant::now() + TOOL_LIMIT;
-    // Their output fits a pipe, so nothing needs to be read before the end.
-    while child
-        .try_wait()
-        .expect("the child can be waited for")
-        .is_none()
-    {
-        if Instant::now() >= deadline {
-            let _ = child.kill();
-            let output = child.wait_with_output().expect("its pipes are ours");
-            panic!("{what} does not end; so far: {output:?}");
+    Running::start(command).finish()
+}
+
+/// A program that is still running. Dropping it kills it.
+pub(crate) struct Running {
+    child: Child,
+    what: String,
+    deadline: Instant,
+    stdout: Reading,
+    stderr: Reading,
+}
+
+/// What a program writes to one of its two streams, line by line as it comes.
+struct Reading {
+    lines: mpsc::Receiver<String>,
+    text: String,
+}
+
+impl Running {
+    /// Starts a program; it has a minute for its whole errand.
+    pub(crate) fn start(command: &mut Command) -> Running {
+        let what = format!("{command:?}");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{what} does not run: {error}"));
+        let stdout = Reading::start(child.stdout.take().expect("asked to be a pipe"));
+        let stderr = Reading::start(child.stderr.take().expect("asked to be a pipe"));
+        let deadline = Instant::now() + TOOL_LIMIT;
+        Running {
+            child,
+            what,
+            deadline,
+            stdout,
+            stderr,
         }
-        thread::sleep(Duration::from_millis(2));
     }
-    child.wait_with_output().expect("its pipes are ours")
+
+    /// Waits until it has printed a line with this text to stdout.
+    ///
+    /// # Panics
+    /// If it ends without, or does not in time.
+    pub(crate) fn wait_for_line(&mut self, text: &str) {
+        while !self.stdout.text.contains(text) {
+            if let Err(error) = self.stdout.next(self.deadline) {
+                panic!(
+                    "{}: no line with {text:?} ({error}): {}",
+                    self.what, self.stdout.text
+                );
+            }
+        }
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end in time; it is killed then.
+    pub(crate) fn finish(mut self) -> Output {
+        for stream in [&mut self.stdout, &mut self.stderr] {
+            loop {
+                match stream.next(self.deadline) {
+                    Ok(()) => {}
+                    Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) => {
+                        panic!("{} does not end; so far: {}", self.what, stream.text);
+                    }
+                }
+            }
+        }
+        let status = self.child.wait().expect("the child can be waited for");
+        let bytes = |stream: &mut Reading| std::mem::take(&mut stream.text).into_bytes();
+        let (stdout, stderr) = (bytes(&mut self.stdout), bytes(&mut self.stderr));
+        Output {
+            status,
+            stdout,
+            stderr,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // an error means that it has ended already
+        let _ = self.child.wait();
+    }
+}
+
+impl Reading {
+    /// Reads in a thread of its own, which ends with the pipe.
+    fn start(pipe: impl Read + Send + 'static) -> Reading {
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Reading {
+            lines,
+            text: String::new(),
+        }
+    }
+
+    /// Takes the next line into the text.
+    fn next(&mut self, deadline: Instant) -> Result<(), RecvTimeoutError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let line = self.lines.recv_timeout(left)?;
+        self.text.push_str(&line);
+        self.text.push('\n');
+        Ok(())
+    }
 }
 
 /// stdout and stderr of a program that has ended, as text.
