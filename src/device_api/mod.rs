@@ -69,7 +69,13 @@ pub fn refuse_foreign(topic: &str) -> Route {
             (ReasonCode::TopicNameInvalid, Why::UnknownTopic)
         }
     };
-    Route::Refuse(Refused { reason, ending: Ending::Stays }, why)
+    Route::Refuse(
+        Refused {
+            reason,
+            ending: Ending::Stays,
+        },
+        why,
+    )
 }
 
 fn telemetry(payload: &[u8], profile: &Profile) -> Route {

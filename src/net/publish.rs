@@ -145,8 +145,9 @@ impl Connection {
     /// The one gate, then the device platform's routing.
     fn route(&self, worker: &Worker, publish: &Publish<'_>) -> Route {
         let permit = &self.principal.permit;
-        let is_allowed =
-            publish.topic_name().is_some_and(|topic| permit.allows(Action::Publish, topic));
+        let is_allowed = publish
+            .topic_name()
+            .is_some_and(|topic| permit.allows(Action::Publish, topic));
         if is_allowed {
             device_api::route(publish, &worker.shared.profile)
         } else {

@@ -86,7 +86,11 @@ impl Admin {
             let view = self.get(http, &path).expect("the broker is there");
             for point in view["points"].as_array().expect("a list of points") {
                 let n = point["value"].as_u64().expect("n is a whole number");
-                assert_eq!(point["ts"], FIRST_TS + n, "a value at a wrong time: {point}");
+                assert_eq!(
+                    point["ts"],
+                    FIRST_TS + n,
+                    "a value at a wrong time: {point}"
+                );
                 numbers.push(n);
             }
             first += POINTS_MAX;
@@ -101,7 +105,11 @@ fn answer(
 ) -> Option<Value> {
     let mut response = response.ok()?;
     let status = response.status();
-    let text = response.body_mut().with_config().limit(1 << 30).read_to_string();
+    let text = response
+        .body_mut()
+        .with_config()
+        .limit(1 << 30)
+        .read_to_string();
     // A broker that is killed in the middle of an answer has not answered.
     let text = text.ok()?;
     // 503 while it stops, or "durable, not yet confirmed": nothing was promised.

@@ -86,7 +86,10 @@ fn rel_24_what_was_promised_survives_kill_9() {
     proof::prove_history(&admin, broker.address("http"), &devices);
     assert_eq!(broker.stop(), 0, "{}", broker.stderr());
     let figures = proof::prove_journal(&broker.dir().join("data"), &devices);
-    assert_eq!(figures.promised, devices.iter().map(Device::sent).sum::<u64>());
+    assert_eq!(
+        figures.promised,
+        devices.iter().map(Device::sent).sum::<u64>()
+    );
     println!(
         "{cycles} cycles in {:?}: {} promised, {} missing, {} of QoS 2 doubled, {} of QoS 1 \
          repeated, {revoked} revoked tokens refused, slowest start {slowest:?}",

@@ -56,7 +56,8 @@ impl Load {
     /// Waits until so many messages are promised.
     pub(crate) fn until_promised(&self, messages: u64, limit: Duration) {
         let what = format!("{messages} messages promised");
-        self.site.until(&what, limit, || self.promised() >= messages);
+        self.site
+            .until(&what, limit, || self.promised() >= messages);
     }
 
     /// Lets every device finish what it has under way.

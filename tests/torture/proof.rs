@@ -42,7 +42,11 @@ pub(crate) fn prove_journal(data: &Path, devices: &[Device]) -> Figures {
     for device in devices {
         let held = held.remove(&device.id).unwrap_or_default();
         figures.promised += device.promised();
-        figures.records += held.times.iter().map(|times| u64::from(*times)).sum::<u64>();
+        figures.records += held
+            .times
+            .iter()
+            .map(|times| u64::from(*times))
+            .sum::<u64>();
         let times = |n: u64| {
             let at = usize::try_from(n).expect("numbers are small");
             held.times.get(at).copied().unwrap_or(0)
@@ -147,7 +151,9 @@ impl Held {
 /// The number in a payload. Cut out by hand: a run has millions of them.
 fn number(payload: &[u8]) -> u64 {
     let text = std::str::from_utf8(payload).expect("payloads are UTF-8");
-    let (_, rest) = text.split_once(r#""n":"#).expect("every message has a number");
+    let (_, rest) = text
+        .split_once(r#""n":"#)
+        .expect("every message has a number");
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
     digits
         .and_then(|digits| digits.parse().ok())
