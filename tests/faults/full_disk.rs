@@ -1,18 +1,17 @@
 //! A data directory without room: acks wait, connections stay, revocation works (REL-28).
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{ErrorKind, Write},
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     mount::Mount,
     rig::{
-        admin::Admin,
-        device::{Device, Habits},
+        device::Habits,
         load::{self, Load},
         proof,
         random::{self, Random},
@@ -74,7 +73,7 @@ fn rel_28_a_full_disk_makes_acks_wait_and_nothing_else() {
     }
     assert_eq!(scene.load.promised(), promised, "acknowledged without room");
     assert_eq!(scene.load.losses(), losses, "{}", scene.broker.stderr());
-    std::fs::remove_file(filler).expect("the filler can be removed");
+    fs::remove_file(filler).expect("the filler can be removed");
     let freed = Instant::now();
     scene.load.until_promised(promised + 1, BACK_WITHIN);
     println!("acks came again {:?} after there was room", freed.elapsed());
@@ -82,13 +81,7 @@ fn rel_28_a_full_disk_makes_acks_wait_and_nothing_else() {
         assert_eq!(wire.packet()[0], 0x40, "what waited is acknowledged");
     }
     assert_eq!(scene.load.losses(), losses, "{}", scene.broker.stderr());
-    let Scene {
-        load, mut broker, ..
-    } = scene;
-    // What they still have under way may need more room than the small file system has.
-    let devices = load.abandon();
-    broker.kill9();
-    prove_elsewhere(&broker, &devices);
+    scene.end_and_prove();
 }
 
 /// Killed while there is no room, and started again without room: what was acknowledged is there.
@@ -107,15 +100,10 @@ fn rel_28_what_was_acknowledged_before_a_full_disk_survives_kill_9() {
     log_in(&mut wire, &connect);
     wire.expect_alive();
     assert!(!is_let_in(&scene.broker, "guest-token"));
-    std::fs::remove_file(filler).expect("the filler can be removed");
+    fs::remove_file(filler).expect("the filler can be removed");
     wire.send(&publish(Version::V311, 1, 1, TELEMETRY, br#"{"late":1}"#));
     assert_eq!(wire.packet()[0], 0x40);
-    let Scene {
-        load, mut broker, ..
-    } = scene;
-    let devices = load.abandon();
-    broker.kill9();
-    prove_elsewhere(&broker, &devices);
+    scene.end_and_prove();
 }
 
 /// Architecture section 3: a storage that stays full for 30 s is said to MQTT 5 clients that wait
@@ -141,7 +129,7 @@ fn rel_02_a_disk_that_stays_full_is_told_to_those_who_can_be_told() {
     assert_eq!(goodbye[2], 0x97, "{goodbye:02x?}");
     told.expect_close();
     untold.expect_alive();
-    std::fs::remove_file(filler).expect("the filler can be removed");
+    fs::remove_file(filler).expect("the filler can be removed");
     assert_eq!(untold.packet()[0], 0x40, "what waited is acknowledged");
     scene.load.abandon();
 }
@@ -191,7 +179,10 @@ impl Scene {
             }
             self.site.check();
             let elapsed = began.elapsed();
-            assert!(elapsed < FILL_LIMIT, "the journal is not full after {elapsed:?}");
+            assert!(
+                elapsed < FILL_LIMIT,
+                "the journal is not full after {elapsed:?}"
+            );
             if last_look.elapsed() > Duration::from_millis(100) {
                 last_look = Instant::now();
                 if journal_is_full(&self.broker) {
@@ -236,20 +227,28 @@ impl Scene {
         assert_eq!((goodbye[0], goodbye[2]), (0xe0, 0x98), "{goodbye:02x?}");
         assert!(!is_let_in(&self.broker, "guest-token"));
     }
-}
 
-/// Copies the small file system's data out and holds it to what was promised: reading opens the
-/// journal, and that takes room.
-fn prove_elsewhere(broker: &Broker, devices: &[Device]) {
-    let to = broker.dir().join("copy/journal");
-    std::fs::create_dir_all(&to).expect("a folder can be made");
-    let data = broker.setting("TOLLGATE_DATA_DIR");
-    let entries = std::fs::read_dir(PathBuf::from(data).join("journal")).expect("it is there");
-    for entry in entries {
-        let entry = entry.expect("it can be listed");
-        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("it can be copied");
+    /// Ends everything at once and holds the journal to what was promised. What the devices still
+    /// have under way may need more room than the small file system has, and so does reading a
+    /// journal: it is copied out.
+    fn end_and_prove(self) {
+        let Scene {
+            load,
+            mut broker,
+            mount,
+            ..
+        } = self;
+        let devices = load.abandon();
+        broker.kill9();
+        let to = broker.dir().join("copy/journal");
+        fs::create_dir_all(&to).expect("a folder can be made");
+        let from = mount.folder("data/journal");
+        for entry in fs::read_dir(from).expect("the folder can be listed") {
+            let entry = entry.expect("the folder can be listed");
+            fs::copy(entry.path(), to.join(entry.file_name())).expect("a file can be copied");
+        }
+        proof::prove_journal(&broker.dir().join("copy"), &devices);
     }
-    proof::prove_journal(&broker.dir().join("copy"), devices);
 }
 
 fn habits() -> Habits {

@@ -55,7 +55,10 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         // Lazily: a broker that is about to end may still have files open.
-        let _ = Command::new("umount").arg("-l").arg(self.dir.path()).output();
+        let _ = Command::new("umount")
+            .arg("-l")
+            .arg(self.dir.path())
+            .output();
     }
 }
 

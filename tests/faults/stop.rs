@@ -43,7 +43,11 @@ fn rel_09_a_clean_stop_says_goodbye_and_keeps_its_promises() {
         assert!(took < STOP_LIMIT, "the stop took {took:?}");
         let goodbye = idle[0].packets_until_close();
         assert_eq!(goodbye.len(), 1, "{goodbye:02x?}");
-        assert_eq!((goodbye[0][0], goodbye[0][2]), (0xe0, 0x8b), "{goodbye:02x?}");
+        assert_eq!(
+            (goodbye[0][0], goodbye[0][2]),
+            (0xe0, 0x8b),
+            "{goodbye:02x?}"
+        );
         assert_eq!(idle[1].packets_until_close(), Vec::<Vec<u8>>::new());
         broker.restart();
     }

@@ -57,7 +57,10 @@ fn rel_04_after_a_failed_sync_nothing_is_acknowledged() {
             let log = broker.stderr();
             let last = log.lines().last().unwrap_or_default();
             for word in ["the journal failed", "sync", "journal/", "exit code 3"] {
-                assert!(last.contains(word), "{word:?} is not in the last line: {last}");
+                assert!(
+                    last.contains(word),
+                    "{word:?} is not in the last line: {last}"
+                );
             }
             faults.clear();
             broker.restart();
@@ -131,7 +134,11 @@ fn rel_03_a_repeated_release_waits_for_the_record_of_the_first() {
         let connack = log_in(&mut second, &lasting(version, &token));
         assert_eq!(connack[2], 1, "{version:?}: its session is there");
         second.send(&packets::pubrel(7));
-        let not_found = if version == Version::V5 { "7003000792" } else { "70020007" };
+        let not_found = if version == Version::V5 {
+            "7003000792"
+        } else {
+            "70020007"
+        };
         expect_only_after(&mut second, &faults, not_found);
     }
 }
@@ -164,13 +171,21 @@ fn rel_30_a_slow_disk_makes_everybody_wait_and_nobody_leave() {
         began.elapsed() > Duration::from_secs(15)
     });
     let promised = load.promised();
-    assert_eq!(load.losses(), 0, "a client was cut off: {}", broker.stderr());
+    assert_eq!(
+        load.losses(),
+        0,
+        "a client was cut off: {}",
+        broker.stderr()
+    );
     for notes in load.notes() {
         let (pongs, longest) = (&notes.pongs, &notes.longest_ping_ms);
         let (pongs, longest) = (pongs.load(Ordering::SeqCst), longest.load(Ordering::SeqCst));
         assert!(longest < 2_000, "a PINGREQ waited {longest} ms");
         assert!(pongs > 10, "only {pongs} PINGRESP");
-        assert!(notes.promised.load(Ordering::SeqCst) > 0, "a client was left out");
+        assert!(
+            notes.promised.load(Ordering::SeqCst) > 0,
+            "a client was left out"
+        );
     }
     faults.clear();
     let devices = load.finish();
@@ -199,7 +214,12 @@ fn rel_30_clients_that_send_too_much_are_read_again_later() {
     site.is_up(broker.address("mqtt"), broker.address("http"));
     let load = Load::start(devices, &site);
     load.until_promised(100, Duration::from_secs(60));
-    assert_eq!(load.losses(), 0, "a client was cut off: {}", broker.stderr());
+    assert_eq!(
+        load.losses(),
+        0,
+        "a client was cut off: {}",
+        broker.stderr()
+    );
     faults.clear();
     let devices = load.finish();
     assert_eq!(broker.stop(), 0, "{}", broker.stderr());

@@ -206,7 +206,8 @@ impl Device {
         if kind != 0x20 || code != 0 {
             return Err(Over::Violated(format!("refused: {connack:02x?}")));
         }
-        if is_present != self.has_session {
+        // MQTT 3.1 knows no session present: the byte is always 0.
+        if is_present != self.has_session && self.habits.version != Version::V31 {
             // REL-06: a session that was confirmed is there, whatever happened to the broker.
             let what = format!(
                 "session present is {is_present}, it had one: {}",
