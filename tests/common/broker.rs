@@ -325,9 +325,12 @@ impl Broker {
 
     /// Everything stored of a device: key, value; oldest first.
     pub(crate) fn points(&self, device: &str) -> Vec<(String, Value)> {
-        let answer = self.query_json(device);
-        let points = answer["points"].as_array();
-        let points = points.unwrap_or_else(|| panic!("no list of points: {answer}"));
+        let mut answer = self.query_json(device);
+        let points = match answer["points"].as_array_mut() {
+            Some(points) => points,
+            None => panic!("no list of points: {answer}"),
+        };
+        points.sort_by_key(|point| point["ts"].as_i64().expect("every point has a time"));
         let key = |point: &Value| {
             point["key"]
                 .as_str()
