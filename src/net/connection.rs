@@ -288,7 +288,7 @@ impl Connection {
             replies.ordered.append(&mut replies.prompt);
         }
         if !replies.ordered.is_empty() {
-            if recorded.any || inner.runs_waiting > 0 {
+            if (recorded.any || inner.runs_waiting > 0) && !worker.is_settled() {
                 let (slot, generation) = (self.slot, self.generation);
                 worker.acknowledge_later(slot, generation, &replies.ordered, replies.places);
                 inner.runs_waiting += 1;
@@ -355,7 +355,7 @@ impl Connection {
             .map_err(|error| End::Closed(Close::from(&error)))?;
         let step = inner
             .session
-            .handle(decoded, clocks.now, replies)
+            .handle(&decoded, clocks.now, replies)
             .map_err(End::Closed)?;
         let closed = match step {
             Step::Done => Ok(()),

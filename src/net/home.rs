@@ -162,30 +162,41 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
         refuse(worker, &connection, opening.version);
         return worker::serve(worker, connection);
     }
-    let mut recorded = Recorded::default();
-    if let Some(ended) = ended {
-        recorded.any |= record_end(worker, connection.key.identity, &ended);
-    }
-    if begins || recorded_s.is_some_and(|before| before != expiry_s) {
-        let kind = if begins {
-            RecordKind::SessionBegin
-        } else {
-            RecordKind::SessionChange
-        };
-        recorded.any |= record_state(worker, &connection, kind, clocks);
-    }
-    // A resumed session's records may still be on their way.
-    recorded.any |= number != 0;
-    recorded.connack = recorded.any;
+    let change = if begins {
+        Some(RecordKind::SessionBegin)
+    } else {
+        let is_new = recorded_s.is_some_and(|before| before != expiry_s);
+        is_new.then_some(RecordKind::SessionChange)
+    };
+    let recorded = record_opening(worker, &connection, ended.as_ref(), change, clocks);
     welcome(
         worker,
         &connection,
         &opening,
         is_resumed,
         recorded,
-        leftover,
+        &leftover,
     );
     worker::serve(worker, connection);
+}
+
+/// Records what opening a session changes; its CONNACK waits for that.
+fn record_opening(
+    worker: &Worker,
+    connection: &Connection,
+    ended: Option<&Stored>,
+    change: Option<RecordKind>,
+    clocks: Clocks,
+) -> Recorded {
+    // A resumed session's records may still be on their way, even where nothing changes.
+    let mut any = connection.session_number != 0;
+    if let Some(ended) = ended {
+        any |= record_end(worker, connection.key.identity, ended);
+    }
+    if let Some(kind) = change {
+        any |= record_state(worker, connection, kind, clocks);
+    }
+    Recorded { any, connack: any }
 }
 
 /// The older connection of the same session goes first, so that its state moves once (TB-06).
@@ -207,7 +218,7 @@ fn welcome(
     opening: &crate::mqtt::session::Opening,
     is_resumed: bool,
     recorded: Recorded,
-    leftover: Vec<u8>,
+    leftover: &[u8],
 ) {
     let inner = &mut *connection.inner.borrow_mut();
     {
@@ -223,10 +234,10 @@ fn welcome(
         connection.reply(worker, inner, replies, recorded);
     }
     // TB-08: what came behind CONNECT is handled now, in order.
-    if !leftover.is_empty() {
-        if let Err(end) = connection.received(worker, inner, &leftover) {
-            inner.ends_with(end);
-        }
+    if !leftover.is_empty()
+        && let Err(end) = connection.received(worker, inner, leftover)
+    {
+        inner.ends_with(end);
     }
 }
 

@@ -214,6 +214,11 @@ impl Worker {
             .acknowledge(slot, generation, bytes, places);
     }
 
+    /// True if every record is durable and no ack waits: then nothing can be overtaken.
+    pub(super) fn is_settled(&self) -> bool {
+        self.outbox.borrow().is_settled()
+    }
+
     /// Lets the flush task run behind all tasks that are ready now.
     pub(super) fn hand_over_soon(&self) {
         if self.outbox.borrow().is_pending() {
@@ -286,6 +291,9 @@ impl Worker {
             self.behind_since.set(None);
             self.progress.notify_waiters();
             self.resume_parked();
+            // Acks that came without a record of their own may wait for nothing any more, and
+            // then no sync follows that would release them.
+            self.release();
         } else if self.behind_since.get().is_none() {
             self.behind_since.set(Some(Instant::now()));
         }
