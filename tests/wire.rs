@@ -21,5 +21,7 @@ mod packets;
 mod refusals;
 #[path = "wire/round_trip.rs"]
 mod round_trip;
+#[path = "wire/unwritable.rs"]
+mod unwritable;
 #[path = "wire/vectors.rs"]
 mod vectors;

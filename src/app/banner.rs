@@ -43,8 +43,8 @@ pub fn first_start(made: &FirstStart<'_>) -> String {
         let line = publish_line(&host_of(address), address, made.token, Some(&ca));
         let _ = writeln!(out, "or with TLS:\n\n  {line}\n");
     }
-    let name = shell_word(made.device);
-    let _ = writeln!(out, "and read it back:\n\n  tollgate query {name}\n");
+    let (program, name) = (shell_word(&program()), shell_word(made.device));
+    let _ = writeln!(out, "and read it back:\n\n  {program} query {name}\n");
     out
 }
 
@@ -101,6 +101,17 @@ pub fn shell_word(text: &str) -> String {
     }
 }
 
+/// How this program was called: `tollgate` when it was found by its name, else its path, so that
+/// the line works for somebody who has only built it.
+fn program() -> String {
+    let called = std::env::args().next().unwrap_or_default();
+    if called.contains('/') {
+        called
+    } else {
+        "tollgate".to_owned()
+    }
+}
+
 /// The path from the working directory, if it lies below it.
 pub fn relative(path: &Path) -> PathBuf {
     std::env::current_dir()
@@ -154,7 +165,12 @@ mod tests {
             "  mosquitto_pub -d -q 1 --cafile certs/ca-root.pem -h 10.0.0.7 -p 8883 \
              -t v1/devices/me/telemetry -u tgd_abc -m '{\"temperature\":25}'\n"
         ));
-        assert!(text.contains("  tollgate query first-device\n"));
+        // This test was called by its path, so the line has that path.
+        assert!(text.contains(&format!(
+            "  {} query first-device\n",
+            shell_word(&program())
+        )));
+        assert!(program().contains("/deps/tollgate-"));
     }
 
     #[test]

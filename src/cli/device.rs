@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, Read as _},
+    io::{self, BufRead as _, IsTerminal as _, Read as _},
     net::SocketAddr,
 };
 
@@ -264,14 +264,15 @@ impl ChosenToken {
 /// Most bytes read from standard input: any token is shorter.
 const INPUT_BYTES_MAX: u64 = 4_096;
 
-/// The one token on standard input, without the newline at its end.
+/// The one token on standard input: its first line.
 pub(super) fn read_token() -> Result<TokenText, CliError> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        eprint!("token: ");
+    }
     let mut text = String::new();
-    io::stdin()
-        .lock()
-        .take(INPUT_BYTES_MAX)
-        .read_to_string(&mut text)
-        .map_err(CliError::Input)?;
+    let mut input = stdin.lock().take(INPUT_BYTES_MAX);
+    input.read_line(&mut text).map_err(CliError::Input)?;
     let token = text.trim_end_matches(['\r', '\n']);
     if token.is_empty() {
         return Err(CliError::Usage("standard input holds no token".to_owned()));

@@ -26,7 +26,7 @@ pub(super) const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// How long a closed connection is read on and its bytes thrown away, so that a client still
 /// sending a refused body gets to read the refusal instead of a reset.
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves the connection until it ends, or until `stop` says so and the request under way is
 /// answered.

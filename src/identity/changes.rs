@@ -107,6 +107,7 @@ fn end_credentials(
     at_ms: u64,
 ) -> Result<(DeviceRow, Ended), RegistryError> {
     let ended = devices::end_credentials(transaction, &row, at_ms, ENDED_CREDENTIALS_KEPT)?;
+    // Out of reach: four thousand million changes of one device.
     row.generation = row.generation.saturating_add(1);
     devices::set_generation(transaction, &row, row.generation)?;
     Ok((row, ended))

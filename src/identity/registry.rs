@@ -26,7 +26,8 @@ use super::{
 use crate::store::devices::{self, NewCredential};
 use crate::store::{Connection, Store, Transaction};
 
-/// Devices the registry holds at most: at about 95 bytes of memory each, 400 MB. More are refused.
+/// Devices the registry holds at most: at about 95 bytes of memory each, 400 MB. More are refused;
+/// requests that share the commit which reaches the limit still get in.
 pub const DEVICES_MAX: u64 = 4_000_000;
 
 /// The `meta` entry that recognises the registry key.

@@ -9,6 +9,7 @@ use super::index::{TokenEntry, TokenIndex};
 use super::key::{RegistryKey, equal};
 use super::*;
 use crate::mqtt::topic::{Filter, Topic};
+use crate::store::Store;
 
 /// The vector of docs/token-format.md, made with another implementation.
 const VECTOR: &str = "tgd_0123456789ABCDEFGHIJKLMNOPQRST1oNlri";
@@ -276,4 +277,29 @@ fn digests_and_labels_do_not_mix() {
     assert!(DeviceToken::chosen("tollgate admin token\nx").is_err());
     assert!(equal(b"same", b"same"));
     assert!(!equal(b"same", b"some") && !equal(b"same", b"sam"));
+}
+
+#[test]
+fn the_registry_refuses_devices_beyond_its_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("data")).unwrap();
+    let secrets = Secrets::open(&dir.path().join("secrets"), true).unwrap();
+    let registry = Registry::open_with(store.clone(), &secrets, 2).unwrap();
+    let create = |registry: &Registry, name| {
+        registry
+            .create_device(&DeviceName::new(name).unwrap(), None)
+            .map(|_| ())
+    };
+    create(&registry, "one").unwrap();
+    create(&registry, "two").unwrap();
+    let error = create(&registry, "three").unwrap_err();
+    assert!(matches!(error, RegistryError::Full { limit: 2 }), "{error}");
+    registry.rotate("one", None).unwrap();
+    let reopened = Registry::open_with(store, &secrets, 2).unwrap();
+    assert!(matches!(
+        create(&reopened, "three"),
+        Err(RegistryError::Full { .. })
+    ));
+    reopened.delete("one", 1).unwrap();
+    create(&reopened, "three").unwrap();
 }

@@ -2,11 +2,15 @@
 //!
 //! A trait only because tests lose, reorder, shorten and fail these calls (REL-25, 26, 28, 29).
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+
+/// Permissions of what is made: nobody else reads the devices' data (SEC-78).
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
 
 /// A file of a directory listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,6 +152,7 @@ impl Disk for RealDisk {
             .read(true)
             .write(true)
             .create_new(true)
+            .mode(FILE_MODE)
             .open(path)?;
         Ok(Arc::new(RealFile(file)))
     }
@@ -181,13 +186,12 @@ impl Disk for RealDisk {
             return Ok(());
         }
         // Each directory's own entry lives in the one above it, so that is synced too.
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent {
             self.create_dir(parent)?;
-            fs::create_dir(dir)?;
-            return self.sync_dir(parent);
         }
-        fs::create_dir(dir)?;
-        self.sync_dir(Path::new("."))
+        DirBuilder::new().mode(DIR_MODE).create(dir)?;
+        self.sync_dir(parent.unwrap_or(Path::new(".")))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -204,6 +208,7 @@ impl Disk for RealDisk {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(FILE_MODE)
             .open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Box::new(RealLock { _file: file }))),

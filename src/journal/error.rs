@@ -46,9 +46,6 @@ pub enum JournalError {
         /// What the system said.
         source: io::Error,
     },
-    /// Environment: an earlier write or sync failed, nothing is accepted any more (REL-04).
-    #[error("the journal failed earlier and accepts nothing more")]
-    Failed,
     /// Environment: at close, records that were never acknowledged found no space.
     #[error("{records} unacknowledged records were not written: there was no space for them")]
     Unwritten {

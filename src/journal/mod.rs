@@ -1,4 +1,45 @@
 //! The durable log: the one way telemetry becomes durable.
+//!
+//! # Format (all of it: `docs/journal-format.md`)
+//!
+//! ```text
+//! 00000000000000000001.journal     a segment, named by its first offset; 64 MiB, zero-filled ahead
+//!   0      segment header (64 B)   magic, format version, salt, first offset, CRC-32C
+//!   4096   the same again
+//!   8192   batch, batch, …         each at a multiple of 8
+//!            header (40 B)         salt, number, first offset, records, length, CRC-32C of these,
+//!                                  CRC-32C of header and records
+//!            record, record, …     header (52 B), body; offsets are implied by place
+//!          zeros
+//! next.prepared  ballast  lock
+//! ```
+//!
+//! Little endian. A batch is a commit: all that the workers had handed over, one write, one sync.
+//!
+//! # Invariants
+//!
+//! 1. A file gets its name when it is zero-filled and has its headers, synced; the directory is
+//!    synced before the first batch.
+//! 2. Batch n+1 is written only after batch n was synced: at most the last one can be torn.
+//! 3. `durable` moves after the sync, over whole batches, never back (REL-01).
+//! 4. After a failed write or sync in a segment nothing more is written and `durable` never moves
+//!    again (REL-04).
+//! 5. No file is continued by a later process: a start cuts the last one and makes a new one with
+//!    a new salt, so that nothing behind a cut is ever taken for a batch.
+//! 6. Offsets are consecutive from file to file, and none that was durable is given twice.
+//! 7. Bytes are a batch only with the file's salt, the number and offset that follow, and both
+//!    checksums.
+//!
+//! # Damage
+//!
+//! A bad batch with a good one behind it (in any file) is damage: reported with file and position,
+//! the rest served. A bad one at the very end is a torn tail: cut and reported (REL-05). What fails
+//! a check is never served, and nothing is skipped without a report.
+//!
+//! # Threads
+//!
+//! `journal` commits ([`Submitter::submit`] wakes it); `journal-prep` zero-fills the next segment
+//! and keeps the ballast. Power loss, kill -9 and a failed sync cost nothing that was durable.
 
 mod committer;
 mod cursor;

@@ -19,6 +19,7 @@ use tollgate::{
     identity::{ADMIN_TOKEN_FILE, Change, Registry, Secrets},
     journal::{Journal, JournalOptions, RealDisk, RecordHeader, RecordKind, Submitter},
     metrics::Metrics,
+    net::tls::Tls,
     store::Store,
     telemetry::{History, HistoryOptions, PARSER_VERSION},
 };
@@ -102,7 +103,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let parts = HttpParts {
-            listeners: vec![(listener, tls)],
+            listeners: vec![(listener, tls.map(Tls::new))],
             names,
             registry: registry.clone(),
             secrets,

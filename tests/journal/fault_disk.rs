@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use tollgate::journal::{Disk, DiskFile, DiskLock, FileEntry};
 
@@ -87,6 +87,8 @@ struct State {
 #[derive(Clone)]
 pub(crate) struct FaultDisk {
     state: Arc<Mutex<State>>,
+    /// Syncs wait here while they are held up.
+    held: Arc<(Mutex<bool>, Condvar)>,
     life: u64,
 }
 
@@ -140,6 +142,7 @@ impl FaultDisk {
         };
         FaultDisk {
             state: Arc::new(Mutex::new(state)),
+            held: Arc::default(),
             life: 0,
         }
     }
@@ -150,6 +153,15 @@ impl FaultDisk {
         let file =
             |(path, inode): (&PathBuf, &usize)| (path.clone(), state.inodes[*inode].cache.clone());
         state.names.iter().map(file).collect()
+    }
+
+    /// True when nothing waits for a sync.
+    pub(crate) fn is_synced(&self) -> bool {
+        let state = lock(&self.state);
+        let named = state.names.values().map(|inode| &state.inodes[*inode]);
+        named
+            .into_iter()
+            .all(|inode| inode.dirty.is_empty() && !inode.dirty_len)
     }
 
     /// Changing calls (everything but reads) so far.
@@ -193,6 +205,12 @@ impl FaultDisk {
         lock(&self.state).used()
     }
 
+    /// Syncs wait as long as `held` is true.
+    pub(crate) fn hold_syncs(&self, held: bool) {
+        *self.held.0.lock().unwrap() = held;
+        self.held.1.notify_all();
+    }
+
     /// The process is killed: what the system's cache holds stays. Returns the next life's disk.
     pub(crate) fn kill(&self) -> FaultDisk {
         let mut state = lock(&self.state);
@@ -202,6 +220,7 @@ impl FaultDisk {
         state.power_left = None;
         FaultDisk {
             state: Arc::clone(&self.state),
+            held: Arc::clone(&self.held),
             life: state.life,
         }
     }
@@ -414,6 +433,8 @@ impl DiskFile for FaultFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let (held, changed) = &*self.disk.held;
+        drop(changed.wait_while(held.lock().unwrap(), |held| *held));
         let mut state = lock(&self.disk.state);
         let entered = state.enter(self.disk.life, Call::Sync);
         let State {

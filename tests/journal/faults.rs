@@ -1,12 +1,15 @@
 //! REL-28, REL-29, REL-04: full disks and failing calls.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tollgate::journal::{FullReason, JournalError, JournalOptions, JournalStatus, Offset};
+use tollgate::journal::{
+    Entry, FullReason, JournalError, JournalOptions, JournalStatus, Offset, Submitter,
+};
 
 use super::fault_disk::{Call, FaultDisk, Unsynced};
-use super::support::{Bench, SEGMENT_BYTES, open, open_with, options, until};
+use super::support::{Bench, SEGMENT_BYTES, open, open_with, options, sample, until};
 
 /// Batches of one record of 1,000 bytes with sample `n` at offset `n`; ends when one is refused or
 /// is not durable. Answers what is durable.
@@ -273,4 +276,141 @@ fn the_ballast_is_given_back_and_made_again() {
     });
     assert!(bench.wait(Offset::new(acked + 1)));
     until("the ballast again", || bench.journal.release_ballast());
+}
+
+/// What one commit holds: 256 batches, 8 MiB. The rest is the next commit.
+#[test]
+fn the_limits_of_a_commit() {
+    for (submitters, body_len, commits) in [(130, 10, 2), (17, 500_000, 3), (100, 10, 1)] {
+        let disk = FaultDisk::new(1);
+        let large = JournalOptions {
+            segment_bytes: 32 * 1024 * 1024,
+            ..options()
+        };
+        let bench = open_with(&disk, large).unwrap();
+        let mut all: Vec<_> = (0..submitters).map(|_| bench.submitter()).collect();
+        let mut first = bench.submitter();
+        let mut number = 1;
+        hold_a_commit(&disk, &bench, &mut first);
+        for _ in 0..2 {
+            for submitter in &mut all {
+                number += 1;
+                assert!(bench.submit(submitter, &[(number, body_len)]).is_some());
+            }
+        }
+        disk.hold_syncs(false);
+        assert!(bench.wait(Offset::new(number)));
+        assert_eq!(
+            bench.journal.usage().commits,
+            1 + commits,
+            "{submitters} submitters"
+        );
+        let (records, damage) = bench.read_all();
+        assert_eq!((records.len() as u64, damage), (number, vec![]));
+    }
+}
+
+/// Leaves the committer in the sync of offset 1.
+fn hold_a_commit(disk: &FaultDisk, bench: &Bench, submitter: &mut Submitter) {
+    until("the next segment is prepared", || {
+        let usage = bench.journal.usage();
+        usage.segments == 1 && disk.used() == usage.bytes && disk.is_synced()
+    });
+    disk.hold_syncs(true);
+    let writes = disk.changes();
+    bench.submit(submitter, &[(1, 10)]).unwrap();
+    until("the write", || disk.changes() > writes);
+}
+
+/// Two batches are taken, and no third; another submitter is not held up, and all that waited is
+/// one commit. Nothing is durable before its sync.
+#[test]
+fn two_batches_of_a_submitter_are_in_flight() {
+    let disk = FaultDisk::new(1);
+    let bench = open(&disk);
+    let (mut one, mut other) = (bench.submitter(), bench.submitter());
+    hold_a_commit(&disk, &bench, &mut one);
+    assert_eq!(bench.submit(&mut one, &[(2, 10)]), Some(Offset::new(2)));
+    assert!(!one.can_submit());
+    let mut third = one.take_batch();
+    let (header, body) = sample(3, 10);
+    third.push(&header, &body).unwrap();
+    let mut third = one.submit(third).expect_err("two are in flight");
+    assert_eq!(third.records(), 1);
+    assert_eq!(bench.submit(&mut other, &[(3, 10)]), Some(Offset::new(3)));
+    assert_eq!(bench.submit(&mut other, &[(4, 10)]), Some(Offset::new(4)));
+    assert_eq!(bench.journal.durable(), Offset::ZERO);
+    assert_eq!(bench.read_all(), (vec![], vec![]));
+    assert!(!bench.woken.load(Ordering::SeqCst));
+    disk.hold_syncs(false);
+    assert!(bench.wait(Offset::new(4)));
+    assert_eq!(bench.journal.usage().commits, 2);
+    while let Err(back) = one.submit(third) {
+        third = back;
+        std::thread::yield_now();
+    }
+}
+
+/// A bug in a wake ends the journal as a failed write does; it is not lost with its thread.
+#[test]
+fn a_panic_on_the_journals_thread_is_a_failure() {
+    let bench = open(&FaultDisk::new(1));
+    let mut submitter = bench
+        .journal
+        .submitter(Arc::new(|| panic!("a wake must not panic")));
+    bench.submit(&mut submitter, &[(1, 1)]).unwrap();
+    until("the failure", || bench.failures.load(Ordering::SeqCst) == 1);
+    assert_eq!(bench.journal.status(), JournalStatus::Failed);
+    let result = bench.journal.close();
+    assert!(
+        matches!(result, Err(JournalError::Panicked { thread: "journal" })),
+        "{result:?}"
+    );
+}
+
+/// A reader that meets a failing read goes on where it was.
+#[test]
+fn a_failing_read_is_tried_again() {
+    let disk = FaultDisk::new(1);
+    let bench = open(&disk);
+    let acked = write_until_refused(&bench, 60);
+    let mut reader = bench.journal.reader(Offset::ZERO);
+    let (mut errors, mut expected) = (0, 1);
+    while expected <= acked {
+        if expected % 7 == 0 && errors < expected / 7 {
+            disk.fail(Call::Read, 1, ErrorKind::Other, false);
+        }
+        match reader.next() {
+            Ok(Some(Entry::Batch(batch))) => {
+                assert_eq!(batch.first().number(), expected);
+                expected = batch.next().number();
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(JournalError::Io { action, .. }) => {
+                assert!(matches!(action, "read" | "open"));
+                errors += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(errors > 0);
+}
+
+/// A reader overtaken by a release goes on with what is kept, and calls nothing damage.
+#[test]
+fn a_reader_overtaken_by_a_release() {
+    let bench = open(&FaultDisk::new(1));
+    let acked = write_until_refused(&bench, 100);
+    let mut reader = bench.journal.reader(Offset::ZERO);
+    assert!(matches!(reader.next(), Ok(Some(Entry::Batch(_)))));
+    let first = bench.journal.release(Offset::new(acked)).unwrap();
+    let mut last = reader.position();
+    while let Some(entry) = reader.next().unwrap() {
+        let Entry::Batch(batch) = entry else {
+            panic!("{entry:?}")
+        };
+        assert!(batch.first() == last || batch.first() == first);
+        last = batch.next();
+    }
+    assert_eq!(last.number(), acked + 1);
 }

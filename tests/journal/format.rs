@@ -168,10 +168,10 @@ fn format_1_is_what_the_documentation_says() {
                 assert_eq!(number(&record[8..16]), expected.received_ms);
                 assert_eq!(record[16..32], *expected.device.as_bytes());
                 assert_eq!(number(&record[32..40]), expected.credential);
-                assert_eq!(number(&record[40..44]), expected.generation.into());
-                assert_eq!(number(&record[44..46]), expected.packet_id.into());
+                assert_eq!(number(&record[40..44]), u64::from(expected.generation));
+                assert_eq!(number(&record[44..46]), u64::from(expected.packet_id));
                 assert_eq!(record[46..48], [0, 0]);
-                assert_eq!(number(&record[48..52]), expected.session.into());
+                assert_eq!(number(&record[48..52]), u64::from(expected.session));
                 assert_eq!(rest[..payload.len()], payload);
                 body = &rest[payload.len()..];
                 offset += 1;

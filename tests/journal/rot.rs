@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use tollgate::journal::{Damage, Offset};
+use tollgate::journal::{DAMAGE_REPORTS_MAX, Damage, JournalOptions, Offset};
 
 use super::fault_disk::{FaultDisk, Image};
-use super::support::{Bench, DIR, Random, open, until};
+use super::support::{Bench, DIR, Random, open, open_with, options, until};
 
 const HEADER_BLOCK: usize = 4096;
 const RECORDS: u64 = 120;
@@ -247,4 +247,34 @@ fn both_headers_of_the_last_file_lost() {
     assert_eq!(damage.len(), 1);
     assert_eq!(records.len() as u64, first);
     assert_eq!(disk.image()[&file], headless[&file]);
+}
+
+/// A report has at most 1,000 entries; all damage is counted.
+#[test]
+fn a_damage_report_has_a_limit() {
+    let disk = FaultDisk::new(1);
+    let large = JournalOptions {
+        segment_bytes: 1024 * 1024,
+        ..options()
+    };
+    let bench = open_with(&disk, large.clone()).unwrap();
+    let mut submitter = bench.submitter();
+    let commits = 2 * DAMAGE_REPORTS_MAX as u64 + 10;
+    for number in 1..=commits {
+        bench.write(&mut submitter, &[(number, 4)]);
+    }
+    let mut image = disk.image();
+    let file = image
+        .get_mut(&PathBuf::from(DIR).join(format!("{:020}.journal", 1)))
+        .unwrap();
+    let batch = 40 + 52 + 4;
+    for number in (0..commits as usize - 1).step_by(2) {
+        file[8192 + number * batch + 60] ^= 1;
+    }
+    let bench = open_with(&FaultDisk::from_image(&image, 1), large).unwrap();
+    assert_eq!(bench.recovery.damage.len(), DAMAGE_REPORTS_MAX);
+    let verification = bench.journal.verify().unwrap();
+    assert_eq!(verification.damage.len(), DAMAGE_REPORTS_MAX);
+    assert_eq!(verification.damage_total, commits / 2);
+    assert_eq!(verification.records, commits / 2);
 }

@@ -307,69 +307,72 @@ fn sec_11_connect_and_its_will_share_one_limit() {
     }
 }
 
+/// Section 2.2.2.2: identifier with a legal value, and the places that take it.
+const PROPERTIES: &[(&str, &str)] = &[
+    ("01 01", "publish will"),
+    ("02 00000001", "publish will"),
+    ("03 0000", "publish will"),
+    ("08 0001 61", "publish will"),
+    ("09 0000", "publish will"),
+    ("0b 01", "subscribe from-server"),
+    ("11 00000001", "connect connack disconnect"),
+    ("12 0000", "connack"),
+    ("13 0001", "connack"),
+    ("15 0001 61", "connect connack auth"),
+    ("17 01", "connect"),
+    ("18 00000001", "will"),
+    ("19 01", "connect"),
+    ("1a 0000", "connack"),
+    ("1c 0000", "connack disconnect"),
+    ("1f 0000", "connack ack suback unsuback disconnect auth"),
+    ("21 0001", "connect connack"),
+    ("22 0001", "connect connack"),
+    ("23 0001", "publish from-server"),
+    ("24 01", "connack"),
+    ("25 01", "connack"),
+    (
+        "26 0000 0000",
+        "connect connack publish from-server will ack subscribe suback \
+      unsubscribe unsuback disconnect auth",
+    ),
+    ("27 00000001", "connect connack"),
+    ("28 01", "connack"),
+    ("29 01", "connack"),
+    ("2a 01", "connack"),
+];
+
+/// Where properties stand: first byte, sender, the bytes of the body before and behind them.
+const PLACES: &[(&str, u8, Sender, &str, &str)] = &[
+    (
+        "connect",
+        0x10,
+        Sender::Client,
+        "0004 4d515454 05 02 0000",
+        "0000",
+    ),
+    (
+        "will",
+        0x10,
+        Sender::Client,
+        "0004 4d515454 05 06 0000 00 0000",
+        "0001 61 0000",
+    ),
+    ("connack", 0x20, Sender::Server, "00 00", ""),
+    ("publish", 0x30, Sender::Client, "0001 61", ""),
+    ("from-server", 0x30, Sender::Server, "0001 61", ""),
+    ("ack", 0x40, Sender::Client, "0001 00", ""),
+    ("subscribe", 0x82, Sender::Client, "0001", "0001 61 00"),
+    ("suback", 0x90, Sender::Server, "0001", "00"),
+    ("unsubscribe", 0xA2, Sender::Client, "0001", "0001 61"),
+    ("unsuback", 0xB0, Sender::Server, "0001", "00"),
+    ("disconnect", 0xE0, Sender::Client, "00", ""),
+    ("auth", 0xF0, Sender::Client, "18", ""),
+];
+
 #[test]
 fn sec_11_every_property_is_refused_where_it_does_not_belong() {
-    // Section 2.2.2.2: identifier, a legal value, the packets that take it (w = will).
-    let table = [
-        ("01 01", "publish will"),
-        ("02 00000001", "publish will"),
-        ("03 0000", "publish will"),
-        ("08 0001 61", "publish will"),
-        ("09 0000", "publish will"),
-        ("0b 01", "subscribe from-server"),
-        ("11 00000001", "connect connack disconnect"),
-        ("12 0000", "connack"),
-        ("13 0001", "connack"),
-        ("15 0001 61", "connect connack auth"),
-        ("17 01", "connect"),
-        ("18 00000001", "will"),
-        ("19 01", "connect"),
-        ("1a 0000", "connack"),
-        ("1c 0000", "connack disconnect"),
-        ("1f 0000", "connack ack suback unsuback disconnect auth"),
-        ("21 0001", "connect connack"),
-        ("22 0001", "connect connack"),
-        ("23 0001", "publish from-server"),
-        ("24 01", "connack"),
-        ("25 01", "connack"),
-        (
-            "26 0000 0000",
-            "connect connack publish from-server will ack subscribe suback \
-          unsubscribe unsuback disconnect auth",
-        ),
-        ("27 00000001", "connect connack"),
-        ("28 01", "connack"),
-        ("29 01", "connack"),
-        ("2a 01", "connack"),
-    ];
-    let places: [(&str, u8, Sender, &str, &str); 12] = [
-        (
-            "connect",
-            0x10,
-            Sender::Client,
-            "0004 4d515454 05 02 0000",
-            "0000",
-        ),
-        (
-            "will",
-            0x10,
-            Sender::Client,
-            "0004 4d515454 05 06 0000 00 0000",
-            "0001 61 0000",
-        ),
-        ("connack", 0x20, Sender::Server, "00 00", ""),
-        ("publish", 0x30, Sender::Client, "0001 61", ""),
-        ("from-server", 0x30, Sender::Server, "0001 61", ""),
-        ("ack", 0x40, Sender::Client, "0001 00", ""),
-        ("subscribe", 0x82, Sender::Client, "0001", "0001 61 00"),
-        ("suback", 0x90, Sender::Server, "0001", "00"),
-        ("unsubscribe", 0xA2, Sender::Client, "0001", "0001 61"),
-        ("unsuback", 0xB0, Sender::Server, "0001", "00"),
-        ("disconnect", 0xE0, Sender::Client, "00", ""),
-        ("auth", 0xF0, Sender::Client, "18", ""),
-    ];
-    for (property, allowed) in table {
-        for (place, first_byte, sender, before, behind) in places {
+    for (property, allowed) in PROPERTIES {
+        for &(place, first_byte, sender, before, behind) in PLACES {
             // A server's PUBLISH takes what a client's does.
             let from_server = place == "from-server" && allowed.contains("publish");
             let legal = from_server || allowed.split_whitespace().any(|name| name == place);
