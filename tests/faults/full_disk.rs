@@ -137,7 +137,7 @@ fn rel_02_a_disk_that_stays_full_is_told_to_those_who_can_be_told() {
 impl Scene {
     fn new() -> Scene {
         let mount = Mount::tmpfs(MIB);
-        let data = mount.folder("data");
+        let data = mount.path().join("data");
         let data = data.to_str().expect("temporary paths are UTF-8");
         let broker = Setup::new().set("TOLLGATE_DATA_DIR", data).start();
         let mut random = Random::new(random::seed());

@@ -68,15 +68,17 @@ fn a_missing_certificate_is_refused_with_its_path() {
     let setup = setup
         .set("TOLLGATE_MQTTS_CERTIFICATE", text(&certificate))
         .set("TOLLGATE_MQTTS_KEY", text(&key));
-    let (setup, refusal) = refused(setup);
-    let words = [
-        text(&certificate),
-        "missing",
-        "mqtts.certificate",
-        "Restore",
-    ];
-    expect(&refusal, CODE_REFUSED, &words);
-
+    let mut setup = setup;
+    // Whichever of the two is missing is the one that is named.
+    for (there, missing) in [(&key, &certificate), (&certificate, &key)] {
+        fs::write(there, "").expect("a file can be written");
+        fs::set_permissions(there, fs::Permissions::from_mode(0o600)).expect("the file is ours");
+        let (same, refusal) = refused(setup);
+        let advice = "Restore it, or correct mqtts.certificate and mqtts.key";
+        expect(&refusal, CODE_REFUSED, &[text(missing), "missing", advice]);
+        fs::remove_file(there).expect("the file is ours");
+        setup = same;
+    }
     fs::write(&certificate, "no certificate\n").expect("a file can be written");
     fs::write(&key, "no key\n").expect("a file can be written");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("the file is ours");
@@ -269,11 +271,11 @@ fn expect(refusal: &Refusal, code: i32, words: &[&str]) {
     }
 }
 
-/// What the program said at its end.
+/// What the program said at its end; a message may have several lines.
 fn last_words(refusal: &Refusal) -> &str {
-    let lines = refusal.stderr.lines();
-    let last = lines.filter(|line| line.starts_with("tollgate: ")).last();
-    last.unwrap_or_else(|| panic!("it ended without a word: {refusal:#?}"))
+    let at = refusal.stderr.rfind("tollgate: ");
+    let at = at.unwrap_or_else(|| panic!("it ended without a word: {refusal:#?}"));
+    &refusal.stderr[at..]
 }
 
 fn text(path: &Path) -> &str {

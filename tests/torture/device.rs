@@ -179,12 +179,13 @@ impl Device {
     }
 
     fn talk(&mut self, link: &mut Link, site: &Site) -> Over {
-        match self.connect(link).and_then(|()| self.publish(link, site)) {
+        let outcome = self.connect(link, site);
+        match outcome.and_then(|()| self.publish(link, site)) {
             Ok(over) | Err(over) => over,
         }
     }
 
-    fn connect(&mut self, link: &mut Link) -> Result<(), Over> {
+    fn connect(&mut self, link: &mut Link, site: &Site) -> Result<(), Over> {
         let is_v5 = self.habits.version == Version::V5;
         let mut properties = Vec::new();
         if is_v5 && self.habits.keeps_session {
@@ -196,16 +197,26 @@ impl Device {
             ..Connect::with_token(self.habits.version, &self.name, &self.token)
         };
         link.stream.write_all(&connect.encode())?;
+        let asked = Instant::now();
         let connack = loop {
             if let Some(packet) = link.take_packet() {
                 break packet;
             }
             link.read()?;
+            if site.is_abandoned() {
+                return Err(Over::Done);
+            }
+            let waited = asked.elapsed();
+            if waited > self.habits.patience {
+                return Err(Over::Violated(format!("no CONNACK for {waited:?}")));
+            }
         };
-        let (kind, is_present, code) = (connack[0], connack[2] == 1, connack[3]);
-        if kind != 0x20 || code != 0 {
-            return Err(Over::Violated(format!("refused: {connack:02x?}")));
-        }
+        let &[0x20, _, is_present, 0, ..] = connack.as_slice() else {
+            // [MQTT-3.2.0-1]: nothing comes before it, not even a goodbye.
+            let what = format!("instead of an accepting CONNACK: {connack:02x?}");
+            return Err(Over::Violated(what));
+        };
+        let is_present = is_present == 1;
         // MQTT 3.1 knows no session present: the byte is always 0.
         if is_present != self.has_session && self.habits.version != Version::V31 {
             // REL-06: a session that was confirmed is there, whatever happened to the broker.

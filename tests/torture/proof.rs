@@ -33,7 +33,11 @@ pub(crate) struct Figures {
 /// every promised message is there (REL-01), of QoS 2 once (REL-03), in the order in which it was
 /// sent (REL-03), and no stretch is damaged.
 pub(crate) fn prove_journal(data: &Path, devices: &[Device]) -> Figures {
-    let mut held = read(&data.join("journal"));
+    let mut held = devices
+        .iter()
+        .map(|held| (held.id, Held::default()))
+        .collect();
+    read(&data.join("journal"), &mut held);
     let mut figures = Figures {
         devices: devices.len(),
         ..Figures::default()
@@ -108,7 +112,8 @@ pub(crate) fn prove_history_of(
     );
 }
 
-fn read(dir: &Path) -> HashMap<Uuid, Held> {
+/// Notes every message of the devices in `held`.
+fn read(dir: &Path, held: &mut HashMap<Uuid, Held>) {
     let options = JournalOptions {
         ballast_bytes: 0,
         ..JournalOptions::new(dir)
@@ -117,7 +122,6 @@ fn read(dir: &Path) -> HashMap<Uuid, Held> {
     let opened = Journal::open(Arc::new(RealDisk), options, failed);
     let (journal, recovery) = opened.expect("the journal opens");
     assert!(recovery.damage.is_empty(), "{recovery:?}");
-    let mut devices: HashMap<Uuid, Held> = HashMap::new();
     let mut reader = journal.reader(Offset::ZERO);
     while let Some(entry) = reader.next().expect("the journal can be read") {
         let batch = match entry {
@@ -125,14 +129,15 @@ fn read(dir: &Path) -> HashMap<Uuid, Held> {
             Entry::Damage(damage) => panic!("{damage:?}"),
         };
         for record in batch {
-            if record.header.kind == RecordKind::Telemetry {
-                let device = devices.entry(record.header.device).or_default();
+            if record.header.kind != RecordKind::Telemetry {
+                continue;
+            }
+            if let Some(device) = held.get_mut(&record.header.device) {
                 device.note(number(record.body));
             }
         }
     }
     journal.close().expect("the journal closes");
-    devices
 }
 
 impl Held {
