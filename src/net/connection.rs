@@ -131,6 +131,11 @@ impl Inner {
         self.is_stalled || !self.parked.is_empty()
     }
 
+    /// True while the client has not been let in yet: its session is being recorded.
+    pub(super) fn waits_for_connack(&self) -> bool {
+        self.connack_waits
+    }
+
     /// True while acks or packets wait for the journal.
     pub(super) fn is_waiting_for_journal(&self) -> bool {
         self.runs_waiting > 0 || self.is_waiting_for_room()

@@ -242,7 +242,7 @@ async fn say_goodbye(stream: Stream, last_words: &[u8]) {
     super::connection::drain(&mut output).await;
 }
 
-fn metric(refusal: ConnectRefusal) -> Refusal {
+pub(super) fn metric(refusal: ConnectRefusal) -> Refusal {
     match refusal {
         ConnectRefusal::UnsupportedVersion => Refusal::UnsupportedVersion,
         ConnectRefusal::BadCredentials
@@ -252,6 +252,8 @@ fn metric(refusal: ConnectRefusal) -> Refusal {
         ConnectRefusal::UnknownClientId | ConnectRefusal::ClientIdRequired => Refusal::BadClientId,
         ConnectRefusal::NotAuthorized => Refusal::NotAuthorized,
         ConnectRefusal::RateExceeded => Refusal::Throttled,
-        ConnectRefusal::Unavailable | ConnectRefusal::ShuttingDown => Refusal::Unavailable,
+        ConnectRefusal::StorageFull
+        | ConnectRefusal::Unavailable
+        | ConnectRefusal::ShuttingDown => Refusal::Unavailable,
     }
 }

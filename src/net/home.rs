@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::connection::{Clocks, Connection, End, Inner};
-use super::handshake::Arrival;
+use super::handshake::{Arrival, metric};
 use super::outbox::Purpose;
 use super::output::Output;
 use super::publish::Recorded;
@@ -14,7 +14,6 @@ use super::worker::{self, Worker};
 use crate::broker::{Receipt, Stored, record};
 use crate::identity::Change;
 use crate::journal::{RecordHeader, RecordKind};
-use crate::metrics::ConnectRefusal as RefusedConnect;
 use crate::mqtt::session::{Close, ConnectRefusal, Replies, Session, SessionState};
 use crate::mqtt::wire::ReasonCode;
 
@@ -159,7 +158,8 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
     worker.count(|counters| counters.connected());
     // The credential may have ended between the check and the registration (SEC-34).
     if !worker.shared.registry.is_current(&connection.principal) {
-        refuse(worker, &connection, opening.version);
+        refuse(worker, &connection, ConnectRefusal::BadCredentials);
+        worker.sessions.borrow_mut().remove(&connection.key);
         return worker::serve(worker, connection);
     }
     let change = if begins {
@@ -241,17 +241,19 @@ fn welcome(
     }
 }
 
-fn refuse(worker: &Worker, connection: &Connection, version: crate::mqtt::wire::Version) {
+/// Ends a connection whose CONNACK has not left: with a CONNACK that says why, and nothing else
+/// [MQTT-3.2.0-1]. Its session is kept or ends like any other.
+pub(super) fn refuse(worker: &Worker, connection: &Connection, refusal: ConnectRefusal) {
     {
         let inner = &mut *connection.inner.borrow_mut();
         let mut connack = Vec::new();
-        ConnectRefusal::BadCredentials.write(version, &mut connack);
+        refusal.write(inner.session.version(), &mut connack);
         inner.output.write(&connack);
         inner.output.shutdown();
+        inner.output.wake();
     }
-    worker.count_connect_refused(RefusedConnect::BadCredential);
+    worker.count_connect_refused(metric(refusal));
     worker.end(connection, End::Lost);
-    worker.sessions.borrow_mut().remove(&connection.key);
 }
 
 fn record_state(
