@@ -92,7 +92,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
 
     let signal = wait_for_signal()?;
     tracing::info!(signal, "stopping");
-    stop(http, net, checkpointer, &journal)
+    stop(http, net, checkpointer, &history, &journal)
 }
 
 /// Says that the broker is ready: the listening addresses, and after a first start the lines to
@@ -130,11 +130,8 @@ fn open_journal(config: &Config) -> Result<Journal, AppError> {
         commit_interval: config.journal.commit_interval,
         ..JournalOptions::new(config.data_dir.join("journal"))
     };
-    let (journal, recovery) = Journal::open(
-        Arc::new(RealDisk::default()),
-        options,
-        Box::new(end_after_failure),
-    )?;
+    let (journal, recovery) =
+        Journal::open(Arc::new(RealDisk), options, Box::new(end_after_failure))?;
     report(&recovery);
     Ok(journal)
 }
@@ -236,8 +233,10 @@ fn stop(
     http: HttpServer,
     net: Net,
     checkpointer: Checkpointer,
+    history: &History,
     journal: &Journal,
 ) -> Result<(), AppError> {
+    history.stop();
     http.stop(HTTP_GRACE);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

@@ -25,6 +25,8 @@ const SECONDS_DEFAULT: u64 = 10;
 const SECONDS_DEFAULT_CI: u64 = 60;
 /// No input may take longer than this.
 const INPUT_TIME_MAX: Duration = Duration::from_millis(100);
+/// How often a slow input is timed.
+const TIMED_AGAIN_MAX: u32 = 5;
 /// The limit of the whole packet in bytes (SEC-03).
 const PACKET_SIZE_MAX: u32 = 262_144;
 /// Bytes of the largest input that is kept for further mutation; the corpus stays small and quick.
@@ -201,9 +203,17 @@ fn fit_length(input: &mut Vec<u8>) {
 
 /// Holds one input to all properties; a failure leaves the input in `fuzz/artifacts`.
 fn try_one(input: &[u8], seed: u64, split: u64) -> u64 {
-    let begun = Instant::now();
-    let result = catch_unwind(AssertUnwindSafe(|| check(input, split)));
-    let elapsed = begun.elapsed();
+    let mut elapsed = Duration::MAX;
+    let mut result = Ok(Ok(0));
+    // An input is slow when it is slow each time; once may be the machine's doing.
+    for _ in 0..TIMED_AGAIN_MAX {
+        let begun = Instant::now();
+        result = catch_unwind(AssertUnwindSafe(|| check(input, split)));
+        elapsed = elapsed.min(begun.elapsed());
+        if elapsed <= INPUT_TIME_MAX {
+            break;
+        }
+    }
     let problem = match result {
         Ok(Ok(outcome)) if elapsed <= INPUT_TIME_MAX => return outcome,
         Ok(Ok(_)) => format!("took {elapsed:?}"),

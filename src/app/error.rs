@@ -80,7 +80,9 @@ impl AppError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Journal(JournalError::Panicked { .. } | JournalError::Unwritten { .. }) => EXIT_JOURNAL,
+            Self::Journal(JournalError::Panicked { .. } | JournalError::Unwritten { .. }) => {
+                EXIT_JOURNAL
+            }
             Self::Thread(_) | Self::Banner(_) | Self::Output(_) | Self::StopTooSlow => EXIT_OTHER,
             _ => EXIT_REFUSED,
         }

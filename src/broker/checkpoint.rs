@@ -1,8 +1,8 @@
 //! Stored sessions between two starts: a reader of the journal that keeps the state database's
 //! `session` table a little behind, and the start that catches up.
 //!
-//! The journal's records are the truth (`SessionBegin`, `SessionChange`, `SessionEnd`, and for QoS 2
-//! the messages and releases that carry a packet id). The [`Checkpointer`] applies them to a
+//! The journal's records are the truth (`SessionBegin`, `SessionChange`, `SessionEnd`, and for QoS
+//! 2 the messages and releases that carry a packet id). The [`Checkpointer`] applies them to a
 //! shadow of all sessions and writes what changed to the database together with the offset it has
 //! reached, in one transaction. A start loads that and replays the rest of the journal, so its
 //! time does not grow with the journal. After a crash a session counts as disconnected at the
@@ -176,7 +176,7 @@ impl Shadow {
         while let Some(entry) = reader.next()? {
             match entry {
                 Entry::Batch(batch) => {
-                    for record in batch.iter() {
+                    for record in batch {
                         self.apply(&record);
                     }
                 }

@@ -47,7 +47,8 @@ pub struct Receipt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the change is durable, but {missing} of {workers} workers did not confirm it within \
-     {CONFIRMATION_TIMEOUT:?}; connections of the old right may still be open there: repeat the call"
+     {CONFIRMATION_TIMEOUT:?}; connections of the old right may still be open there: repeat the \
+     call"
 )]
 pub struct NotConfirmed {
     /// Workers that did not answer.

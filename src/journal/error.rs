@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// Operator: another process (or another part of this one) has the directory.
-    #[error("the journal is in use by another process: it holds the lock on {}", path.display())]
+    #[error(
+        "the journal is in use by another process, which holds the lock on {}: \
+         stop that broker, or choose another data directory",
+        path.display()
+    )]
     Locked {
         /// The lock file.
         path: PathBuf,

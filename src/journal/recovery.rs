@@ -53,34 +53,21 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Found, JournalError
         cut: None,
         damage: Vec::new(),
     };
-    let mut firsts = segments
-        .iter()
-        .map(|(segment, _)| segment.first)
-        .skip(1)
-        .collect::<Vec<_>>();
-    firsts.reverse();
-    for (segment, fault) in segments {
-        let next_first = firsts.pop();
-        let next = match (segment.salt, next_first) {
-            (Some(_), _) => segment.first,
-            (None, Some(next)) => next,
-            (None, None) => beyond(disk, &segment)?,
-        };
-        if let Some((position, what)) = fault {
-            found.report(&segment.path, position, segment.first..next, what);
-        }
-        match (next_first, segment.salt) {
-            (Some(_), _) => found.segments.push(segment),
-            (None, Some(salt)) => scan_last(disk, segment, salt, &mut found)?,
-            (None, None) => {
-                // No batch of it can be told from a payload. Nothing in it is changed, and no
-                // offset that it may hold is used again.
-                found.next = next;
-                if next > segment.first {
-                    found.segments.push(segment);
-                }
-            }
-        }
+    let last = segments.pop();
+    let mut segments = segments.into_iter().peekable();
+    while let Some((segment, fault)) = segments.next() {
+        let next = segments
+            .peek()
+            .or(last.as_ref())
+            .map(|(next, _)| next.first);
+        // Without a salt no batch of it can be told from a payload: all of it is lost.
+        let lost_to = next.filter(|_| segment.salt.is_none());
+        found.report_header(&segment, fault, lost_to);
+        found.segments.push(segment);
+    }
+    match last {
+        Some((last, fault)) => recover_last(disk, last, fault, &mut found)?,
+        None => return Ok(found),
     }
     // The rename that made the last segment may not be durable yet, but what is in it is about to
     // be called so.
@@ -89,7 +76,34 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Found, JournalError
     Ok(found)
 }
 
+fn recover_last(
+    disk: &dyn Disk,
+    last: Segment,
+    fault: Option<Fault>,
+    found: &mut Found,
+) -> Result<(), JournalError> {
+    if let Some(salt) = last.salt {
+        found.report_header(&last, fault, None);
+        return scan_last(disk, last, salt, found);
+    }
+    // Nothing in it is changed, and no offset that it may hold is used again.
+    found.next = beyond(disk, &last)?;
+    found.report_header(&last, fault, Some(found.next));
+    if found.next > last.first {
+        found.segments.push(last);
+    }
+    Ok(())
+}
+
 impl Found {
+    /// Reports a bad header; with both copies bad, the records before `lost_to` are lost.
+    fn report_header(&mut self, segment: &Segment, fault: Option<Fault>, lost_to: Option<u64>) {
+        if let Some((position, what)) = fault {
+            let lost = segment.first..lost_to.unwrap_or(segment.first);
+            self.report(&segment.path, position, lost, what);
+        }
+    }
+
     fn report(&mut self, file: &Path, position: u64, lost: std::ops::Range<u64>, what: &str) {
         if self.damage.len() < DAMAGE_REPORTS_MAX {
             self.damage.push(Damage {
@@ -121,9 +135,11 @@ fn beyond(disk: &dyn Disk, segment: &Segment) -> Result<u64, JournalError> {
 struct Header {
     /// `None` if both copies are bad.
     salt: Option<u64>,
-    /// Position of the bad copy and what is wrong.
-    fault: Option<(u64, &'static str)>,
+    fault: Option<Fault>,
 }
+
+/// Position of the bad copy and what is wrong.
+type Fault = (u64, &'static str);
 
 fn read_header(disk: &dyn Disk, path: &Path, first: u64) -> Result<Header, JournalError> {
     let file = disk

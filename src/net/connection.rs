@@ -131,6 +131,11 @@ impl Inner {
         self.is_stalled || !self.parked.is_empty()
     }
 
+    /// True while the client has not been let in yet: its session is being recorded.
+    pub(super) fn waits_for_connack(&self) -> bool {
+        self.connack_waits
+    }
+
     /// True while acks or packets wait for the journal.
     pub(super) fn is_waiting_for_journal(&self) -> bool {
         self.runs_waiting > 0 || self.is_waiting_for_room()
@@ -288,7 +293,7 @@ impl Connection {
             replies.ordered.append(&mut replies.prompt);
         }
         if !replies.ordered.is_empty() {
-            if recorded.any || inner.runs_waiting > 0 {
+            if (recorded.any || inner.runs_waiting > 0) && !worker.is_settled() {
                 let (slot, generation) = (self.slot, self.generation);
                 worker.acknowledge_later(slot, generation, &replies.ordered, replies.places);
                 inner.runs_waiting += 1;
@@ -355,7 +360,7 @@ impl Connection {
             .map_err(|error| End::Closed(Close::from(&error)))?;
         let step = inner
             .session
-            .handle(decoded, clocks.now, replies)
+            .handle(&decoded, clocks.now, replies)
             .map_err(End::Closed)?;
         let closed = match step {
             Step::Done => Ok(()),

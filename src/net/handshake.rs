@@ -138,10 +138,10 @@ async fn read_connect(stream: &mut Stream, bytes: &mut Vec<u8>) -> io::Result<us
         bytes.extend_from_slice(buffer.get(..read).unwrap_or(&[]));
         let frame = wire::first_frame(bytes, CONNECT_BYTES_MAX)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        if let Some(frame) = frame {
-            if frame.packet(bytes).is_some() {
-                return Ok(frame.total_len());
-            }
+        if let Some(frame) = frame
+            && frame.packet(bytes).is_some()
+        {
+            return Ok(frame.total_len());
         }
     }
 }
@@ -154,6 +154,13 @@ fn admit(worker: &Worker, packet: &[u8]) -> Result<(Principal, Opening), Failure
             // P-06: a version nobody knows is answered in the oldest words [MQTT-3.1.2-2].
             return Err(Failure::Refused(
                 ConnectRefusal::UnsupportedVersion,
+                Version::V311,
+            ));
+        }
+        Err(WireError::ClientIdEmpty) => {
+            // Only 3.1 and 3.1.1 demand a client id (P-11).
+            return Err(Failure::Refused(
+                ConnectRefusal::ClientIdRequired,
                 Version::V311,
             ));
         }
@@ -235,7 +242,7 @@ async fn say_goodbye(stream: Stream, last_words: &[u8]) {
     super::connection::drain(&mut output).await;
 }
 
-fn metric(refusal: ConnectRefusal) -> Refusal {
+pub(super) fn metric(refusal: ConnectRefusal) -> Refusal {
     match refusal {
         ConnectRefusal::UnsupportedVersion => Refusal::UnsupportedVersion,
         ConnectRefusal::BadCredentials
@@ -245,6 +252,8 @@ fn metric(refusal: ConnectRefusal) -> Refusal {
         ConnectRefusal::UnknownClientId | ConnectRefusal::ClientIdRequired => Refusal::BadClientId,
         ConnectRefusal::NotAuthorized => Refusal::NotAuthorized,
         ConnectRefusal::RateExceeded => Refusal::Throttled,
-        ConnectRefusal::Unavailable | ConnectRefusal::ShuttingDown => Refusal::Unavailable,
+        ConnectRefusal::StorageFull
+        | ConnectRefusal::Unavailable
+        | ConnectRefusal::ShuttingDown => Refusal::Unavailable,
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::connection::{Clocks, Connection, End, Inner};
-use super::handshake::Arrival;
+use super::handshake::{Arrival, metric};
 use super::outbox::Purpose;
 use super::output::Output;
 use super::publish::Recorded;
@@ -14,7 +14,6 @@ use super::worker::{self, Worker};
 use crate::broker::{Receipt, Stored, record};
 use crate::identity::Change;
 use crate::journal::{RecordHeader, RecordKind};
-use crate::metrics::ConnectRefusal as RefusedConnect;
 use crate::mqtt::session::{Close, ConnectRefusal, Replies, Session, SessionState};
 use crate::mqtt::wire::ReasonCode;
 
@@ -159,33 +158,45 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
     worker.count(|counters| counters.connected());
     // The credential may have ended between the check and the registration (SEC-34).
     if !worker.shared.registry.is_current(&connection.principal) {
-        refuse(worker, &connection, opening.version);
+        refuse(worker, &connection, ConnectRefusal::BadCredentials);
+        worker.sessions.borrow_mut().remove(&connection.key);
         return worker::serve(worker, connection);
     }
-    let mut recorded = Recorded::default();
-    if let Some(ended) = ended {
-        recorded.any |= record_end(worker, connection.key.identity, &ended);
-    }
-    if begins || recorded_s.is_some_and(|before| before != expiry_s) {
-        let kind = if begins {
-            RecordKind::SessionBegin
-        } else {
-            RecordKind::SessionChange
-        };
-        recorded.any |= record_state(worker, &connection, kind, clocks);
-    }
-    // A resumed session's records may still be on their way.
-    recorded.any |= number != 0;
-    recorded.connack = recorded.any;
+    let change = if begins {
+        Some(RecordKind::SessionBegin)
+    } else {
+        let is_new = recorded_s.is_some_and(|before| before != expiry_s);
+        is_new.then_some(RecordKind::SessionChange)
+    };
+    let recorded = record_opening(worker, &connection, ended.as_ref(), change, clocks);
     welcome(
         worker,
         &connection,
         &opening,
         is_resumed,
         recorded,
-        leftover,
+        &leftover,
     );
     worker::serve(worker, connection);
+}
+
+/// Records what opening a session changes; its CONNACK waits for that.
+fn record_opening(
+    worker: &Worker,
+    connection: &Connection,
+    ended: Option<&Stored>,
+    change: Option<RecordKind>,
+    clocks: Clocks,
+) -> Recorded {
+    // A resumed session's records may still be on their way, even where nothing changes.
+    let mut any = connection.session_number != 0;
+    if let Some(ended) = ended {
+        any |= record_end(worker, connection.key.identity, ended);
+    }
+    if let Some(kind) = change {
+        any |= record_state(worker, connection, kind, clocks);
+    }
+    Recorded { any, connack: any }
 }
 
 /// The older connection of the same session goes first, so that its state moves once (TB-06).
@@ -207,7 +218,7 @@ fn welcome(
     opening: &crate::mqtt::session::Opening,
     is_resumed: bool,
     recorded: Recorded,
-    leftover: Vec<u8>,
+    leftover: &[u8],
 ) {
     let inner = &mut *connection.inner.borrow_mut();
     {
@@ -223,24 +234,26 @@ fn welcome(
         connection.reply(worker, inner, replies, recorded);
     }
     // TB-08: what came behind CONNECT is handled now, in order.
-    if !leftover.is_empty() {
-        if let Err(end) = connection.received(worker, inner, &leftover) {
-            inner.ends_with(end);
-        }
+    if !leftover.is_empty()
+        && let Err(end) = connection.received(worker, inner, leftover)
+    {
+        inner.ends_with(end);
     }
 }
 
-fn refuse(worker: &Worker, connection: &Connection, version: crate::mqtt::wire::Version) {
+/// Ends a connection whose CONNACK has not left: with a CONNACK that says why, and nothing else
+/// [MQTT-3.2.0-1]. Its session is kept or ends like any other.
+pub(super) fn refuse(worker: &Worker, connection: &Connection, refusal: ConnectRefusal) {
     {
         let inner = &mut *connection.inner.borrow_mut();
         let mut connack = Vec::new();
-        ConnectRefusal::BadCredentials.write(version, &mut connack);
+        refusal.write(inner.session.version(), &mut connack);
         inner.output.write(&connack);
         inner.output.shutdown();
+        inner.output.wake();
     }
-    worker.count_connect_refused(RefusedConnect::BadCredential);
+    worker.count_connect_refused(metric(refusal));
     worker.end(connection, End::Lost);
-    worker.sessions.borrow_mut().remove(&connection.key);
 }
 
 fn record_state(

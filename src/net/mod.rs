@@ -21,5 +21,4 @@ mod worker;
 
 pub use acceptor::Listener;
 pub use handshake::{CONNECT_BYTES_MAX, CONNECT_TIMEOUT, HANDSHAKES_MAX};
-pub use outbox::SESSION_RESERVE_BYTES;
 pub use start::{Net, NetError, NetParts};

@@ -3,16 +3,27 @@
 
 use std::time::Instant;
 
+use super::handshake::CONNECT_BYTES_MAX;
 use super::ledger::{Acks, Ledger};
 use crate::journal::{
-    BATCH_BYTES_MAX, Batch, Offset, RECORD_HEADER_BYTES, RecordHeader, Submitter,
+    BATCH_BYTES_MAX, Batch, Offset, RECORD_BODY_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader,
+    Submitter,
 };
+use crate::limits::PACKET_BYTES_MAX;
 use crate::mqtt::wire::QoS;
 
 /// Part of a batch, in bytes, that only session records may use: a worker whose journal is behind
 /// can still note who comes and goes, some hundreds of times. Telemetry waits outside
 /// (back-pressure).
-pub const SESSION_RESERVE_BYTES: usize = 64 * 1024;
+const SESSION_RESERVE_BYTES: usize = 64 * 1024;
+
+// A payload is stored whole in one record,
+const _: () = assert!(PACKET_BYTES_MAX <= RECORD_BODY_BYTES_MAX);
+// a record fits into an empty batch beside the reserve,
+const _: () =
+    assert!(RECORD_HEADER_BYTES + PACKET_BYTES_MAX + SESSION_RESERVE_BYTES <= BATCH_BYTES_MAX);
+// and what a session's first record holds came in one CONNECT.
+const _: () = assert!(CONNECT_BYTES_MAX as usize + 1_024 <= BATCH_BYTES_MAX);
 
 /// What a record is about; it decides how much of a batch it may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -105,14 +105,14 @@ impl Net {
         let mut threads = Vec::with_capacity(workers + 1);
         for (index, (ends, table)) in ends.into_iter().zip(tables).enumerate() {
             let (shared, journal) = (Arc::clone(&shared), parts.journal.clone());
-            threads.push(spawn(format!("net-{index}"), move || async move {
+            threads.push(spawn(&format!("net-{index}"), move || async move {
                 let worker = Worker::new(index, shared, &journal, table);
                 worker.run(ends.0, ends.1, ends.2).await;
             })?);
         }
         let (stop_accepting, stopped) = watch::channel(false);
         let listeners = parts.listeners;
-        threads.push(spawn("net-accept".to_owned(), move || {
+        threads.push(spawn("net-accept", move || {
             acceptor::accept_all(listeners, dealt, stopped)
         })?);
         Ok(Self {
@@ -144,19 +144,19 @@ impl Net {
 }
 
 fn spawn<F>(
-    name: String,
+    name: &str,
     run: impl FnOnce() -> F + Send + 'static,
 ) -> Result<JoinHandle<()>, NetError>
 where
     F: Future<Output = ()>,
 {
     let failed = |source| NetError {
-        name: name.clone(),
+        name: name.to_owned(),
         source,
     };
     let (started, start) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new()
-        .name(name.clone())
+        .name(name.to_owned())
         .spawn(move || {
             match Builder::new_current_thread()
                 .enable_all()

@@ -24,8 +24,8 @@ use crate::device_api::Profile;
 use crate::identity::Registry;
 use crate::journal::{Journal, RecordHeader};
 use crate::metrics::{ConnectRefusal as RefusedConnect, Metrics, Refusal, WorkerCounters};
-use crate::mqtt::session::{Close, Replies, SessionLimits};
-use crate::mqtt::wire::{Publish, QoS, ReasonCode};
+use crate::mqtt::session::{Close, ConnectRefusal, Replies, SessionLimits};
+use crate::mqtt::wire::{Publish, QoS, ReasonCode, Version};
 
 /// Bytes one read takes at most. One buffer serves all connections of a worker.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -214,6 +214,11 @@ impl Worker {
             .acknowledge(slot, generation, bytes, places);
     }
 
+    /// True if every record is durable and no ack waits: then nothing can be overtaken.
+    pub(super) fn is_settled(&self) -> bool {
+        self.outbox.borrow().is_settled()
+    }
+
     /// Lets the flush task run behind all tasks that are ready now.
     pub(super) fn hand_over_soon(&self) {
         if self.outbox.borrow().is_pending() {
@@ -286,6 +291,9 @@ impl Worker {
             self.behind_since.set(None);
             self.progress.notify_waiters();
             self.resume_parked();
+            // Acks that came without a record of their own may wait for nothing any more, and
+            // then no sync follows that would release them.
+            self.release();
         } else if self.behind_since.get().is_none() {
             self.behind_since.set(Some(Instant::now()));
         }
@@ -346,11 +354,13 @@ impl Worker {
     /// Cuts off silent clients, drops expired sessions, tells MQTT 5 clients of a stuck journal.
     fn sweep_at(&self, now: Instant) {
         let is_stuck = self.is_stuck();
-        let mut over = Vec::new();
+        let (mut over, mut refused) = (Vec::new(), Vec::new());
         for (_, connection) in self.connections.borrow().iter() {
             let inner = connection.inner.borrow();
-            let is_v5 = inner.session.version() == crate::mqtt::wire::Version::V5;
-            if is_stuck && is_v5 && inner.is_waiting_for_journal() {
+            let is_v5 = inner.session.version() == Version::V5;
+            if is_stuck && inner.waits_for_connack() {
+                refused.push(Rc::clone(connection));
+            } else if is_stuck && is_v5 && inner.is_waiting_for_journal() {
                 // Its acknowledgements cannot be taken back one by one without overtaking those
                 // before them, so the connection says it for all [MQTT-4.6.0-2].
                 over.push((Rc::clone(connection), ReasonCode::QuotaExceeded));
@@ -362,6 +372,9 @@ impl Worker {
         }
         for (connection, reason) in over {
             self.end(&connection, End::Closed(Close::because(reason)));
+        }
+        for connection in refused {
+            home::refuse(self, &connection, ConnectRefusal::StorageFull);
         }
         home::drop_expired(self, now);
     }

@@ -25,6 +25,7 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// first bytes of a file that is there.
 pub(super) fn prepare(dir: &Path) -> Result<PathBuf, StoreError> {
     make_dir(dir)?;
+    check_writable(dir)?;
     let path = dir.join(FILE_NAME);
     match File::open(&path) {
         Ok(mut file) => {
@@ -44,6 +45,13 @@ pub(super) fn prepare(dir: &Path) -> Result<PathBuf, StoreError> {
         Err(error) => return Err(at("open", &path)(error)),
     }
     Ok(path)
+}
+
+/// A directory that cannot be written is refused here, where the system says why; SQLite would
+/// only say that it cannot open a file.
+fn check_writable(dir: &Path) -> Result<(), StoreError> {
+    rustix::fs::access(dir, rustix::fs::Access::WRITE_OK)
+        .map_err(|errno| at("write in", dir)(errno.into()))
 }
 
 /// Opens for writing, after the checks that change nothing, and brings the schema up to date.

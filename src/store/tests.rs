@@ -304,7 +304,8 @@ fn readers_beyond_the_limit_wait_for_their_turn() {
     let (inside, entered) = mpsc::channel();
     let (go, wait) = mpsc::channel::<()>();
     let wait = Arc::new(std::sync::Mutex::new(wait));
-    thread::scope(|scope| {
+    // `go` moves in, so that a failure in here lets the readers go.
+    thread::scope(move |scope| {
         for _ in 0..readers::READERS_MAX + 1 {
             let (store, inside, wait) = (store.clone(), inside.clone(), Arc::clone(&wait));
             scope.spawn(move || {

@@ -246,19 +246,13 @@ fn commit(connection: &mut Connection, batch: &mut [Box<dyn Request>]) -> Result
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for request in batch {
         transaction.execute_batch("SAVEPOINT request")?;
-        let verdict = request.run(&transaction);
-        // Some errors end the whole transaction. The next savepoint would then be a transaction
-        // of its own and its release a commit: the batch has to end here.
-        let lost = transaction.is_autocommit();
-        match verdict {
-            Verdict::Full => return Err(Abort::Full),
-            Verdict::Fatal(what) => return Err(Abort::Fatal(what)),
-            _ if lost => {
-                let what = "a request ended the transaction that it shared".to_owned();
-                return Err(Abort::NotCommitted(what));
-            }
+        // Some errors, and a request that is wrong, end the whole transaction; its savepoint is
+        // then gone, and releasing it fails: the batch ends here with nothing committed.
+        match request.run(&transaction) {
             Verdict::Keep => transaction.execute_batch("RELEASE request")?,
             Verdict::Undo => transaction.execute_batch("ROLLBACK TO request; RELEASE request")?,
+            Verdict::Full => return Err(Abort::Full),
+            Verdict::Fatal(what) => return Err(Abort::Fatal(what)),
         }
     }
     transaction.commit()?;

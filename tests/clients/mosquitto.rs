@@ -40,127 +40,85 @@ fn publishes_at_every_qos_over_tcp_and_tls() {
 /// TB-04, TB-16: the exit code, the number in its debug output, and the text.
 #[test]
 fn says_why_it_was_refused() {
-    const NOT_AUTHORISED: &str = "Connection error: Connection Refused: not authorised.";
-    const ID_REJECTED: &str = "Connection error: Connection Refused: identifier rejected.";
-    const BAD_USER: &str = "Connection error: Bad User Name or Password";
-    const BAD_ID: &str = "Connection error: Client Identifier not valid";
-    const LOST: &str = "Error: The connection was lost.";
-    const BAD_PAYLOAD: &str = "Warning: Publish 1 failed: Payload format invalid.";
-    let table = [
-        (
-            "3.1",
-            Fault::WrongToken,
-            5,
-            "received CONNACK (5)",
-            NOT_AUTHORISED,
-        ),
-        (
-            "3.1",
-            Fault::RevokedToken,
-            5,
-            "received CONNACK (5)",
-            NOT_AUTHORISED,
-        ),
-        (
-            "3.1",
-            Fault::NoUserName,
-            2,
-            "received CONNACK (2)",
-            ID_REJECTED,
-        ),
-        ("3.1", Fault::BadJson(1), 7, "sending PUBLISH", LOST),
-        ("3.1", Fault::BadJson(2), 7, "sending PUBLISH", LOST),
-        (
-            "3.1.1",
-            Fault::WrongToken,
-            5,
-            "received CONNACK (5)",
-            NOT_AUTHORISED,
-        ),
-        (
-            "3.1.1",
-            Fault::RevokedToken,
-            5,
-            "received CONNACK (5)",
-            NOT_AUTHORISED,
-        ),
-        (
-            "3.1.1",
-            Fault::NoUserName,
-            2,
-            "received CONNACK (2)",
-            ID_REJECTED,
-        ),
-        (
-            "3.1.1",
-            Fault::Nothing,
-            5,
-            "received CONNACK (5)",
-            NOT_AUTHORISED,
-        ),
-        ("3.1.1", Fault::BadJson(1), 7, "sending PUBLISH", LOST),
-        ("3.1.1", Fault::BadJson(2), 7, "sending PUBLISH", LOST),
-        (
-            "5",
-            Fault::WrongToken,
-            134,
-            "received CONNACK (134)",
-            BAD_USER,
-        ),
-        (
-            "5",
-            Fault::RevokedToken,
-            134,
-            "received CONNACK (134)",
-            BAD_USER,
-        ),
-        (
-            "5",
-            Fault::NoUserName,
-            133,
-            "received CONNACK (133)",
-            BAD_ID,
-        ),
-        (
-            "5",
-            Fault::Nothing,
-            135,
-            "received CONNACK (135)",
-            "Connection error: Not authorized",
-        ),
-        (
-            "5",
-            Fault::BadJson(1),
-            0,
-            "received PUBACK (Mid: 1, RC:153)",
-            BAD_PAYLOAD,
-        ),
-        (
-            "5",
-            Fault::BadJson(2),
-            0,
-            "received PUBREC (Mid: 1)",
-            BAD_PAYLOAD,
-        ),
-    ];
     let site = Site::start();
-    for (version, fault, code, step, text) in table {
-        let errand = site.bad_errand(version, fault);
+    for (version, fault, expected) in REFUSALS {
+        let errand = site.bad_errand(version, *fault);
         let output = publish(errand.port(&site.broker), None, &arguments(&errand));
         let (stdout, stderr) = printed(&output);
         let case = format!("{version} {fault:?}:\n{stdout}{stderr}");
-        assert_eq!(output.status.code(), Some(code), "{case}");
-        assert!(stdout.contains(step), "{case}");
-        assert_eq!(stderr.lines().next(), Some(text), "{case}");
+        assert_eq!(output.status.code(), Some(expected.code), "{case}");
+        assert!(stdout.contains(expected.step), "{case}");
+        assert_eq!(stderr.lines().next(), Some(expected.text), "{case}");
         let acknowledged = stdout.contains("received PUBACK") || stdout.contains("received PUBREC");
-        assert_eq!(
-            acknowledged,
-            version == "5" && fault_is_bad_json(fault),
-            "{case}"
-        );
+        let is_told = *version == "5" && matches!(fault, Fault::BadJson(_));
+        assert_eq!(acknowledged, is_told, "{case}");
     }
     site.check_stored();
 }
+
+/// What `mosquitto_pub` makes of a refusal.
+struct Refusal {
+    /// Its exit code.
+    code: i32,
+    /// The step in its debug output that shows it.
+    step: &'static str,
+    /// The first line on stderr.
+    text: &'static str,
+}
+
+const fn refusal(code: i32, step: &'static str, text: &'static str) -> Refusal {
+    Refusal { code, step, text }
+}
+
+const V3_TOKEN: Refusal = refusal(
+    5,
+    "received CONNACK (5)",
+    "Connection error: Connection Refused: not authorised.",
+);
+const V3_ID: Refusal = refusal(
+    2,
+    "received CONNACK (2)",
+    "Connection error: Connection Refused: identifier rejected.",
+);
+const V3_LOST: Refusal = refusal(7, "sending PUBLISH", "Error: The connection was lost.");
+const V5_TOKEN: Refusal = refusal(
+    134,
+    "received CONNACK (134)",
+    "Connection error: Bad User Name or Password",
+);
+const V5_ID: Refusal = refusal(
+    133,
+    "received CONNACK (133)",
+    "Connection error: Client Identifier not valid",
+);
+const V5_NOTHING: Refusal = refusal(
+    135,
+    "received CONNACK (135)",
+    "Connection error: Not authorized",
+);
+const V5_PUBACK: Refusal = refusal(0, "received PUBACK (Mid: 1, RC:153)", BAD_PAYLOAD);
+const V5_PUBREC: Refusal = refusal(0, "received PUBREC (Mid: 1)", BAD_PAYLOAD);
+const BAD_PAYLOAD: &str = "Warning: Publish 1 failed: Payload format invalid.";
+
+const REFUSALS: &[(&str, Fault, Refusal)] = &[
+    ("3.1", Fault::WrongToken, V3_TOKEN),
+    ("3.1", Fault::RevokedToken, V3_TOKEN),
+    ("3.1", Fault::NoUserName, V3_ID),
+    ("3.1", Fault::BadJson(1), V3_LOST),
+    ("3.1", Fault::BadJson(2), V3_LOST),
+    ("3.1.1", Fault::WrongToken, V3_TOKEN),
+    ("3.1.1", Fault::RevokedToken, V3_TOKEN),
+    ("3.1.1", Fault::NoUserName, V3_ID),
+    ("3.1.1", Fault::Nothing, V3_TOKEN),
+    ("3.1.1", Fault::BadJson(1), V3_LOST),
+    ("3.1.1", Fault::BadJson(2), V3_LOST),
+    ("5", Fault::WrongToken, V5_TOKEN),
+    ("5", Fault::RevokedToken, V5_TOKEN),
+    ("5", Fault::NoUserName, V5_ID),
+    ("5", Fault::Nothing, V5_NOTHING),
+    ("5", Fault::BadJson(1), V5_PUBACK),
+    ("5", Fault::BadJson(2), V5_PUBREC),
+];
 
 /// TB-07: a subscriber of 3.1.1 whose token is revoked sees a close, comes back by itself and is
 /// refused; one of MQTT 5 is told and ends.
@@ -314,8 +272,4 @@ fn protocol(version: &str) -> &str {
         "3.1.1" => "311",
         other => other,
     }
-}
-
-fn fault_is_bad_json(fault: Fault) -> bool {
-    matches!(fault, Fault::BadJson(_))
 }

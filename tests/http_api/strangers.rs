@@ -238,10 +238,10 @@ fn what_is_no_http_harms_nobody() {
     let server = Server::start();
     for bytes in [
         &b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"[..], // a MQTT CONNECT
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",       // a TLS hello
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",      // a TLS hello
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: x\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"\r\n\r\n\r\n\r\n",
         b"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"CONNECT evil.example:80 HTTP/1.1\r\nHost: evil.example\r\n\r\n",

@@ -72,9 +72,8 @@ fn a_value_is_returned_as_it_was_stored_and_a_comma_in_a_key_is_possible() {
     );
     let path = "/admin/v1/devices/boiler/telemetry?keys=a%2Cb";
     let reply = server.request("GET", path, &[&server.authorization()], None);
-    let expected = format!(
-        r#"{{"device":"{id}","points":[{{"key":"a,b","ts":1,"value":9007199254740993}}],"truncated":false}}"#
-    );
+    let point = r#"{"key":"a,b","ts":1,"value":9007199254740993}"#;
+    let expected = format!(r#"{{"device":"{id}","points":[{point}],"truncated":false}}"#);
     assert_eq!(reply.body, expected);
 }
 

@@ -155,15 +155,6 @@ impl FaultDisk {
         state.names.iter().map(file).collect()
     }
 
-    /// True when nothing waits for a sync.
-    pub(crate) fn is_synced(&self) -> bool {
-        let state = lock(&self.state);
-        let named = state.names.values().map(|inode| &state.inodes[*inode]);
-        named
-            .into_iter()
-            .all(|inode| inode.dirty.is_empty() && !inode.dirty_len)
-    }
-
     /// Changing calls (everything but reads) so far.
     pub(crate) fn changes(&self) -> u64 {
         lock(&self.state).changes

@@ -205,6 +205,49 @@ fn rel_05_a_bad_batch_with_a_good_one_behind_is_damage() {
     assert_eq!(verification.records, RECORDS - 4);
 }
 
+/// After a clean stop the very last commit is no torn tail either: the closing batch says so.
+#[test]
+fn rel_05_a_bad_last_batch_is_damage_after_a_clean_stop() {
+    let disk = FaultDisk::new(1);
+    let bench = open(&disk);
+    let mut submitter = bench.submitter();
+    bench.write(&mut submitter, &[(1, 20), (2, 20)]);
+    let last_at = 8192 + (40 + 2 * (52 + 20)) / 8 * 8;
+    bench.write(&mut submitter, &[(3, 20)]);
+    for closed in [false, true] {
+        if closed {
+            bench.journal.close().unwrap();
+        }
+        let mut image = disk.image();
+        let file = PathBuf::from(DIR).join(format!("{:020}.journal", 1));
+        image.get_mut(&file).unwrap()[last_at + 40 + 60] ^= 1;
+        let recovery = open(&FaultDisk::from_image(&image, 1)).recovery;
+        let lost = recovery
+            .damage
+            .iter()
+            .map(|one| (one.position, one.first, one.next));
+        let lost: Vec<_> = lost.collect();
+        let last_at = last_at as u64;
+        if closed {
+            assert_eq!(
+                (lost, recovery.cut),
+                (vec![(last_at, Offset::new(3), Offset::new(4))], None)
+            );
+            assert_eq!(
+                recovery.last,
+                Offset::new(3),
+                "its offset is not given twice"
+            );
+        } else {
+            assert_eq!(
+                (lost, recovery.cut.map(|cut| cut.position)),
+                (vec![], Some(last_at))
+            );
+            assert_eq!(recovery.last, Offset::new(2));
+        }
+    }
+}
+
 #[test]
 fn a_missing_file_is_damage() {
     let mut holed = journal();

@@ -424,6 +424,14 @@ fn a_device_that_was_forgotten_is_not_seen_again() {
             [30, 31, 32]
         );
     }
+    // What is hidden takes no place in an answer either.
+    for history in [&large, &tiny] {
+        let first = Query {
+            limit: 1,
+            ..everything(device(1))
+        };
+        assert_eq!(numbers(&history.query(&first).unwrap()), [30]);
+    }
     drop((large, tiny));
     let bench = bench.reopened();
     for head_bytes_max in [1, 1 << 20] {

@@ -211,6 +211,9 @@ impl Device {
                 return Err(Over::Violated(format!("no CONNACK for {waited:?}")));
             }
         };
+        if let [0x20, _, 0, 0x97, ..] = connack.as_slice() {
+            return Err(Over::Lost); // the disk stays full: it may try again
+        }
         let &[0x20, _, is_present, 0, ..] = connack.as_slice() else {
             // [MQTT-3.2.0-1]: nothing comes before it, not even a goodbye.
             let what = format!("instead of an accepting CONNACK: {connack:02x?}");

@@ -191,19 +191,19 @@ impl Session {
     /// The client broke the protocol, or a limit; the reason is MQTT 5's.
     pub fn handle<'p>(
         &mut self,
-        packet: Packet<'p>,
+        packet: &Packet<'p>,
         now: Instant,
         replies: &mut Replies,
     ) -> Result<Step<'p>, Close> {
         self.keep_alive.heard(now);
         match packet {
-            Packet::Publish(publish) => self.handle_publish(publish, replies),
+            Packet::Publish(publish) => self.handle_publish(*publish, replies),
             Packet::PubRel(ack) => Ok(self.handle_pubrel(ack.packet_id, replies)),
             Packet::PubRec(ack) => Ok(self.handle_pubrec(ack.packet_id, ack.reason, replies)),
             // Nothing was sent that these could settle: ignored, as the standard allows (P-41).
             Packet::PubAck(_) | Packet::PubComp(_) => Ok(Step::Done),
-            Packet::Subscribe(subscribe) => Ok(Step::Subscribe(subscribe)),
-            Packet::Unsubscribe(unsubscribe) => Ok(Step::Unsubscribe(unsubscribe)),
+            Packet::Subscribe(subscribe) => Ok(Step::Subscribe(*subscribe)),
+            Packet::Unsubscribe(unsubscribe) => Ok(Step::Unsubscribe(*unsubscribe)),
             Packet::PingReq => {
                 outbound::pingresp(replies);
                 Ok(Step::Done)

@@ -2,7 +2,8 @@
 
 use super::{Close, Replies, Session};
 use crate::mqtt::wire::{
-    Disconnect, DisconnectProperties, Packet, PacketId, ReasonProperties, SubAck, UnsubAck, Version,
+    Disconnect, DisconnectProperties, Packet, PacketId, ReasonCode, ReasonProperties, SubAck,
+    UnsubAck, Version,
 };
 
 /// PINGRESP [MQTT-3.12.4-1]; it acknowledges no fact and waits for none.
@@ -41,12 +42,38 @@ impl Session {
         if self.version != Version::V5 {
             return;
         }
+        // [MQTT-3.14.2-3]; whether the client asked for reason strings does not matter here
+        // [MQTT-3.1.2-29]. Some clients read the reason only where a property follows it.
+        let has_room = self.client_packet_size_max >= LAST_WORD_BYTES_MAX;
         let packet = Packet::Disconnect(Disconnect {
             reason: close.reason,
-            properties: DisconnectProperties::default(),
+            properties: DisconnectProperties {
+                reason_string: has_room.then(|| words(close.reason)),
+                ..DisconnectProperties::default()
+            },
         });
         packet
             .encode(self.version, out)
-            .expect("a DISCONNECT without properties always fits");
+            .expect("a DISCONNECT with one short string always fits");
+    }
+}
+
+/// Longest DISCONNECT written, in bytes.
+const LAST_WORD_BYTES_MAX: u32 = 127;
+
+/// What a person who looks at the client's log should know, in at most 100 bytes.
+fn words(reason: ReasonCode) -> &'static str {
+    match reason {
+        ReasonCode::SessionTakenOver => "another connection has taken this session over",
+        ReasonCode::AdministrativeAction => "the credential was revoked or replaced",
+        ReasonCode::PayloadFormatInvalid => "the payload is not telemetry that can be read",
+        ReasonCode::PacketTooLarge => "the packet or its payload is longer than allowed",
+        ReasonCode::KeepAliveTimeout => "nothing was heard for one and a half keep alives",
+        ReasonCode::QuotaExceeded => "the storage is full: nothing can be acknowledged now",
+        ReasonCode::ReceiveMaximumExceeded => "more messages are unacknowledged than allowed",
+        ReasonCode::TopicAliasInvalid => "no topic alias was offered",
+        ReasonCode::ServerShuttingDown => "the server stops",
+        ReasonCode::MalformedPacket => "a packet could not be decoded",
+        _ => "the protocol was broken",
     }
 }

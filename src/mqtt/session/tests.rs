@@ -37,7 +37,7 @@ impl Client {
     fn send(&mut self, hex: &str) -> Result<String, Close> {
         let bytes = bytes(hex);
         let packet = decode(self.session.version(), Sender::Client, &bytes).unwrap();
-        let step = self.session.handle(packet, self.now, &mut self.replies)?;
+        let step = self.session.handle(&packet, self.now, &mut self.replies)?;
         Ok(match step {
             Step::Publish(publish) => format!("publish {:?} {}", publish.qos, publish.topic),
             Step::Release(id) => format!("release {id}"),
