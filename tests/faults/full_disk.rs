@@ -27,6 +27,9 @@ use crate::common::{
 /// Room for what a start takes (two segments, the ballast), one segment more, and some air.
 const MIB: u32 = 300;
 
+/// Bytes of the ballast, the broker's default.
+const BALLAST_BYTES: u64 = 64 << 20;
+
 /// How long the file system stays full.
 const FULL_FOR: Duration = Duration::from_secs(10);
 
@@ -138,8 +141,8 @@ impl Scene {
     fn new() -> Scene {
         let mount = Mount::tmpfs(MIB);
         let data = mount.path().join("data");
-        let data = data.to_str().expect("temporary paths are UTF-8");
-        let broker = Setup::new().set("TOLLGATE_DATA_DIR", data).start();
+        let text = data.to_str().expect("temporary paths are UTF-8");
+        let broker = Setup::new().set("TOLLGATE_DATA_DIR", text).start();
         let mut random = Random::new(random::seed());
         for (name, token) in [
             ("guest", "guest-token"),
@@ -154,6 +157,11 @@ impl Scene {
         site.is_up(broker.address("mqtt"), broker.address("http"));
         let load = Load::start(devices, &site);
         load.until_promised(20, Duration::from_secs(30));
+        // A disk that is full before the ballast is made has none to give back.
+        let ballast = data.join("journal/ballast");
+        site.until("the ballast is made", Duration::from_secs(30), || {
+            fs::metadata(&ballast).is_ok_and(|file| file.len() >= BALLAST_BYTES)
+        });
         Scene {
             load,
             site,
