@@ -109,6 +109,22 @@ fn rel_28_what_was_acknowledged_before_a_full_disk_survives_kill_9() {
     scene.end_and_prove();
 }
 
+/// A stop that would have to wait for room does not wait for ever, and says why it was not clean.
+#[test]
+fn rel_09_a_stop_on_a_full_disk_ends_in_time_and_says_so() {
+    let mut scene = Scene::new();
+    scene.fill();
+    let began = Instant::now();
+    let code = scene.broker.stop();
+    let took = began.elapsed();
+    assert_eq!(code, 1, "{}", scene.broker.stderr());
+    assert!(took < Duration::from_secs(10), "the stop took {took:?}");
+    let log = scene.broker.stderr();
+    let last = log.lines().last().unwrap_or_default();
+    assert!(last.contains("Nothing acknowledged is lost"), "{last}");
+    scene.end_and_prove();
+}
+
 /// Architecture section 3: a storage that stays full for 30 s is said to MQTT 5 clients that wait
 /// (0x97); MQTT 3.1.1 gets no answer and is not closed.
 #[test]
