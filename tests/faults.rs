@@ -14,7 +14,7 @@ mod full_disk;
 #[path = "faults/mount.rs"]
 mod mount;
 #[cfg(test)]
-#[path = "torture/rig.rs"]
+#[path = "common/torture/mod.rs"]
 mod rig;
 #[cfg(test)]
 #[path = "faults/secrets.rs"]

@@ -13,7 +13,7 @@ mod cycles;
 #[path = "torture/operator.rs"]
 mod operator;
 #[cfg(test)]
-#[path = "torture/rig.rs"]
+#[path = "common/torture/mod.rs"]
 mod rig;
 #[cfg(test)]
 #[path = "torture/start.rs"]

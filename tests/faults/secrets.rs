@@ -7,7 +7,7 @@ use std::{
 
 use super::rig::admin::Admin;
 use crate::common::{
-    broker::Setup,
+    broker::{Broker, Setup},
     packets::{Connect, TELEMETRY, VERSIONS, Version, log_in, publish},
     wire::hex,
 };
@@ -39,30 +39,7 @@ fn sec_51_neither_data_nor_log_holds_a_token_or_a_key() {
 
     let live = [generated.as_str(), CHOSEN, &renewed];
     let dead = [rotated.as_str(), &revoked, &deleted, UNKNOWN];
-    for version in VERSIONS {
-        for token in live {
-            let mut wire = broker.wire();
-            let connect = Connect {
-                password: Some(PASSWORD.as_bytes()),
-                ..Connect::with_token(version, "client", token)
-            };
-            log_in(&mut wire, &connect);
-            let good = format!(r#"{{"a":"{PAYLOAD}"}}"#);
-            wire.send(&publish(version, 1, 1, TELEMETRY, good.as_bytes()));
-            assert_eq!(wire.packet()[0], 0x40);
-            // A payload that is no JSON is refused, and not told to the log either.
-            let bad = format!(r#"{{"a":{BAD_PAYLOAD}"#);
-            wire.send(&publish(version, 1, 2, TELEMETRY, bad.as_bytes()));
-            // A second CONNECT breaks the protocol; what is in it stays unsaid too.
-            wire.send(&connect.encode());
-            wire.packets_until_close();
-        }
-        for token in dead {
-            let mut wire = broker.wire();
-            wire.send(&Connect::with_token(version, "client", token).encode());
-            assert_ne!(wire.packet()[3], 0);
-        }
-    }
+    use_well_and_badly(&broker, &live, &dead);
     let mut tls = broker.wire_tls();
     log_in(
         &mut tls,
@@ -135,6 +112,34 @@ const BAD_PAYLOAD: &str = "bad-payload-marker-Pw93mc";
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 1 << 20;
+
+/// Good and bad packets in all versions, with tokens that are good and bad.
+fn use_well_and_badly(broker: &Broker, live: &[&str], dead: &[&str]) {
+    for version in VERSIONS {
+        for token in live {
+            let mut wire = broker.wire();
+            let connect = Connect {
+                password: Some(PASSWORD.as_bytes()),
+                ..Connect::with_token(version, "client", token)
+            };
+            log_in(&mut wire, &connect);
+            let good = format!(r#"{{"a":"{PAYLOAD}"}}"#);
+            wire.send(&publish(version, 1, 1, TELEMETRY, good.as_bytes()));
+            assert_eq!(wire.packet()[0], 0x40);
+            // A payload that is no JSON is refused, and not told to the log either.
+            let bad = format!(r#"{{"a":{BAD_PAYLOAD}"#);
+            wire.send(&publish(version, 1, 2, TELEMETRY, bad.as_bytes()));
+            // A second CONNECT breaks the protocol; what is in it stays unsaid too.
+            wire.send(&connect.encode());
+            wire.packets_until_close();
+        }
+        for token in dead {
+            let mut wire = broker.wire();
+            wire.send(&Connect::with_token(version, "client", token).encode());
+            assert_ne!(wire.packet()[3], 0);
+        }
+    }
+}
 
 /// Tokens where they do not belong: wrong, in the address, in a body that is refused.
 fn misuse_the_admin_api(url: &str) {

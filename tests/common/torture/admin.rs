@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    ops::Range,
     path::Path,
     time::{Duration, Instant},
 };
@@ -93,15 +94,16 @@ impl Admin {
         self.post(http, &path, &json!({})).is_some()
     }
 
-    /// The numbers of the messages that history has of a device, of those below `sent`.
+    /// The numbers of the messages that history has of a device, of those in this range.
     ///
     /// # Panics
     /// If the broker does not answer, or a value is not what was sent at its time.
-    pub(crate) fn numbers(&self, http: SocketAddr, name: &str, sent: u64) -> Vec<u64> {
+    pub(crate) fn numbers(&self, http: SocketAddr, name: &str, range: Range<u64>) -> Vec<u64> {
         let mut numbers = Vec::new();
-        let mut first = 0;
-        while first < sent {
-            let (from, to) = (FIRST_TS + first, FIRST_TS + first + POINTS_MAX);
+        let mut first = range.start;
+        while first < range.end {
+            let next = range.end.min(first + POINTS_MAX);
+            let (from, to) = (FIRST_TS + first, FIRST_TS + next);
             let path = format!(
                 "/devices/{name}/telemetry?keys=n&from={from}&to={to}&limit={POINTS_MAX}&order=asc"
             );
@@ -115,7 +117,7 @@ impl Admin {
                 );
                 numbers.push(n);
             }
-            first += POINTS_MAX;
+            first = next;
         }
         numbers
     }
