@@ -16,7 +16,7 @@ use crate::config::{Config, ConnackStyle, DeviceSessions};
 use crate::device_api::Profile;
 use crate::http::{HttpParts, HttpServer};
 use crate::identity::{DeviceName, Registry, Secrets};
-use crate::journal::{Journal, JournalError, JournalOptions, Offset, RealDisk, Recovery};
+use crate::journal::{Journal, JournalError, JournalOptions, Offset, OnCommit, RealDisk, Recovery};
 use crate::metrics::Metrics;
 use crate::mqtt::session::SessionLimits;
 use crate::net::{Net, NetParts};
@@ -45,7 +45,8 @@ const HTTP_GRACE: Duration = Duration::from_secs(1);
 pub fn run(config: &Config) -> Result<(), AppError> {
     let store = Store::open(&config.data_dir)?;
     let secrets = Arc::new(Secrets::open(&config.secrets_dir, store.is_empty()?)?);
-    let journal = open_journal(config)?;
+    let metrics = Metrics::new();
+    let journal = open_journal(config, &metrics)?;
     let ballast = journal.clone();
     store.on_disk_full(Arc::new(move || ballast.release_ballast()));
     let registry = Registry::open(store.clone(), &secrets)?;
@@ -53,7 +54,6 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let tls = listeners::tls(config, SystemTime::now())?;
     let addresses = bound.addresses();
 
-    let metrics = Metrics::new();
     let is_live = |id: uuid::Uuid| {
         let device = registry.device(&id.to_string());
         device.is_ok_and(|device| {
@@ -124,8 +124,10 @@ fn welcome(
         .map_err(AppError::Output)
 }
 
-fn open_journal(config: &Config) -> Result<Journal, AppError> {
+fn open_journal(config: &Config, metrics: &Metrics) -> Result<Journal, AppError> {
+    let seconds = metrics.journal_commit();
     let options = JournalOptions {
+        on_commit: Some(OnCommit(Arc::new(move |took| seconds.record(took)))),
         size_max_bytes: config.journal.size_max_bytes,
         commit_interval: config.journal.commit_interval,
         ..JournalOptions::new(config.data_dir.join("journal"))
