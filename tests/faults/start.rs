@@ -128,7 +128,7 @@ fn rel_09_a_data_directory_in_use_is_refused() {
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     };
     let data = broker.dir().join("data");
-    expect(&refusal, CODE_REFUSED, &["in use", text(&data), "stop"]);
+    expect(&refusal, CODE_REFUSED, &["in use", text(&data), "Stop"]);
     wire.expect_alive();
     broker.create_device("valve");
 }
@@ -148,7 +148,7 @@ fn a_read_only_data_directory_is_refused_with_its_path() {
             what.contains("read-only") || what.contains("readonly"),
             "{refusal:#?}"
         );
-        expect(&refusal, CODE_REFUSED, &[text(&data)]);
+        expect(&refusal, CODE_REFUSED, &[text(&data), "data_dir"]);
     }
 }
 

@@ -60,7 +60,18 @@ fn rel_09_a_clean_stop_says_goodbye_and_keeps_its_promises() {
     proof::prove_journal(&broker.dir().join("data"), &devices);
 }
 
-/// SIGINT is the same for somebody at a terminal; clients that do not read do not hold it up.
+/// A service manager may change its mind at once: the first moment that anybody can see is late
+/// enough for a clean stop.
+#[test]
+fn rel_09_a_stop_right_after_the_start_is_clean() {
+    let mut broker = Broker::start();
+    for _ in 0..10 {
+        assert_eq!(broker.stop(), 0, "{}", broker.stderr());
+        broker.restart();
+    }
+}
+
+/// Clients that do not read, and one that never finishes its CONNECT, do not hold up the stop.
 #[test]
 fn rel_09_a_client_that_reads_nothing_does_not_hold_up_the_stop() {
     let mut broker = Setup::new().start();
