@@ -128,7 +128,7 @@ fn rel_09_a_data_directory_in_use_is_refused() {
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     };
     let data = broker.dir().join("data");
-    expect(&refusal, CODE_REFUSED, &["in use", text(&data), "Stop"]);
+    expect(&refusal, CODE_REFUSED, &["in use", text(&data), "stop"]);
     wire.expect_alive();
     broker.create_device("valve");
 }

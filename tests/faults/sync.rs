@@ -22,6 +22,7 @@ use super::{
 use crate::common::{
     broker::{Broker, Setup},
     packets::{self, Connect, TELEMETRY, VERSIONS, Version, log_in, publish},
+    wire::Wire,
 };
 
 /// An hour as a MQTT 5 session expiry property.
@@ -131,6 +132,34 @@ fn rel_03_a_repeated_release_waits_for_the_record_of_the_first() {
         let pubrel = packets::pubrel(7);
         expect_ack_after_sync(&broker, &faults, &lasting(version, &token), &pubrel, 0x70);
     }
+}
+
+/// [MQTT-3.2.0-1]: a client whose CONNACK waits for the disk is sent nothing before it, also not
+/// when its connection ends meanwhile: no DISCONNECT.
+#[test]
+fn nothing_goes_before_a_connack_that_waits() {
+    let (broker, faults, token) = broker_with_device();
+    let other = broker.create_device("valve");
+    let connect = |wire: &mut Wire, token: &str| {
+        wire.send(&lasting(Version::V5, token).encode());
+    };
+    faults.hold();
+    let (mut taken_over, mut revoked) = (broker.wire(), broker.wire());
+    connect(&mut taken_over, &token);
+    connect(&mut revoked, &other);
+    until_metric(&broker, "tollgate_connections 2");
+    broker.revoke("valve");
+    let mut second = broker.wire();
+    connect(&mut second, &token);
+    for (what, mut wire) in [("taken over", taken_over), ("revoked", revoked)] {
+        let packets = wire.packets_until_close();
+        // A CONNACK that refuses is a good answer, too.
+        let is_refusal = |packet: &Vec<u8>| packet[0] == 0x20 && packet[3] >= 0x80;
+        assert!(packets.iter().all(is_refusal), "{what}: {packets:02x?}");
+    }
+    faults.clear();
+    let connack = second.packet();
+    assert_eq!((connack[0], connack[3]), (0x20, 0), "{connack:02x?}");
 }
 
 /// REL-06: a session comes back although nothing else happens at the broker: no sync of somebody
@@ -306,11 +335,7 @@ fn expect_ack_after_sync(
     // What comes in one piece with CONNECT is handled in one step with it.
     let both = [connect.encode().as_slice(), packet].concat();
     socket.write_all(&both).expect("the socket takes it");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !metrics(broker).contains("tollgate_takeovers_total 1") {
-        assert!(Instant::now() < deadline, "the session was not taken over");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until_metric(broker, "tollgate_takeovers_total 1");
     // Every worker confirms a revocation, so the step above is over then.
     broker.create_device("valve");
     broker.revoke("valve");
@@ -351,10 +376,19 @@ fn has_packet(mut bytes: &[u8], first: u8) -> bool {
     false
 }
 
-fn metrics(broker: &Broker) -> String {
-    let reply = ureq::get(format!("{}/metrics", broker.admin_url())).call();
-    let mut reply = reply.expect("the broker answers");
-    reply.body_mut().read_to_string().expect("metrics are text")
+/// Waits until the metrics have this line.
+fn until_metric(broker: &Broker, line: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let reply = ureq::get(format!("{}/metrics", broker.admin_url())).call();
+        let mut reply = reply.expect("the broker answers");
+        let text = reply.body_mut().read_to_string().expect("metrics are text");
+        if text.lines().any(|told| told == line) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{line:?} is not in {text}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Resident memory of the broker.

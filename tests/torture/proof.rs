@@ -66,10 +66,12 @@ pub(crate) fn prove_journal(data: &Path, devices: &[Device]) -> Figures {
         }
         let what = format!("{} (QoS {})", device.name, device.habits.qos);
         if !missing.is_empty() {
-            wrong.push(format!("{what}: promised and not there: {}"));
+            let numbers = some_of(&missing);
+            wrong.push(format!("{what}: promised and not there: {numbers}"));
         }
         if device.habits.qos == 2 && !more.is_empty() {
-            wrong.push(format!("{what}: there more than once: {}"));
+            let numbers = some_of(&more);
+            wrong.push(format!("{what}: there more than once: {numbers}"));
         }
         if let Some(pair) = held.order.windows(2).find(|pair| pair[0] >= pair[1]) {
             wrong.push(format!("{what}: first seen in another order: {pair:?}"));
@@ -110,6 +112,12 @@ pub(crate) fn prove_history_of(
         numbers.last().is_none_or(|last| *last < sent),
         "{name}: history has what was never sent"
     );
+}
+
+/// How many there are, and the first ten.
+fn some_of(numbers: &[u64]) -> String {
+    let first = &numbers[..numbers.len().min(10)];
+    format!("{} in all, first of them {first:?}", numbers.len())
 }
 
 /// Notes every message of the devices in `held`.
