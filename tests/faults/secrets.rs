@@ -41,21 +41,7 @@ fn sec_51_neither_data_nor_log_holds_a_token_or_a_key() {
     let dead = [rotated.as_str(), &revoked, &deleted, UNKNOWN];
     for version in VERSIONS {
         for token in live {
-            let mut wire = broker.wire();
-            let connect = Connect {
-                password: Some(PASSWORD.as_bytes()),
-                ..Connect::with_token(version, "client", token)
-            };
-            log_in(&mut wire, &connect);
-            let good = format!(r#"{{"a":"{PAYLOAD}"}}"#);
-            wire.send(&publish(version, 1, 1, TELEMETRY, good.as_bytes()));
-            assert_eq!(wire.packet()[0], 0x40);
-            // A payload that is no JSON is refused, and not told to the log either.
-            let bad = format!(r#"{{"a":{BAD_PAYLOAD}"#);
-            wire.send(&publish(version, 1, 2, TELEMETRY, bad.as_bytes()));
-            // A second CONNECT breaks the protocol; what is in it stays unsaid too.
-            wire.send(&connect.encode());
-            wire.packets_until_close();
+            publish_and_misbehave(&broker, version, token);
         }
         for token in dead {
             let mut wire = broker.wire();
@@ -106,6 +92,23 @@ fn sec_51_neither_data_nor_log_holds_a_token_or_a_key() {
     assert!(data.iter().any(|file| !find(file, &name).is_empty()));
     let verbose = fs::read_to_string(&log).expect("the log is there");
     assert!(verbose.contains("DEBUG"), "the log was not verbose");
+}
+
+/// A good message, a bad payload and a broken protocol: what is in them stays unsaid in the log.
+fn publish_and_misbehave(broker: &Broker, version: Version, token: &str) {
+    let mut wire = broker.wire();
+    let connect = Connect {
+        password: Some(PASSWORD.as_bytes()),
+        ..Connect::with_token(version, "client", token)
+    };
+    log_in(&mut wire, &connect);
+    let good = format!(r#"{{"a":"{PAYLOAD}"}}"#);
+    wire.send(&publish(version, 1, 1, TELEMETRY, good.as_bytes()));
+    assert_eq!(wire.packet()[0], 0x40);
+    let bad = format!(r#"{{"a":{BAD_PAYLOAD}"#);
+    wire.send(&publish(version, 1, 2, TELEMETRY, bad.as_bytes()));
+    wire.send(&connect.encode()); // a second CONNECT
+    wire.packets_until_close();
 }
 
 #[test]
