@@ -7,7 +7,7 @@ use std::{
 
 use super::rig::admin::Admin;
 use crate::common::{
-    broker::Setup,
+    broker::{Broker, Setup},
     packets::{Connect, TELEMETRY, VERSIONS, Version, log_in, publish},
     wire::hex,
 };
