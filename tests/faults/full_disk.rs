@@ -27,6 +27,9 @@ use crate::common::{
 /// Room for what a start takes (two segments, the ballast), one segment more, and some air.
 const MIB: u32 = 300;
 
+/// Bytes of the ballast, the broker's default.
+const BALLAST_BYTES: u64 = 64 << 20;
+
 /// How long the file system stays full.
 const FULL_FOR: Duration = Duration::from_secs(10);
 
@@ -106,6 +109,22 @@ fn rel_28_what_was_acknowledged_before_a_full_disk_survives_kill_9() {
     scene.end_and_prove();
 }
 
+/// A stop that would have to wait for room does not wait for ever, and says why it was not clean.
+#[test]
+fn rel_09_a_stop_on_a_full_disk_ends_in_time_and_says_so() {
+    let mut scene = Scene::new();
+    scene.fill();
+    let began = Instant::now();
+    let code = scene.broker.stop();
+    let took = began.elapsed();
+    assert_eq!(code, 1, "{}", scene.broker.stderr());
+    assert!(took < Duration::from_secs(10), "the stop took {took:?}");
+    let log = scene.broker.stderr();
+    let last = log.lines().last().unwrap_or_default();
+    assert!(last.contains("Nothing acknowledged is lost"), "{last}");
+    scene.end_and_prove();
+}
+
 /// Architecture section 3: a storage that stays full for 30 s is said to MQTT 5 clients that wait
 /// (0x97); MQTT 3.1.1 gets no answer and is not closed.
 #[test]
@@ -138,8 +157,8 @@ impl Scene {
     fn new() -> Scene {
         let mount = Mount::tmpfs(MIB);
         let data = mount.path().join("data");
-        let data = data.to_str().expect("temporary paths are UTF-8");
-        let broker = Setup::new().set("TOLLGATE_DATA_DIR", data).start();
+        let text = data.to_str().expect("temporary paths are UTF-8");
+        let broker = Setup::new().set("TOLLGATE_DATA_DIR", text).start();
         let mut random = Random::new(random::seed());
         for (name, token) in [
             ("guest", "guest-token"),
@@ -154,6 +173,11 @@ impl Scene {
         site.is_up(broker.address("mqtt"), broker.address("http"));
         let load = Load::start(devices, &site);
         load.until_promised(20, Duration::from_secs(30));
+        // A disk that is full before the ballast is made has none to give back.
+        let ballast = data.join("journal/ballast");
+        site.until("the ballast is made", Duration::from_secs(30), || {
+            fs::metadata(&ballast).is_ok_and(|file| file.len() >= BALLAST_BYTES)
+        });
         Scene {
             load,
             site,

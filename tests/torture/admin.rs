@@ -1,6 +1,10 @@
 //! The admin API as an operator's script uses it, with answers that may fail to come.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -8,6 +12,9 @@ use super::device::FIRST_TS;
 
 /// How long an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long after a start the store may take to read what the journal holds.
+const READ_LIMIT: Duration = Duration::from_secs(60);
 
 /// Points in one answer at most, as the API allows.
 const POINTS_MAX: u64 = 10_000;
@@ -58,6 +65,21 @@ impl Admin {
         answer(path, request.call())
     }
 
+    /// As `get`, for history: right after a start the store may still be reading the journal, and
+    /// says so with 503 after 5 s (architecture section 3).
+    pub(crate) fn get_when_read(&self, http: SocketAddr, path: &str) -> Value {
+        let deadline = Instant::now() + READ_LIMIT;
+        loop {
+            if let Some(view) = self.get(http, path) {
+                return view;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "no history within {READ_LIMIT:?}"
+            );
+        }
+    }
+
     /// Makes a device; its id and its token.
     pub(crate) fn create(&self, http: SocketAddr, name: &str) -> Option<(uuid::Uuid, String)> {
         let created = self.post(http, "/devices", &json!({ "name": name }))?;
@@ -83,7 +105,7 @@ impl Admin {
             let path = format!(
                 "/devices/{name}/telemetry?keys=n&from={from}&to={to}&limit={POINTS_MAX}&order=asc"
             );
-            let view = self.get(http, &path).expect("the broker is there");
+            let view = self.get_when_read(http, &path);
             for point in view["points"].as_array().expect("a list of points") {
                 let n = point["value"].as_u64().expect("n is a whole number");
                 assert_eq!(

@@ -58,7 +58,9 @@ fn rel_24_what_was_promised_survives_kill_9() {
     });
     let mut random = Random::new(random::seed());
     let began = Instant::now();
-    let mut broker = Setup::new().start();
+    // A small head: most of what is asked for has to come from the journal.
+    let setup = Setup::new().set("TOLLGATE_HISTORY_HEAD_SIZE_MAX_BYTES", "4194304");
+    let mut broker = setup.start();
     let admin = Admin::new(broker.dir());
     let site = Arc::new(Site::default());
     let devices = load::devices(&broker, DEVICES, &habits(), &mut random);
