@@ -11,12 +11,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use error::AppError;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use crate::broker::Checkpointer;
 use crate::config::{Config, ConnackStyle, DeviceSessions};
 use crate::device_api::Profile;
 use crate::http::{HttpParts, HttpServer};
 use crate::identity::{DeviceName, Registry, Secrets};
-use crate::journal::{Journal, JournalError, JournalOptions, Offset, RealDisk, Recovery};
+use crate::journal::{Journal, JournalError, JournalOptions, Offset, OnCommit, RealDisk, Recovery};
 use crate::metrics::Metrics;
 use crate::mqtt::session::SessionLimits;
 use crate::net::{Net, NetParts};
@@ -43,9 +45,12 @@ const HTTP_GRACE: Duration = Duration::from_secs(1);
 /// # Errors
 /// What kept it from starting, with what to do; or that it could not stop cleanly.
 pub fn run(config: &Config) -> Result<(), AppError> {
+    // First of all: a stop that is asked for during the start is a clean stop too (REL-09).
+    let signals = Signals::catch()?;
     let store = Store::open(&config.data_dir)?;
     let secrets = Arc::new(Secrets::open(&config.secrets_dir, store.is_empty()?)?);
-    let journal = open_journal(config)?;
+    let metrics = Metrics::new();
+    let journal = open_journal(config, &metrics)?;
     let ballast = journal.clone();
     store.on_disk_full(Arc::new(move || ballast.release_ballast()));
     let registry = Registry::open(store.clone(), &secrets)?;
@@ -53,7 +58,6 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let tls = listeners::tls(config, SystemTime::now())?;
     let addresses = bound.addresses();
 
-    let metrics = Metrics::new();
     let is_live = |id: uuid::Uuid| {
         let device = registry.device(&id.to_string());
         device.is_ok_and(|device| {
@@ -90,7 +94,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     })?;
     welcome(config, &registry, &addresses)?;
 
-    let signal = wait_for_signal()?;
+    let signal = signals.wait();
     tracing::info!(signal, "stopping");
     stop(http, net, checkpointer, &history, &journal)
 }
@@ -124,8 +128,10 @@ fn welcome(
         .map_err(AppError::Output)
 }
 
-fn open_journal(config: &Config) -> Result<Journal, AppError> {
+fn open_journal(config: &Config, metrics: &Metrics) -> Result<Journal, AppError> {
+    let seconds = metrics.journal_commit();
     let options = JournalOptions {
+        on_commit: Some(OnCommit(Arc::new(move |took| seconds.record(took)))),
         size_max_bytes: config.journal.size_max_bytes,
         commit_interval: config.journal.commit_interval,
         ..JournalOptions::new(config.data_dir.join("journal"))
@@ -209,23 +215,41 @@ fn profile(config: &Config) -> Profile {
     }
 }
 
-/// Waits for SIGTERM or SIGINT; answers its name.
-fn wait_for_signal() -> Result<&'static str, AppError> {
-    use tokio::signal::unix::{SignalKind, signal};
+/// SIGTERM and SIGINT, caught from the moment this is made.
+struct Signals {
+    runtime: tokio::runtime::Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+}
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(AppError::Thread)?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Thread)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Thread)?;
-        // Cancel-safe: a signal that came is not lost by the other branch.
-        tokio::select! {
-            _ = terminate.recv() => Ok("SIGTERM"),
-            _ = interrupt.recv() => Ok("SIGINT"),
-        }
-    })
+impl Signals {
+    fn catch() -> Result<Self, AppError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(AppError::Thread)?;
+        let guard = runtime.enter();
+        let terminate = signal(SignalKind::terminate()).map_err(AppError::Thread)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(AppError::Thread)?;
+        drop(guard);
+        Ok(Self {
+            runtime,
+            terminate,
+            interrupt,
+        })
+    }
+
+    /// Waits for one of them; answers its name.
+    fn wait(self) -> &'static str {
+        let (mut terminate, mut interrupt) = (self.terminate, self.interrupt);
+        self.runtime.block_on(async {
+            // Cancel-safe: a signal that came is not lost by the other branch.
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        })
+    }
 }
 
 /// In order: no more admin calls, no more clients, then what is on disk is made final.

@@ -18,7 +18,7 @@ const OPENAPI: &str = include_str!("../../docs/openapi.yaml");
 /// Body of `/healthz` and `/readyz`.
 #[derive(Serialize)]
 struct Health {
-    /// `ok` or `unavailable`.
+    /// `ok`, `degraded` or `unavailable`.
     status: &'static str,
     /// What the journal is doing.
     journal: &'static str,
@@ -26,21 +26,18 @@ struct Health {
     message: String,
 }
 
-/// Whether telemetry is acknowledged now; `/healthz` and `/readyz` both.
+/// `/healthz`: whether the broker is worth keeping alive. A full disk heals by itself, and a
+/// restart would only cut the connections, so that is 200 and "degraded".
 pub(super) async fn health(State(shared): State<Shared>) -> Response {
-    let (state, trouble) = explain(shared.journal.status());
-    let is_well = trouble.is_none();
-    let health = Health {
-        status: if is_well { "ok" } else { "unavailable" },
-        journal: label(state),
-        message: trouble.unwrap_or_else(|| "telemetry is on disk before it is acknowledged".into()),
-    };
-    let status = if is_well {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    (status, Json(health)).into_response()
+    let (state, health) = describe(shared.journal.status());
+    let is_alive = matches!(state, JournalState::Running | JournalState::Full);
+    answer(is_alive, health)
+}
+
+/// `/readyz`: whether telemetry is acknowledged now.
+pub(super) async fn readiness(State(shared): State<Shared>) -> Response {
+    let (state, health) = describe(shared.journal.status());
+    answer(state == JournalState::Running, health)
 }
 
 /// Every figure, in the Prometheus text format.
@@ -53,6 +50,29 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
 /// `docs/openapi.yaml`.
 pub(super) async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/yaml")], OPENAPI).into_response()
+}
+
+fn answer(is_well: bool, health: Health) -> Response {
+    let status = if is_well {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(health)).into_response()
+}
+
+fn describe(status: JournalStatus) -> (JournalState, Health) {
+    let (state, trouble) = explain(status);
+    let health = Health {
+        status: match state {
+            JournalState::Running => "ok",
+            JournalState::Full => "degraded",
+            JournalState::Failed | JournalState::Closed => "unavailable",
+        },
+        journal: label(state),
+        message: trouble.unwrap_or_else(|| "telemetry is on disk before it is acknowledged".into()),
+    };
+    (state, health)
 }
 
 /// The journal's state, and in words what is wrong with it, if anything is.
@@ -119,6 +139,18 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_reason_for_a_restart() {
+        let since = Instant::now();
+        let full = JournalStatus::Full {
+            since,
+            reason: FullReason::NoSpace,
+        };
+        assert_eq!(describe(full).1.status, "degraded");
+        assert_eq!(describe(JournalStatus::Running).1.status, "ok");
+        assert_eq!(describe(JournalStatus::Failed).1.status, "unavailable");
+    }
 
     #[test]
     fn each_state_of_the_journal_has_its_words() {

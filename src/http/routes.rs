@@ -34,7 +34,7 @@ pub(super) fn routes() -> Vec<Route> {
         post("/admin/v1/tokens/check", admin::check_token),
         get("/admin/v1/openapi.yaml", health::openapi),
         get("/healthz", health::health),
-        get("/readyz", health::health),
+        get("/readyz", health::readiness),
         get("/metrics", health::metrics),
     ]
 }

@@ -12,7 +12,7 @@ use super::disk::DiskFile;
 use super::error::JournalError;
 use super::format::{SegmentHeader, segment_name};
 use super::index::Segment;
-use super::options::{FullReason, JournalStatus};
+use super::options::{FullReason, JournalStatus, OnCommit};
 use super::prepare::{PREPARED_NAME, is_no_space};
 use super::queue::Pending;
 use super::segment::SegmentWriter;
@@ -108,7 +108,11 @@ impl Committer {
         else {
             return Ok(());
         };
+        let began = Instant::now();
         let bytes = segment.commit(self.next, batches)?;
+        if let Some(OnCommit(told)) = &self.shared.options.on_commit {
+            told(began.elapsed());
+        }
         self.next += batches
             .iter()
             .map(|p| u64::from(p.batch.records()))

@@ -70,7 +70,7 @@ pub use disk::{Disk, DiskFile, DiskLock, FileEntry, RealDisk};
 pub use error::JournalError;
 pub use options::{
     Cut, DAMAGE_REPORTS_MAX, Damage, FullReason, JournalOptions, JournalStatus, JournalUsage,
-    Recovery, Verification,
+    OnCommit, Recovery, Verification,
 };
 pub use reader::{Entry, Reader};
 pub use record::{

@@ -1,6 +1,7 @@
 //! What the operator sets, and what the journal reports about itself.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::JournalError;
@@ -25,6 +26,18 @@ pub struct JournalOptions {
     /// Bytes of the ballast file, 0 = none: space that [`super::Journal::release_ballast`] gives
     /// back, so that a revocation can be written on a full disk.
     pub ballast_bytes: u64,
+    /// Told how long each commit took: write and sync.
+    pub on_commit: Option<OnCommit>,
+}
+
+/// Called on the journal's thread after each commit; it must be short and must not panic.
+#[derive(Clone)]
+pub struct OnCommit(pub Arc<dyn Fn(Duration) + Send + Sync>);
+
+impl std::fmt::Debug for OnCommit {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("OnCommit")
+    }
 }
 
 impl JournalOptions {
@@ -37,6 +50,7 @@ impl JournalOptions {
             size_max_bytes: u64::MAX,
             commit_interval: Duration::from_micros(500),
             ballast_bytes: 64 * 1024 * 1024,
+            on_commit: None,
         }
     }
 

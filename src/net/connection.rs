@@ -274,9 +274,12 @@ impl Connection {
     /// Says the last word and ends the sending side; the task drains the rest.
     pub(super) fn close(&self, close: Close) {
         let inner = &mut *self.inner.borrow_mut();
-        let mut last_word = Vec::new();
-        inner.session.disconnect(close, &mut last_word);
-        inner.output.write(&last_word);
+        // [MQTT-3.2.0-1] nothing goes before CONNACK: a client that waits for it sees the close.
+        if !inner.connack_waits {
+            let mut last_word = Vec::new();
+            inner.session.disconnect(close, &mut last_word);
+            inner.output.write(&last_word);
+        }
         inner.output.shutdown();
         inner.output.wake();
     }

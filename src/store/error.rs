@@ -9,7 +9,7 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum StoreError {
     /// The operating system refused something on a file or directory (environment).
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}{}", path.display(), advice(source))]
     File {
         /// What was tried, as a verb: "create", "read".
         action: &'static str,
@@ -93,6 +93,18 @@ pub enum StoreError {
     /// A statement failed.
     #[error("the state database refused a statement: {0}")]
     Sqlite(#[from] rusqlite::Error),
+}
+
+/// What to do about an error of the operating system, as the rest of a sentence.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            ". The broker's user must be able to write there: make it writable, or choose another \
+             directory (data_dir)"
+        }
+        io::ErrorKind::NotADirectory => ". Choose another directory (data_dir)",
+        _ => "",
+    }
 }
 
 /// How an error of SQLite has to be answered.

@@ -39,7 +39,16 @@ fn sec_51_neither_data_nor_log_holds_a_token_or_a_key() {
 
     let live = [generated.as_str(), CHOSEN, &renewed];
     let dead = [rotated.as_str(), &revoked, &deleted, UNKNOWN];
-    use_well_and_badly(&broker, &live, &dead);
+    for version in VERSIONS {
+        for token in live {
+            publish_and_misbehave(&broker, version, token);
+        }
+        for token in dead {
+            let mut wire = broker.wire();
+            wire.send(&Connect::with_token(version, "client", token).encode());
+            assert_ne!(wire.packet()[3], 0);
+        }
+    }
     let mut tls = broker.wire_tls();
     log_in(
         &mut tls,
@@ -85,6 +94,23 @@ fn sec_51_neither_data_nor_log_holds_a_token_or_a_key() {
     assert!(verbose.contains("DEBUG"), "the log was not verbose");
 }
 
+/// A good message, a bad payload and a broken protocol: what is in them stays unsaid in the log.
+fn publish_and_misbehave(broker: &Broker, version: Version, token: &str) {
+    let mut wire = broker.wire();
+    let connect = Connect {
+        password: Some(PASSWORD.as_bytes()),
+        ..Connect::with_token(version, "client", token)
+    };
+    log_in(&mut wire, &connect);
+    let good = format!(r#"{{"a":"{PAYLOAD}"}}"#);
+    wire.send(&publish(version, 1, 1, TELEMETRY, good.as_bytes()));
+    assert_eq!(wire.packet()[0], 0x40);
+    let bad = format!(r#"{{"a":{BAD_PAYLOAD}"#);
+    wire.send(&publish(version, 1, 2, TELEMETRY, bad.as_bytes()));
+    wire.send(&connect.encode()); // a second CONNECT
+    wire.packets_until_close();
+}
+
 #[test]
 fn every_form_of_a_secret_is_found_wherever_it_stands() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -112,34 +138,6 @@ const BAD_PAYLOAD: &str = "bad-payload-marker-Pw93mc";
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 1 << 20;
-
-/// Good and bad packets in all versions, with tokens that are good and bad.
-fn use_well_and_badly(broker: &Broker, live: &[&str], dead: &[&str]) {
-    for version in VERSIONS {
-        for token in live {
-            let mut wire = broker.wire();
-            let connect = Connect {
-                password: Some(PASSWORD.as_bytes()),
-                ..Connect::with_token(version, "client", token)
-            };
-            log_in(&mut wire, &connect);
-            let good = format!(r#"{{"a":"{PAYLOAD}"}}"#);
-            wire.send(&publish(version, 1, 1, TELEMETRY, good.as_bytes()));
-            assert_eq!(wire.packet()[0], 0x40);
-            // A payload that is no JSON is refused, and not told to the log either.
-            let bad = format!(r#"{{"a":{BAD_PAYLOAD}"#);
-            wire.send(&publish(version, 1, 2, TELEMETRY, bad.as_bytes()));
-            // A second CONNECT breaks the protocol; what is in it stays unsaid too.
-            wire.send(&connect.encode());
-            wire.packets_until_close();
-        }
-        for token in dead {
-            let mut wire = broker.wire();
-            wire.send(&Connect::with_token(version, "client", token).encode());
-            assert_ne!(wire.packet()[3], 0);
-        }
-    }
-}
 
 /// Tokens where they do not belong: wrong, in the address, in a body that is refused.
 fn misuse_the_admin_api(url: &str) {

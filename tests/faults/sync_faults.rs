@@ -75,23 +75,26 @@ impl SyncFaults {
     }
 }
 
-/// The library, built by the first test that wants it.
+/// The library, built by the first test that wants it. It lies in the folder for what tests build,
+/// where the next run replaces it.
 fn library() -> &'static Path {
-    static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = LIBRARY.get_or_init(|| {
-        let dir = TempDir::with_prefix("tollgate-shim-").expect("a temporary directory");
-        let path = dir.path().join("sync_faults.so");
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let built = folder.join(format!("sync_faults-{}.so", std::process::id()));
         let source = tools::repository().join("tests/faults/sync_faults.c");
         let mut compiler = Command::new(tools::tool("cc"));
         compiler
             .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
-            .args([&path, &source])
+            .args([&built, &source])
             .args(["-ldl", "-lpthread"]);
         let output = tools::run(&mut compiler);
         assert!(output.status.success(), "{:?}", tools::printed(&output));
-        (dir, path)
-    });
-    path
+        // In one step: another run may be using the one that is there.
+        let path = folder.join("sync_faults.so");
+        fs::rename(&built, &path).expect("both are in one folder");
+        path
+    })
 }
 
 fn text(path: &Path) -> &str {

@@ -1,6 +1,6 @@
 //! Frames and packets of MQTT 3.1, 3.1.1 and 5.
 //!
-//! [`frame`] finds a packet's end from its fixed header; [`decode`] reads the whole packet and
+//! [`frame()`] finds a packet's end from its fixed header; [`decode`] reads the whole packet and
 //! borrows everything from it; each packet's `encode` appends to a `Vec<u8>`. Reading a PUBLISH
 //! and [`write_ack`] allocate nothing. "Not enough bytes" inside a whole packet is an error of the
 //! peer, never a reason to wait.

@@ -105,7 +105,7 @@ enum Over {
     /// The broker or the network ended it.
     Lost,
     /// The device connects again without closing first.
-    LeftOpen,
+    Abandoned,
     /// There is nothing more to do.
     Done,
     /// A promise was broken.
@@ -165,7 +165,7 @@ impl Device {
             drop(older.take());
             match over {
                 Over::Done => return self,
-                Over::LeftOpen => older = Some(link),
+                Over::Abandoned => older = Some(link),
                 Over::Lost => {
                     self.notes.losses.fetch_add(1, Ordering::SeqCst);
                 }
@@ -274,7 +274,7 @@ impl Device {
             outcome?;
             let take_over = self.habits.take_over_one_in;
             if take_over > 0 && self.random.one_in(take_over) {
-                return Ok(Over::LeftOpen);
+                return Ok(Over::Abandoned);
             }
             let waited = self.last_promise.elapsed();
             if waited > self.habits.patience && !self.under_way.is_empty() {
