@@ -34,7 +34,7 @@ const FIRST_DEVICE: &str = "first-device";
 const SESSION_EXPIRY_MAX_S: u32 = 7 * 24 * 60 * 60;
 
 /// A clean stop takes no longer than this in all (REL-09).
-const STOP_GRACE: Duration = Duration::from_secs(8);
+const STOP_GRACE: Duration = Duration::from_secs(7);
 
 /// What of it the HTTP server may use for requests that are under way.
 const HTTP_GRACE: Duration = Duration::from_secs(1);

@@ -80,10 +80,12 @@ impl AppError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Journal(JournalError::Panicked { .. } | JournalError::Unwritten { .. }) => {
-                EXIT_JOURNAL
-            }
-            Self::Thread(_) | Self::Banner(_) | Self::Output(_) | Self::StopTooSlow => EXIT_OTHER,
+            Self::Journal(JournalError::Panicked { .. }) => EXIT_JOURNAL,
+            Self::Journal(JournalError::Unwritten { .. })
+            | Self::Thread(_)
+            | Self::Banner(_)
+            | Self::Output(_)
+            | Self::StopTooSlow => EXIT_OTHER,
             _ => EXIT_REFUSED,
         }
     }

@@ -60,8 +60,12 @@ impl Stored {
     }
 }
 
-/// The sessions whose home is one worker. At most one entry per key; an identity has as many
-/// as `[device] sessions` and SEC-28 allow.
+/// Sessions, live and stored, that one identity may have on one home worker (SEC-28). One more
+/// CONNECT is refused with 0x97 (3.1.1: 3).
+pub const SESSIONS_PER_IDENTITY_MAX: usize = 10;
+
+/// The sessions whose home is one worker. At most one entry per key, and at most
+/// [`SESSIONS_PER_IDENTITY_MAX`] per identity.
 #[derive(Debug, Default)]
 pub struct SessionTable {
     by_identity: HashMap<Uuid, Vec<Entry>>,
@@ -100,6 +104,19 @@ impl SessionTable {
                 Place::Live(slot) => Some(slot),
                 Place::Stored(_) => None,
             })
+    }
+
+    /// True if a session with this key may open.
+    #[must_use]
+    pub fn has_place(&self, key: &SessionKey) -> bool {
+        let held = self.by_identity.get(&key.identity).map_or(0, Vec::len);
+        held < SESSIONS_PER_IDENTITY_MAX || self.entry(key).is_some()
+    }
+
+    /// True if something is live or stored under the key.
+    #[must_use]
+    pub fn is_known(&self, key: &SessionKey) -> bool {
+        self.entry(key).is_some()
     }
 
     /// Stored sessions in the table.
@@ -267,6 +284,22 @@ mod tests {
             [1]
         );
         assert_eq!(table.stored_count(), 1);
+    }
+
+    #[test]
+    fn sec_28_an_identity_has_a_limited_number_of_sessions() {
+        let mut table = SessionTable::default();
+        for n in 0..10 {
+            assert!(table.has_place(&key(&n.to_string())));
+            table.connect(&key(&n.to_string()), n);
+        }
+        assert!(!table.has_place(&key("one more")));
+        assert!(table.has_place(&key("3")), "taking over is always possible");
+        let other = SessionKey {
+            identity: Uuid::from_u128(8),
+            client_id: "x".into(),
+        };
+        assert!(table.has_place(&other));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::broker::SessionKey;
 use crate::identity::Principal;
 use crate::metrics::Refusal;
 use crate::mqtt::session::{Close, Replies, Session, Step};
-use crate::mqtt::wire::{self, PacketType, QoS, Sender};
+use crate::mqtt::wire::{self, Packet, PacketType, QoS, Sender};
 
 /// How long a closed connection is drained, so that the peer reads our last word before the
 /// reset that unread data would cause.
@@ -235,7 +235,8 @@ impl Connection {
             replies.clear();
             let mut recorded = Recorded::default();
             for packet in parked.iter() {
-                if !worker.make_room(packet.len(), Purpose::Message) {
+                let needed = self.needs_room(inner, packet);
+                if needed.is_some_and(|(bytes, purpose)| !worker.make_room(bytes, purpose)) {
                     break;
                 }
                 done += 1;
@@ -255,7 +256,7 @@ impl Connection {
         }
         if inner.is_stalled {
             inner.is_stalled = false;
-            inner.session.reading_resumed(clocks.now);
+            inner.session.heard(clocks.now);
             self.received(worker, inner, &[])?;
             inner.output.wake();
         }
@@ -352,25 +353,34 @@ impl Connection {
         replies: &mut Replies,
         recorded: &mut Recorded,
     ) -> Result<Taken, End> {
-        if let Some(purpose) = self.recording_purpose(packet) {
+        if let Some((bytes, purpose)) = self.needs_room(inner, packet) {
             let behind = !inner.parked.is_empty();
-            if behind || !worker.make_room(packet.len(), purpose) {
+            if behind || !worker.make_room(bytes, purpose) {
+                // The client was heard, whatever the journal does (SEC-80).
+                inner.session.heard(clocks.now);
                 return Ok(self.park(worker, inner, packet));
             }
         }
         let version = inner.session.version();
         let decoded = wire::decode(version, Sender::Client, packet)
             .map_err(|error| End::Closed(Close::from(&error)))?;
-        let step = inner
-            .session
-            .handle(&decoded, clocks.now, replies)
-            .map_err(End::Closed)?;
+        let step = match inner.session.handle(&decoded, clocks.now, replies) {
+            Ok(step) => step,
+            Err(close) => {
+                if let Packet::Publish(publish) = &decoded {
+                    worker.count_received(publish.qos);
+                    worker.count_refused(Refusal::ProtocolError);
+                }
+                return Err(End::Closed(close));
+            }
+        };
         let closed = match step {
             Step::Done => Ok(()),
             Step::Publish(publish) => {
                 self.publish(worker, inner, &publish, clocks, replies, recorded)
             }
             Step::Repeated => {
+                worker.count_received(QoS::ExactlyOnce);
                 worker.count_repeated();
                 recorded.any = true;
                 Ok(())
@@ -396,13 +406,20 @@ impl Connection {
         closed.map(|()| Taken::Yes).map_err(End::Closed)
     }
 
-    /// What kind of record the packet may need; `None` if it needs none.
-    fn recording_purpose(&self, packet: &[u8]) -> Option<Purpose> {
+    /// The room that the packet and its acknowledgement may need, and for what; `None` if it
+    /// needs none.
+    fn needs_room(&self, inner: &Inner, packet: &[u8]) -> Option<(usize, Purpose)> {
         match PacketType::from_first_byte(*packet.first()?).ok()? {
-            PacketType::Publish | PacketType::PubRel => Some(Purpose::Message),
-            PacketType::Subscribe | PacketType::Unsubscribe if self.session_number != 0 => {
-                Some(Purpose::Session)
+            PacketType::Publish | PacketType::PubRel => Some((packet.len(), Purpose::Message)),
+            // The record holds the whole session: its client id and all its filters.
+            PacketType::Subscribe | PacketType::Unsubscribe => {
+                let held = &inner.session.state().subscriptions;
+                let filters: usize = held.iter().map(|held| held.filter.len() + 3).sum();
+                let bytes = packet.len() + self.key.client_id.len() + filters + 8;
+                Some((bytes, Purpose::Session))
             }
+            // Its answer stands in line behind CONNACK.
+            PacketType::PingReq if inner.connack_waits => Some((0, Purpose::Session)),
             _ => None,
         }
     }

@@ -48,7 +48,7 @@ pub(super) struct Arrival {
 impl Arrival {
     /// Upper bound of what its session records when it opens, in bytes.
     pub(super) fn record_bytes(&self) -> usize {
-        256 + self.opening.client_id.len()
+        4_096 + 3 * self.opening.client_id.len()
     }
 }
 
@@ -236,7 +236,7 @@ async fn send_home(
 }
 
 /// Writes the last words and drains what still comes, so that they are read.
-async fn say_goodbye(stream: Stream, last_words: &[u8]) {
+pub(super) async fn say_goodbye(stream: Stream, last_words: &[u8]) {
     let mut output = Output::new(stream);
     output.write(last_words);
     super::connection::drain(&mut output).await;
@@ -252,6 +252,7 @@ pub(super) fn metric(refusal: ConnectRefusal) -> Refusal {
         ConnectRefusal::UnknownClientId | ConnectRefusal::ClientIdRequired => Refusal::BadClientId,
         ConnectRefusal::NotAuthorized => Refusal::NotAuthorized,
         ConnectRefusal::RateExceeded => Refusal::Throttled,
+        ConnectRefusal::TooManySessions => Refusal::TooManyConnections,
         ConnectRefusal::StorageFull
         | ConnectRefusal::Unavailable
         | ConnectRefusal::ShuttingDown => Refusal::Unavailable,

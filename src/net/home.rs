@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::connection::{Clocks, Connection, End, Inner};
-use super::handshake::{Arrival, metric};
+use super::handshake::{Arrival, CONNECT_TIMEOUT, metric, say_goodbye};
 use super::outbox::Purpose;
 use super::output::Output;
 use super::publish::Recorded;
@@ -17,29 +17,57 @@ use crate::journal::{RecordHeader, RecordKind};
 use crate::mqtt::session::{Close, ConnectRefusal, Replies, Session, SessionState};
 use crate::mqtt::wire::ReasonCode;
 
-/// Bytes a session's records take at most when it opens: an end and a begin with the longest
-/// client id.
-const OPENING_BYTES_MAX: usize = 66 * 1024;
+/// Clients of one worker that may wait for their session to be recorded; one more is refused with
+/// 0x97 (3.1.1: 3).
+const ARRIVALS_WAITING_MAX: usize = 1_024;
 
 /// A client that was let in arrives at its session's home.
 pub(super) fn arrive(worker: &Rc<Worker>, arrival: Arrival) {
-    if worker.make_room(
-        OPENING_BYTES_MAX.min(arrival.record_bytes()),
-        Purpose::Session,
-    ) {
+    let records = arrival.opening.expiry_s > 0 || worker.sessions.borrow().is_known(&arrival.key);
+    if !records || worker.make_room(arrival.record_bytes(), Purpose::Session) {
         return open(worker, arrival);
     }
     // The journal is behind, and even the reserve for sessions is used up: CONNACK has to wait.
+    if worker.arrivals_waiting.get() >= ARRIVALS_WAITING_MAX {
+        return turn_away(worker, arrival, ConnectRefusal::StorageFull);
+    }
+    worker
+        .arrivals_waiting
+        .set(worker.arrivals_waiting.get() + 1);
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
-        loop {
-            let progress = worker.progress.notified();
-            if worker.make_room(arrival.record_bytes(), Purpose::Session) {
-                return open(&worker, arrival);
+        let room = async {
+            loop {
+                let progress = worker.progress.notified();
+                if worker.make_room(arrival.record_bytes(), Purpose::Session) {
+                    return;
+                }
+                progress.await;
             }
-            progress.await;
+        };
+        let has_room = tokio::time::timeout(CONNECT_TIMEOUT, room).await.is_ok();
+        worker
+            .arrivals_waiting
+            .set(worker.arrivals_waiting.get() - 1);
+        if has_room {
+            open(&worker, arrival);
+        } else {
+            turn_away(&worker, arrival, ConnectRefusal::StorageFull);
         }
     });
+}
+
+/// Refuses a client that was let in before its session opened: nothing of it took effect.
+fn turn_away(worker: &Rc<Worker>, arrival: Arrival, refusal: ConnectRefusal) {
+    worker.count_connect_refused(metric(refusal));
+    let mut connack = Vec::new();
+    refusal.write(arrival.opening.version, &mut connack);
+    match Stream::attach(arrival.stream) {
+        Ok(stream) => {
+            tokio::task::spawn_local(async move { say_goodbye(stream, &connack).await });
+        }
+        Err(error) => tracing::debug!(%error, "a connection was lost on its way home"),
+    }
 }
 
 /// Applies a committed change of rights to everything that lives here.
@@ -110,6 +138,14 @@ pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
 }
 
 fn open(worker: &Rc<Worker>, arrival: Arrival) {
+    // The credential may have ended on the way (SEC-34). A change that is applied later finds the
+    // session registered: both happen on this thread.
+    if !worker.shared.registry.is_current(&arrival.principal) {
+        return turn_away(worker, arrival, ConnectRefusal::BadCredentials);
+    }
+    if !worker.sessions.borrow().has_place(&arrival.key) {
+        return turn_away(worker, arrival, ConnectRefusal::TooManySessions);
+    }
     let Arrival {
         stream,
         principal,
@@ -156,12 +192,6 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
         .borrow_mut()
         .insert(Rc::clone(&connection));
     worker.count(|counters| counters.connected());
-    // The credential may have ended between the check and the registration (SEC-34).
-    if !worker.shared.registry.is_current(&connection.principal) {
-        refuse(worker, &connection, ConnectRefusal::BadCredentials);
-        worker.sessions.borrow_mut().remove(&connection.key);
-        return worker::serve(worker, connection);
-    }
     let change = if begins {
         Some(RecordKind::SessionBegin)
     } else {

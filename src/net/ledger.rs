@@ -7,14 +7,18 @@
 //! pushed, so acknowledgements leave in order of arrival [MQTT-4.6.0-2], and an idle connection
 //! owns nothing here.
 //!
-//! Its size is bounded by the records it waits for: at most three batches of records exist per
-//! worker (one open, two in flight), and an ack is smaller than its record.
+//! Its size is bounded ([`LEDGER_BYTES_MAX`]): when it is full, packets that are answered through it
+//! wait outside like messages that find no room in the journal.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::journal::Offset;
 use crate::mqtt::wire::QoS;
+
+/// What one worker's acks may take while they wait, in bytes. Beyond it nothing that is answered in
+/// order is taken from clients until a sync lets acks go (back-pressure).
+pub(super) const LEDGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The acks of one worker.
 #[derive(Debug, Default)]
@@ -23,6 +27,8 @@ pub(super) struct Ledger {
     sealed: VecDeque<(Offset, Acks)>,
     /// Emptied batches, kept for their memory.
     spare: Vec<Acks>,
+    /// What open and sealed batches take.
+    bytes: usize,
 }
 
 /// The acks of one hand-over.
@@ -53,6 +59,7 @@ impl Ledger {
     /// Adds acks to the open batch.
     pub(super) fn push(&mut self, slot: u32, generation: u32, bytes: &[u8], places: u16) {
         let len = u32::try_from(bytes.len()).expect("acks of one read are far below 4 GiB");
+        self.bytes += bytes.len() + size_of::<Run>();
         self.open.bytes.extend_from_slice(bytes);
         self.open.runs.push(Run {
             slot,
@@ -60,6 +67,11 @@ impl Ledger {
             len,
             places,
         });
+    }
+
+    /// What waits, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// A message was recorded; it counts as stored when the batch is released.
@@ -85,6 +97,13 @@ impl Ledger {
         if self.is_open_empty() {
             return;
         }
+        if let Some((last, acks)) = self.sealed.back_mut()
+            && *last == offset
+        {
+            // Nothing was recorded since: they wait for the same.
+            acks.append(&mut self.open);
+            return;
+        }
         let next = self.spare.pop().unwrap_or_default();
         let acks = std::mem::replace(&mut self.open, next);
         self.sealed.push_back((offset, acks));
@@ -101,11 +120,10 @@ impl Ledger {
 
     /// Takes an emptied batch back for its memory.
     pub(super) fn recycle(&mut self, mut acks: Acks) {
-        acks.bytes.clear();
-        acks.runs.clear();
-        acks.messages = [0; 3];
-        acks.since = None;
-        if self.spare.len() < SPARE_BATCHES_MAX {
+        self.bytes = self.bytes.saturating_sub(acks.size());
+        acks.clear();
+        let is_large = acks.bytes.capacity() > SPARE_BYTES_MAX;
+        if self.spare.len() < SPARE_BATCHES_MAX && !is_large {
             self.spare.push(acks);
         }
     }
@@ -120,6 +138,28 @@ impl Acks {
     /// Number of runs, and how long the oldest message waited.
     pub(super) fn wait(&self, now: Instant) -> Option<(usize, Duration)> {
         Some((self.runs.len(), now.saturating_duration_since(self.since?)))
+    }
+
+    fn size(&self) -> usize {
+        self.bytes.len() + self.runs.len() * size_of::<Run>()
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.runs.clear();
+        self.messages = [0; 3];
+        self.since = None;
+    }
+
+    /// Takes over what `other` holds and leaves it empty.
+    fn append(&mut self, other: &mut Self) {
+        self.bytes.extend_from_slice(&other.bytes);
+        self.runs.extend_from_slice(&other.runs);
+        for (mine, more) in self.messages.iter_mut().zip(other.messages) {
+            *mine = mine.saturating_add(more);
+        }
+        self.since = self.since.or(other.since);
+        other.clear();
     }
 
     /// The runs with their bytes, in order.
@@ -137,6 +177,9 @@ impl Acks {
 
 /// Batches kept for reuse: as many as can be sealed at once, and the open one.
 const SPARE_BATCHES_MAX: usize = 4;
+
+/// A batch that grew beyond this, in bytes, is given back to the system.
+const SPARE_BYTES_MAX: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -167,6 +210,19 @@ mod tests {
         );
         assert_eq!(released(&mut ledger, 25), [(1, b"ccc".to_vec())]);
         assert!(!ledger.is_empty() && !ledger.is_open_empty());
+    }
+
+    #[test]
+    fn acks_without_new_records_join_those_that_wait_for_the_same() {
+        let mut ledger = Ledger::default();
+        for slot in 0..100 {
+            ledger.push(slot, 0, b"ab", 1);
+            ledger.seal(Offset::new(10));
+        }
+        assert_eq!(ledger.sealed.len(), 1);
+        assert_eq!(ledger.bytes(), 100 * (2 + size_of::<Run>()));
+        assert_eq!(released(&mut ledger, 10).len(), 100);
+        assert_eq!(ledger.bytes(), 0);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::handshake::CONNECT_BYTES_MAX;
-use super::ledger::{Acks, Ledger};
+use super::ledger::{Acks, LEDGER_BYTES_MAX, Ledger};
 use crate::journal::{
     BATCH_BYTES_MAX, Batch, Offset, RECORD_BODY_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader,
     Submitter,
@@ -132,6 +132,7 @@ impl Outbox {
             Purpose::Message => SESSION_RESERVE_BYTES,
             Purpose::Session => 0,
         };
-        self.batch.bytes_len() + RECORD_HEADER_BYTES + body + reserve <= BATCH_BYTES_MAX
+        self.ledger.bytes() + reserve <= LEDGER_BYTES_MAX
+            && self.batch.bytes_len() + RECORD_HEADER_BYTES + body + reserve <= BATCH_BYTES_MAX
     }
 }

@@ -117,6 +117,9 @@ impl Output {
 
     /// As [`Output::poll_shutdown`], once and without waiting.
     pub(super) fn shutdown(&mut self) {
+        if !self.unsent.is_empty() || self.is_unflushed {
+            return; // the task writes that first, then ends the sending side
+        }
         let waker = self.waker.take();
         let mut cx = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
         // An error means that the peer is gone already; `Pending` is finished by the task.

@@ -143,6 +143,13 @@ impl Net {
     }
 }
 
+/// A thread or task that the broker cannot do without has panicked: the process ends, and with it
+/// every promise that is not on disk. Clients come back to a broker that works.
+pub(super) fn end_after_panic() -> ! {
+    tracing::error!("a part of the network panicked: the broker ends, with exit code 1");
+    std::process::exit(1);
+}
+
 fn spawn<F>(
     name: &str,
     run: impl FnOnce() -> F + Send + 'static,
@@ -164,7 +171,10 @@ where
             {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    runtime.block_on(run());
+                    let run = std::panic::AssertUnwindSafe(|| runtime.block_on(run()));
+                    if std::panic::catch_unwind(run).is_err() {
+                        end_after_panic();
+                    }
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));

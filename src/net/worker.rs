@@ -34,6 +34,15 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// both; keep-alive counts in seconds.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
+/// A sweep that is late by this much shows that the process did not run.
+const PAUSE_NOTICED: Duration = Duration::from_secs(1);
+
+/// How long a stop waits for the journal before it says goodbye.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long a stop waits for the records that the goodbyes make.
+const LAST_RECORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A journal that takes nothing for this long counts as full to clients (architecture section 3).
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(30);
 
@@ -60,6 +69,8 @@ pub(super) struct Worker {
     pub(super) connections: RefCell<Slab<Rc<Connection>>>,
     pub(super) sessions: RefCell<SessionTable>,
     pub(super) handshakes: Cell<usize>,
+    /// Clients let in whose session cannot be recorded yet.
+    pub(super) arrivals_waiting: Cell<usize>,
     outbox: RefCell<Outbox>,
     counters: RefCell<WorkerCounters>,
     generations: Cell<u32>,
@@ -97,6 +108,7 @@ impl Worker {
             connections: RefCell::default(),
             sessions: RefCell::new(sessions),
             handshakes: Cell::new(0),
+            arrivals_waiting: Cell::new(0),
             outbox: RefCell::new(Outbox::new(submitter)),
             counters: RefCell::new(counters),
             generations: Cell::new(0),
@@ -117,9 +129,9 @@ impl Worker {
         mut arrivals: mpsc::Receiver<super::handshake::Arrival>,
         mut sockets: mpsc::Receiver<super::acceptor::Accepted>,
     ) {
-        tokio::task::spawn_local(flush_each_turn(Rc::clone(&self)));
-        tokio::task::spawn_local(release_after_sync(Rc::clone(&self)));
-        tokio::task::spawn_local(sweep(Rc::clone(&self)));
+        spawn_vital(flush_each_turn(Rc::clone(&self)));
+        spawn_vital(release_after_sync(Rc::clone(&self)));
+        spawn_vital(sweep(Rc::clone(&self)));
         loop {
             // Cancel-safe: `recv` loses nothing when another branch wins. Control goes first.
             tokio::select! {
@@ -382,7 +394,9 @@ impl Worker {
     /// Says goodbye to everybody once what they were promised is durable.
     async fn stop(self: &Rc<Self>) {
         self.is_stopping.set(true);
-        self.settle().await;
+        // A journal that takes nothing does not keep clients from hearing that the server stops:
+        // what is not acknowledged then was never promised.
+        let _ = tokio::time::timeout(SETTLE_TIMEOUT, self.settle()).await;
         let all: Vec<_> = self
             .connections
             .borrow()
@@ -396,7 +410,7 @@ impl Worker {
             );
         }
         // The ends of sessions are records too.
-        self.settle().await;
+        let _ = tokio::time::timeout(LAST_RECORDS_TIMEOUT, self.settle()).await;
         let drained = async {
             while self.tasks.get() > 0 {
                 self.progress.notified().await;
@@ -409,9 +423,10 @@ impl Worker {
     /// Waits until every record is durable and every ack of it written.
     async fn settle(&self) {
         loop {
-            let progress = self.progress.notified();
             self.flush();
             self.release();
+            // Made behind both, which notify: nothing else runs between this and the await.
+            let progress = self.progress.notified();
             if self.outbox.borrow().is_settled() {
                 return;
             }
@@ -430,6 +445,16 @@ pub(super) fn serve(worker: &Rc<Worker>, connection: Rc<Connection>) {
         super::connection::linger(connection).await;
         worker.tasks.set(worker.tasks.get() - 1);
         worker.progress.notify_waiters();
+    });
+}
+
+/// Starts a task without which the worker is of no use: its panic ends the process (SEC-16).
+fn spawn_vital(task: impl Future<Output = ()> + 'static) {
+    let task = tokio::task::spawn_local(task);
+    tokio::task::spawn_local(async move {
+        if task.await.is_err_and(|error| error.is_panic()) {
+            super::start::end_after_panic();
+        }
     });
 }
 
@@ -452,9 +477,17 @@ async fn release_after_sync(worker: Rc<Worker>) {
 async fn sweep(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut last = Instant::now();
     loop {
         ticks.tick().await;
-        worker.sweep_at(Instant::now());
+        let now = Instant::now();
+        // After a pause of this process, what clients sent meanwhile is read first: they were not
+        // silent, we were.
+        let was_paused = now - last > SWEEP_INTERVAL + PAUSE_NOTICED;
+        last = now;
+        if !was_paused {
+            worker.sweep_at(now);
+        }
         worker.flush();
     }
 }

@@ -44,6 +44,8 @@ pub enum ConnectRefusal {
     ClientIdRequired,
     /// An authentication method that is not supported (SEC-26).
     BadAuthenticationMethod,
+    /// The identity has as many sessions as it may have (SEC-28).
+    TooManySessions,
     /// The storage stays full: the session cannot be recorded.
     StorageFull,
     /// The server cannot decide now; the client may try again.
@@ -67,6 +69,7 @@ impl ConnectRefusal {
             Self::NoCredentials => (ReasonCode::NotAuthorized, 0x05),
             Self::ClientIdRequired => (ReasonCode::ClientIdentifierNotValid, 0x02),
             Self::BadAuthenticationMethod => (ReasonCode::BadAuthenticationMethod, 0x05),
+            Self::TooManySessions => (ReasonCode::QuotaExceeded, 0x03),
             Self::StorageFull => (ReasonCode::QuotaExceeded, 0x03),
             Self::Unavailable => (ReasonCode::ServerUnavailable, 0x03),
             Self::ShuttingDown => (ReasonCode::ServerShuttingDown, 0x03),

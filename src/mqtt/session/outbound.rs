@@ -69,7 +69,7 @@ fn words(reason: ReasonCode) -> &'static str {
         ReasonCode::PayloadFormatInvalid => "the payload is not telemetry that can be read",
         ReasonCode::PacketTooLarge => "the packet or its payload is longer than allowed",
         ReasonCode::KeepAliveTimeout => "nothing was heard for one and a half keep alives",
-        ReasonCode::QuotaExceeded => "the storage is full: nothing can be acknowledged now",
+        ReasonCode::QuotaExceeded => "the storage is full, or a limit of one packet is exceeded",
         ReasonCode::ReceiveMaximumExceeded => "more messages are unacknowledged than allowed",
         ReasonCode::TopicAliasInvalid => "no topic alias was offered",
         ReasonCode::ServerShuttingDown => "the server stops",

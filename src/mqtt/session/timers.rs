@@ -51,9 +51,9 @@ impl super::Session {
         self.keep_alive.deadline()
     }
 
-    /// The server reads this client again after back-pressure: while it did not, silence was
-    /// not the client's fault.
-    pub fn reading_resumed(&mut self, now: Instant) {
+    /// The client counts as heard: a packet of it waits for room, or the server reads it again
+    /// after back-pressure, and silence meanwhile was not the client's fault.
+    pub fn heard(&mut self, now: Instant) {
         self.keep_alive.heard(now);
     }
 }
