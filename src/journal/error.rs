@@ -51,7 +51,10 @@ pub enum JournalError {
         source: io::Error,
     },
     /// Environment: at close, records that were never acknowledged found no space.
-    #[error("{records} unacknowledged records were not written: there was no space for them")]
+    #[error(
+        "there was no space for {records} records, which were never acknowledged. \
+         Nothing acknowledged is lost; clients send the rest again"
+    )]
     Unwritten {
         /// How many.
         records: u64,
