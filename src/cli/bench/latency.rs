@@ -49,15 +49,12 @@ impl Latencies {
 
 /// Values below 32 have a bucket each; above, the five bits behind the first one choose.
 fn bucket(us: u32) -> usize {
-    let shift = (us | (PARTS - 1)).ilog2() - PARTS.ilog2() + 1;
-    let shift = if us < PARTS { 0 } else { shift };
-    let row = shift * PARTS;
-    let part = if shift == 0 {
-        us
-    } else {
-        (us >> (shift - 1)) - PARTS
-    };
-    (row + part) as usize
+    if us < PARTS {
+        return us as usize;
+    }
+    let shift = us.ilog2() - PARTS.ilog2(); // at least 0: us has the bit of PARTS or a higher one
+    let part = (us >> shift) - PARTS;
+    ((shift + 1) * PARTS + part) as usize
 }
 
 /// The greatest value of a bucket.
