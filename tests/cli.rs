@@ -170,6 +170,9 @@ fn help_is_as_it_was_agreed() {
         "token check",
         "query",
         "check",
+        "bench",
+        "bench ingest",
+        "bench raw",
     ];
     for command in commands {
         let mut arguments: Vec<_> = command.split_whitespace().collect();

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{app, config::ConfigError};
+use crate::{app, cli::BenchError, config::ConfigError};
 
 /// Why a command was not done.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,9 @@ pub enum CliError {
     /// A reply that cannot be read or shown.
     #[error("a body of the admin API is not as expected: {0}")]
     Reply(#[source] serde_json::Error),
+    /// A load test was not run, or not to its end.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// Standard input cannot be read.
     #[error("standard input: {0}")]
     Input(#[source] io::Error),
@@ -79,6 +82,7 @@ impl CliError {
         match self {
             CliError::Config(_) | CliError::Usage(_) | CliError::NoAddress(_) => 2,
             CliError::App(error) => error.exit_code(),
+            CliError::Bench(error) => error.exit_code(),
             CliError::Check(_) => 4,
             CliError::NoBroker { .. } | CliError::NotTollgate { .. } => 5,
             CliError::Refused { .. } => 6,

@@ -10,6 +10,7 @@
 //! | 5 | no broker answers |
 //! | 6 | the broker refused the request |
 
+mod bench;
 mod check;
 mod client;
 mod device;
@@ -26,6 +27,7 @@ use std::io::{self, Write};
 
 use clap::{Parser, Subcommand};
 
+pub use bench::BenchError;
 pub use error::CliError;
 
 use settings::Settings;
@@ -69,6 +71,8 @@ enum Command {
     Query(query::Arguments),
     /// Check configuration, directories, certificates and ports without starting anything
     Check(check::Arguments),
+    /// Put load on any broker and measure it
+    Bench(bench::Arguments),
 }
 
 impl Arguments {
@@ -91,6 +95,7 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Token(command) => token::run(command, &sources),
         Command::Query(command) => query::run(&command, &sources),
         Command::Check(command) => check::run(&command, &sources),
+        Command::Bench(command) => bench::run(command),
     }
 }
 

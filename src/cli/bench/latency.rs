@@ -1,0 +1,96 @@
+//! How long acks took, in buckets of 3 %.
+
+/// Buckets per power of two: an error of at most 1/32.
+const PARTS: u32 = 32;
+/// Buckets for all of u32 microseconds, 71 minutes: longer than any run.
+const BUCKETS: usize = 28 * PARTS as usize;
+
+/// Counts of latencies in microseconds.
+pub(super) struct Latencies {
+    counts: Box<[u64]>,
+    total: u64,
+    max_us: u32,
+}
+
+impl Latencies {
+    pub(super) fn new() -> Latencies {
+        Latencies {
+            counts: vec![0; BUCKETS].into_boxed_slice(),
+            total: 0,
+            max_us: 0,
+        }
+    }
+
+    pub(super) fn add(&mut self, us: u32) {
+        if let Some(count) = self.counts.get_mut(bucket(us)) {
+            *count += 1;
+        }
+        self.total += 1;
+        self.max_us = self.max_us.max(us);
+    }
+
+    /// The least latency, in microseconds, that `percent` of all do not exceed; 0 without any.
+    pub(super) fn percentile(&self, percent: u64) -> u32 {
+        let wanted = (self.total * percent).div_ceil(100);
+        let mut seen = 0;
+        for (at, count) in self.counts.iter().enumerate() {
+            seen += count;
+            if seen >= wanted {
+                return upper(at).min(self.max_us);
+            }
+        }
+        self.max_us
+    }
+
+    pub(super) fn max_us(&self) -> u32 {
+        self.max_us
+    }
+}
+
+/// Values below 32 have a bucket each; above, the five bits behind the first one choose.
+fn bucket(us: u32) -> usize {
+    if us < PARTS {
+        return us as usize;
+    }
+    let shift = us.ilog2() - PARTS.ilog2(); // at least 0: us has the bit of PARTS or a higher one
+    let part = (us >> shift) - PARTS;
+    ((shift + 1) * PARTS + part) as usize
+}
+
+/// The greatest value of a bucket.
+fn upper(bucket: usize) -> u32 {
+    let bucket = u32::try_from(bucket).unwrap_or(u32::MAX);
+    let (shift, part) = (bucket / PARTS, bucket % PARTS);
+    match shift {
+        0 => part,
+        _ => {
+            let next = u64::from(PARTS + part + 1) << (shift - 1);
+            u32::try_from(next - 1).unwrap_or(u32::MAX)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_lies_in_a_bucket_of_three_percent() {
+        for us in (0..100_000).chain([1 << 20, u32::MAX - 1, u32::MAX]) {
+            let (at, top) = (bucket(us), upper(bucket(us)));
+            assert!(at < BUCKETS, "{us}");
+            assert!(top >= us && top - us <= us / 32, "{us}: {top}");
+        }
+    }
+
+    #[test]
+    fn percentiles_are_those_of_the_values() {
+        let mut latencies = Latencies::new();
+        assert_eq!(latencies.percentile(50), 0);
+        (1..=100).for_each(|us| latencies.add(us));
+        assert_eq!(latencies.percentile(10), 10);
+        assert!((50..=51).contains(&latencies.percentile(50)));
+        assert_eq!(latencies.percentile(100), 100);
+        assert_eq!(latencies.max_us(), 100);
+    }
+}
