@@ -192,12 +192,9 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
         .borrow_mut()
         .insert(Rc::clone(&connection));
     worker.count(|counters| counters.connected());
-    let change = if begins {
-        Some(RecordKind::SessionBegin)
-    } else {
-        let is_new = recorded_s.is_some_and(|before| before != expiry_s);
-        is_new.then_some(RecordKind::SessionChange)
-    };
+    let is_changed = recorded_s.is_some_and(|before| before != expiry_s);
+    let change = (begins.then_some(RecordKind::SessionBegin))
+        .or(is_changed.then_some(RecordKind::SessionChange));
     let recorded = record_opening(worker, &connection, ended.as_ref(), change, clocks);
     welcome(
         worker,

@@ -7,8 +7,8 @@
 //! pushed, so acknowledgements leave in order of arrival [MQTT-4.6.0-2], and an idle connection
 //! owns nothing here.
 //!
-//! Its size is bounded ([`LEDGER_BYTES_MAX`]): when it is full, packets that are answered through it
-//! wait outside like messages that find no room in the journal.
+//! Its size is bounded ([`LEDGER_BYTES_MAX`]): when it is full, packets that are answered through
+//! it wait outside like messages that find no room in the journal.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
