@@ -1,5 +1,7 @@
 //! PUBLISH: the acknowledgement flows, what is refused, and what is stored.
 
+use std::time::{Duration, Instant};
+
 use crate::common::{
     broker::Broker,
     packets::{
@@ -106,6 +108,58 @@ fn s_37_qos_2_with_the_same_id_is_one_message() {
         wire.expect("70020005");
     }
     assert_eq!(broker.points("a").len(), 2, "{:?}", broker.points("a"));
+}
+
+/// The ledger: received = stored + refused + repeated + in flight, also for what comes again.
+#[test]
+fn a_message_that_comes_again_is_received_and_repeated() {
+    let (broker, token) = site();
+    let mut wire = connect(&broker, Version::V311, &token);
+    let message = publish(Version::V311, 2, 5, TELEMETRY, br#"{"once":1}"#);
+    for _ in 0..3 {
+        wire.send(&message);
+        wire.expect("50020005");
+    }
+    let expected = [
+        "tollgate_messages_received_total{qos=\"2\"} 3",
+        "tollgate_messages_stored_total{qos=\"2\"} 1",
+        "tollgate_messages_repeated_total 2",
+        "tollgate_messages_in_flight 0",
+    ];
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let reply = ureq::get(format!("{}/metrics", broker.admin_url())).call();
+        let mut reply = reply.expect("the broker answers");
+        let text = reply.body_mut().read_to_string().expect("metrics are text");
+        if expected
+            .iter()
+            .all(|line| text.lines().any(|told| told == *line))
+        {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{expected:?} is not in {text}");
+        std::thread::sleep(Duration::from_millis(50)); // the API answers 100 requests a second
+    }
+}
+
+/// What the broker says last is written before it closes, also on a socket that is as new as this.
+#[test]
+fn a_bad_payload_right_behind_connect_is_answered_before_the_close() {
+    let (broker, token) = site();
+    for version in VERSIONS {
+        let mut wire = broker.wire();
+        let mut bytes = Connect::with_token(version, "a", &token).encode();
+        bytes.extend(publish(version, 0, 0, TELEMETRY, b"{no json"));
+        wire.send(&bytes);
+        let packets = wire.packets_until_close();
+        let types: Vec<u8> = packets.iter().map(|packet| packet[0]).collect();
+        if version == Version::V5 {
+            assert_eq!(types, [0x20, DISCONNECT]);
+            assert_eq!(reason(&packets[1]), 0x99);
+        } else {
+            assert_eq!(types, [0x20]);
+        }
+    }
 }
 
 /// After PUBCOMP the id is free: the same packet is a new message.
