@@ -82,7 +82,11 @@ pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
         if !worker.shared.registry.is_current(&connection.principal) {
             // TB-07: a client whose credential ended is told so where it can be told.
             let close = Close::because(ReasonCode::AdministrativeAction);
-            receipt.unfinished += unfinished(connection.inner.borrow().session.state());
+            if connection.session_number == 0 {
+                // Nothing of it is stored: it goes with the connection. What is stored counts
+                // below, where it is dropped.
+                receipt.unfinished += unfinished(connection.inner.borrow().session.state());
+            }
             worker.end(&connection, End::Closed(close));
             receipt.connections += 1;
         }
@@ -134,7 +138,7 @@ pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
         );
         note(worker, &header, &body);
     }
-    worker.store_session(connection, stored);
+    worker.sessions.borrow_mut().store(&connection.key, stored);
 }
 
 fn open(worker: &Rc<Worker>, arrival: Arrival) {

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use super::connection::{Connection, End, LINGER};
 use super::home;
 use super::outbox::{Outbox, Purpose};
-use crate::broker::{Command, SessionTable, Stored};
+use crate::broker::{Command, SessionTable};
 use crate::device_api::Profile;
 use crate::identity::Registry;
 use crate::journal::{Journal, RecordHeader};
@@ -289,11 +289,6 @@ impl Worker {
         }
         tracing::debug!(device = %connection.principal.identity, ?end, "connection ended");
         home::keep_or_end(self, connection);
-    }
-
-    /// Stores a session that lost its connection.
-    pub(super) fn store_session(&self, connection: &Connection, stored: Stored) {
-        self.sessions.borrow_mut().store(&connection.key, stored);
     }
 
     /// Hands over what is pending; wakes parked connections when there is room again.

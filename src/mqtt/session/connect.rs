@@ -21,8 +21,6 @@ pub struct Opening {
     pub expiry_s: u32,
     /// Longest packet the client takes, in bytes.
     pub client_packet_size_max: u32,
-    /// The client wants reason strings.
-    pub problem_information: bool,
 }
 
 /// Why a CONNECT is refused, in the words of TB-04's table.
@@ -121,10 +119,6 @@ impl Opening {
             client_id: connect.client_id.into(),
             expiry_s,
             client_packet_size_max: connect.properties.packet_size_max.unwrap_or(u32::MAX),
-            problem_information: connect
-                .properties
-                .request_problem_information
-                .unwrap_or(true),
         })
     }
 }
@@ -144,7 +138,6 @@ impl Session {
             limits,
             keep_alive: KeepAlive::new(opening.keep_alive_s, limits.keep_alive_max_s, now),
             expiry_s: limits.expiry(opening.expiry_s),
-            problem_information: opening.problem_information,
             client_packet_size_max: opening.client_packet_size_max,
             // Messages whose PUBREL is still to come hold their places [MQTT-4.9.0-1].
             unacknowledged: u16::try_from(state.unreleased.len()).unwrap_or(u16::MAX),

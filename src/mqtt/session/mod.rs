@@ -146,8 +146,6 @@ pub struct Session {
     keep_alive: KeepAlive,
     /// Seconds the state is kept after the connection; 0 ends it with the connection.
     expiry_s: u32,
-    /// The client wants reason strings and user properties; kept for later packets.
-    problem_information: bool,
     client_packet_size_max: u32,
     /// QoS 1 and QoS 2 messages taken whose PUBACK or PUBCOMP has not left yet.
     unacknowledged: u16,
@@ -167,22 +165,10 @@ impl Session {
         self.expiry_s
     }
 
-    /// True if the client may be sent reason strings.
-    #[must_use]
-    pub fn wants_problem_information(&self) -> bool {
-        self.problem_information
-    }
-
     /// What would survive the connection.
     #[must_use]
     pub fn state(&self) -> &SessionState {
         &self.state
-    }
-
-    /// Ends the connection's part and gives back what may survive it.
-    #[must_use]
-    pub fn into_state(self) -> SessionState {
-        self.state
     }
 
     /// Takes one packet. `Err` ends the connection: write [`Session::disconnect`] and close.
