@@ -327,15 +327,20 @@ fn what_is_taken_or_unusable_is_refused_with_its_field() {
 fn sec_75_a_request_that_takes_too_long_is_told_so_and_its_work_is_finished() {
     let server = Server::start();
     let (release, released) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = std::sync::mpsc::channel::<()>();
     std::thread::scope(|scope| {
+        // Ends with the scope, so that a failed assertion does not wait for the writer for ever.
+        let release = release;
         // Nothing is committed while this one is.
         scope.spawn(|| {
             let wait = move |_: &Transaction<'_>| {
+                begin.send(()).unwrap();
                 let _ = released.recv();
                 Ok(())
             };
             server.store.write(wait).unwrap();
         });
+        begun.recv().unwrap();
         let (status, refusal) = server.call("POST", "/admin/v1/devices", Some(r#"{"name":"a"}"#));
         assert_eq!(
             (status, &refusal["error"]["code"]),
