@@ -9,6 +9,9 @@ const OUTSIDE_MQTT: &[&str] = &["src/"];
 /// Every dependency of Cargo.toml, and where it may be named. Adding a package means adding a row:
 /// who uses it, in which file, and what it would cost to drop.
 const FENCES: &[(&str, &[&str])] = &[
+    ("arc_swap", &["src/app", "src/net/"]),
+    ("arrow_array", &["src/telemetry/store/"]),
+    ("arrow_schema", &["src/telemetry/store/"]),
     ("aws_lc_rs", &["src/identity/"]),
     ("axum", &["src/http/"]),
     ("bytes", OUTSIDE_MQTT),
@@ -19,9 +22,12 @@ const FENCES: &[(&str, &[&str])] = &[
     ("futures_util", &["src/broker/", "src/http/", "src/net/"]),
     ("hyper", &["src/http/"]),
     ("hyper_util", &["src/http/"]),
+    ("indicatif", &["src/cli/progress.rs"]),
     ("metrics", &["src/metrics"]),
     ("metrics_exporter_prometheus", &["src/metrics"]),
     ("mqttbytes", &["src/cli/bench/packets.rs"]),
+    ("parquet", &["src/telemetry/store/"]),
+    ("ppp", &["src/net/proxy.rs"]),
     ("rcgen", &["src/app/certificates"]),
     ("rusqlite", &["src/store/"]),
     (
@@ -42,6 +48,7 @@ const FENCES: &[(&str, &[&str])] = &[
             "src/cli/bench/tls.rs",
         ],
     ),
+    ("sd_notify", &["src/app"]),
     ("serde", OUTSIDE_MQTT),
     ("serde_json", &["src/cli/", "src/http/", "src/telemetry/"]),
     ("serde_path_to_error", &["src/http/"]),
