@@ -46,6 +46,7 @@ mod cursor;
 mod disk;
 mod error;
 mod format;
+mod hold;
 mod index;
 mod options;
 mod prepare;
@@ -68,6 +69,7 @@ use self::shared::{Shared, lock};
 
 pub use disk::{Disk, DiskFile, DiskLock, FileEntry, RealDisk};
 pub use error::JournalError;
+pub use hold::Hold;
 pub use options::{
     Cut, DAMAGE_REPORTS_MAX, Damage, FullReason, JournalOptions, JournalStatus, JournalUsage,
     OnCommit, Recovery, Verification,
@@ -247,14 +249,23 @@ impl Journal {
         Ok(verification)
     }
 
-    /// Removes the segments whose records all come before `before`, oldest first; answers the
-    /// oldest record kept. The newest segment always stays.
+    /// Keeps everything from `from` on until the [`Hold`] moves or is dropped. What was released
+    /// before is gone: compare with [`Journal::first`].
+    #[must_use]
+    pub fn hold(&self, from: Offset) -> Hold {
+        Hold::new(&self.shared().holds, from)
+    }
+
+    /// Removes the segments whose records all come before `before` and before every [`Hold`],
+    /// oldest first; answers the oldest record kept. The newest segment always stays.
     ///
     /// # Errors
     /// [`JournalError::Io`] when a file cannot be removed.
     pub fn release(&self, before: Offset) -> Result<Offset, JournalError> {
         let shared = self.shared();
         let dir = shared.options.dir.as_path();
+        let held = lock(&shared.holds).first();
+        let before = held.map_or(before, |held| held.min(before));
         loop {
             // Out of the index first: no new reader looks for the file.
             let segment = lock(&shared.index).take_before(before.number());

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::OnFailure;
 use super::disk::Disk;
 use super::error::JournalError;
+use super::hold::Holds;
 use super::index::Index;
 use super::options::{FullReason, JournalOptions, JournalStatus};
 use super::prepare::Preparation;
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     /// The committer waits here for work, under `queue`.
     pub(super) work: Condvar,
     pub(super) index: Mutex<Index>,
+    /// What readers still need.
+    pub(super) holds: Arc<Mutex<Holds>>,
     pub(super) preparation: Mutex<Preparation>,
     /// Committer and helper wait here for one another, under `preparation`.
     pub(super) preparation_changed: Condvar,
@@ -57,6 +60,7 @@ impl Shared {
             queue: Mutex::new(Queue::new(next)),
             work: Condvar::new(),
             index: Mutex::new(index),
+            holds: Arc::default(),
             preparation: Mutex::new(preparation),
             preparation_changed: Condvar::new(),
             stop_helper: AtomicBool::new(false),

@@ -415,3 +415,26 @@ fn a_reader_overtaken_by_a_release() {
     }
     assert_eq!(last.number(), acked + 1);
 }
+
+#[test]
+fn what_a_reader_holds_is_not_released() {
+    let disk = FaultDisk::new(1);
+    let capped = JournalOptions {
+        size_max_bytes: 3 * SEGMENT_BYTES,
+        ..options()
+    };
+    let bench = open_with(&disk, capped).unwrap();
+    let acked = write_until_refused(&bench, 1_000);
+    let (slow, quick) = (
+        bench.journal.hold(Offset::new(1)),
+        bench.journal.hold(Offset::new(1)),
+    );
+    quick.advance(Offset::new(acked));
+    let release = || bench.journal.release(Offset::new(acked)).unwrap();
+    assert_eq!(release(), Offset::new(1), "the slow one needs the first");
+    slow.advance(Offset::new(2));
+    slow.advance(Offset::new(1)); // no way back
+    assert_eq!(release(), Offset::new(1), "nothing is whole before 2");
+    drop(slow);
+    assert!(release() > Offset::new(1));
+}
