@@ -1,0 +1,21 @@
+//! Faults that were fixed, each with the test that would have found it.
+
+#![cfg(test)]
+
+mod common;
+
+#[path = "common/parts.rs"]
+mod parts;
+#[path = "faults/sync_faults.rs"]
+mod sync_faults;
+
+#[path = "regression/arrivals.rs"]
+mod arrivals;
+#[path = "regression/panics.rs"]
+mod panics;
+#[path = "regression/pause.rs"]
+mod pause;
+#[path = "regression/receipt.rs"]
+mod receipt;
+#[path = "regression/stall.rs"]
+mod stall;
