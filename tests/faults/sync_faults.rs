@@ -1,8 +1,4 @@
 //! A broker whose syncs do what the test says, by a library that is loaded before the C library.
-#![allow(
-    dead_code,
-    reason = "each test binary compiles its own copy and uses its own part of it"
-)]
 
 use std::{
     fs,
