@@ -37,8 +37,9 @@ fn rel_06_what_a_start_would_replay_stays_in_the_journal() {
         Checkpointer::start(&store, &journal, |_| true, Instant::now()).expect("it starts");
     let mut submitter = journal.submitter(Arc::new(|| {}));
 
-    // The first growth leads to a checkpoint: then what is before it may go.
-    write(&journal, &mut submitter, 10);
+    // The first growth leads to a checkpoint, behind one segment at least: it may go.
+    write(&journal, &mut submitter, 1);
+    write(&journal, &mut submitter, 9);
     let checkpoint = journal.durable();
     let began = Instant::now();
     while journal.release(checkpoint.next()).expect("files go") == Offset::new(1) {
@@ -107,10 +108,10 @@ fn only_records_of_no_session_are_passed_over() {
     assert_eq!(journal.no_sessions_behind(last), Some(last));
 }
 
-/// Fills so many segments.
+/// Fills so many segments, with a commit each.
 fn write(journal: &Journal, submitter: &mut Submitter, segments: usize) {
     for _ in 0..segments {
-        let records = [header(RecordKind::Telemetry, 0); 15];
+        let records = [header(RecordKind::Telemetry, 0); 12];
         submit(journal, submitter, &records);
     }
 }
