@@ -116,7 +116,7 @@ struct Client {
 impl Client {
     fn connect(broker: &Broker, token: &str, at: usize) -> Client {
         let version = [Version::V311, Version::V5][at % 2];
-        let id = format!("{at:0width$}", width = ID_BYTES);
+        let id = format!("{at:0ID_BYTES$}");
         let connect = Connect {
             clean: false,
             properties: if version == Version::V5 {
