@@ -218,7 +218,7 @@ fn window_of_32_through_a_listener(bencher: Bencher<'_, '_>) {
     let mut socket = TcpStream::connect(("127.0.0.1", broker.mqtt_port())).unwrap();
     socket.set_nodelay(true).unwrap();
     let mut connect = v4::Connect::new("bench");
-    connect.set_login(token, "");
+    connect.set_login(token.as_str(), "");
     let mut bytes = BytesMut::new();
     connect.write(&mut bytes).unwrap();
     socket.write_all(&bytes).unwrap();

@@ -129,7 +129,7 @@ def tollgate(program, folder, wrap, settings=None):
     return Broker("tollgate", command, port, tls_port, http_port, environment)
 
 
-def mosquitto(folder, wrap, count, certificates):
+def mosquitto(folder, wrap, count, certificates, more=""):
     """The tokens of `count` devices are its users; it has the certificate of that Tollgate."""
     port, tls_port = free_port(), free_port()
     home = folder / "mosquitto"
@@ -140,7 +140,7 @@ def mosquitto(folder, wrap, count, certificates):
     shutil.copy(certificates / "certs/ca-root.pem", home / "ca.pem")
     shutil.copy(certificates / "certs/server.pem", home / "server.pem")
     shutil.copy(certificates / "secrets/server.key", home / "server.key")
-    config = MOSQUITTO.format(port=port, tls_port=tls_port, dir=home)
+    config = MOSQUITTO.format(port=port, tls_port=tls_port, dir=home) + more
     (home / "mosquitto.conf").write_text(config)
     # Mosquitto gives up root for a user of its own, who then reads the files.
     for path in [folder, home]:
@@ -175,8 +175,11 @@ def metric(broker, name):
     client = http.client.HTTPConnection("127.0.0.1", broker.http_port, timeout=10)
     client.request("GET", "/metrics")
     lines = client.getresponse().read().decode().splitlines()
-    values = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
-    return sum(float(value) for key, value in values if key.split("{")[0] == name)
+    values = [line.split() for line in lines if line and not line.startswith("#")]
+    found = [float(value) for key, value in values if key.split("{")[0] == name]
+    if not found:
+        die(f"the broker has no figure {name}")
+    return sum(found)
 
 
 def rss_kib(pid):

@@ -1,11 +1,6 @@
 //! The load generator against its own sink, a real Tollgate and a real Mosquitto: what it counts
 //! is what happened, and what is not a result is said to be none.
 
-#![cfg_attr(
-    test,
-    expect(clippy::unwrap_used, reason = "a test ends at what it does not expect")
-)]
-
 #[cfg(test)]
 mod common;
 #[cfg(test)]

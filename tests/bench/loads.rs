@@ -179,18 +179,18 @@ fn refused_connections_are_counted_by_code() {
 
 #[test]
 fn a_storm_is_let_in_while_a_probe_publishes() {
-    let fleet = Fleet::start(6);
+    let fleet = Fleet::start(8);
     let figures = figures(&format!(
-        "connect --at-once 80 --resume --tokens {} {} --probe-token {} --quiet-s 1",
+        "connect --at-once 40 --resume --tokens {} {} --probe-token {} --quiet-s 1",
         fleet.file,
         fleet.tls(),
-        fleet.tokens[5],
+        fleet.tokens[7],
     ));
     assert_eq!(
         (&figures["accepted"], &figures["at_once"]),
-        (&80.into(), &true.into())
+        (&40.into(), &true.into())
     );
-    assert_eq!(figures["resumed_tls"], 80, "{figures}");
+    assert_eq!(figures["resumed_tls"], 40, "{figures}");
     let probe = &figures["probe"];
     assert!(number(&probe["quiet"], "acks") > 0.0, "{figures}");
     assert!(number(&probe["quiet"]["ack_us"], "p99") > 0.0, "{figures}");
@@ -202,7 +202,7 @@ fn idle_connections_stay_and_their_memory_is_measured() {
     let fleet = Fleet::start(10);
     let pid = fleet.broker.pid();
     let plain = format!("--port {}", fleet.broker.mqtt_port());
-    for (flags, connections) in [(plain, 180), (fleet.tls(), 60)] {
+    for (flags, connections) in [(plain, 80), (fleet.tls(), 60)] {
         let figures = figures(&format!(
             "idle --connections {connections} --ping 7 --seconds 1 --broker-pid {pid} \
              --source 127.0.0.9 --tokens {} {flags}",

@@ -125,7 +125,7 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// A Tollgate with devices, each good for many connections.
+/// A Tollgate with devices, each good for ten connections at least.
 pub(crate) struct Fleet {
     pub(crate) broker: Broker,
     pub(crate) tokens: Vec<String>,

@@ -272,7 +272,8 @@ mod tests {
         let mut block = Block::new(&recipe).unwrap();
         let bytes = block.messages(0, 50, 1234).0.to_vec();
         let messages = bytes.chunks_exact(block.message_len);
-        let texts: Vec<&[u8]> = messages.map(|message| &message[8 - 1..]).collect();
+        let payload_at = block.message_len - payload.text.len();
+        let texts: Vec<&[u8]> = messages.map(|message| &message[payload_at..]).collect();
         let mut values = Vec::new();
         for text in &texts {
             let value: serde_json::Value = serde_json::from_slice(text).unwrap();
