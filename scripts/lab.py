@@ -129,11 +129,9 @@ def tollgate(program, folder, wrap, settings=None):
     return Broker("tollgate", command, port, tls_port, http_port, environment)
 
 
-def mosquitto(folder, wrap, count, certificates, more=""):
+def mosquitto(home, wrap, count, certificates, more=""):
     """The tokens of `count` devices are its users; it has the certificate of that Tollgate."""
     port, tls_port = free_port(), free_port()
-    home = folder / "mosquitto"
-    home.mkdir()
     passwords = home / "passwords"
     passwords.write_text("".join(f"{token(number)}:{PASSWORD}\n" for number in range(count)))
     subprocess.run(["mosquitto_passwd", "-U", passwords], check=True)
@@ -143,8 +141,7 @@ def mosquitto(folder, wrap, count, certificates, more=""):
     config = MOSQUITTO.format(port=port, tls_port=tls_port, dir=home) + more
     (home / "mosquitto.conf").write_text(config)
     # Mosquitto gives up root for a user of its own, who then reads the files.
-    for path in [folder, home]:
-        path.chmod(0o755)
+    home.chmod(0o755)
     for path in home.iterdir():
         path.chmod(0o644)
     command = wrap(["mosquitto", "-c", str(home / "mosquitto.conf")])
@@ -180,6 +177,20 @@ def metric(broker, name):
     if not found:
         die(f"the broker has no figure {name}")
     return sum(found)
+
+
+def wait_until_at_rest(broker):
+    """After a start: until history has been read again and memory does not grow any more."""
+    end = time.monotonic() + START_LIMIT_S
+    before = 0
+    while time.monotonic() < end:
+        time.sleep(1)
+        now = rss_kib(broker.pid)
+        is_read = not broker.http_port or metric(broker, "tollgate_history_lag_records") == 0
+        if is_read and now == before:
+            return
+        before = now
+    die(f"{broker.name} does not come to rest")
 
 
 def rss_kib(pid):

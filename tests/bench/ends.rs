@@ -120,6 +120,9 @@ fn a_port_without_a_broker_is_code_5() {
             "{command}: {said}"
         );
     }
+    // An address that this machine does not have.
+    let (_, said) = refused("ingest --source 192.0.2.255", 5);
+    assert!(said.contains("see --source"), "{said}");
     let (_, said) = refused("ingest --host no-such-host.invalid", 5);
     assert!(said.contains("no-such-host.invalid"), "{said}");
 }

@@ -38,6 +38,7 @@ pub(super) struct Cost {
     cpu_user_us_per_message: Option<f64>,
     cpu_system_us_per_message: Option<f64>,
     cpu_us_per_message_by_thread: BTreeMap<&'static str, f64>,
+    cpu_user_us_per_message_by_thread: BTreeMap<&'static str, f64>,
     rss_kib: Option<u64>,
     instructions_per_message: Option<Instructions>,
     /// Why there are none, when they were asked for.
@@ -113,20 +114,19 @@ impl Meter {
 
 impl Cost {
     fn set_cpu(&mut self, spent: &BTreeMap<&'static str, Thread>, units: u64) {
-        let us = |ns: u64| per(ns, units) / 1000.0;
-        let total = us(spent.values().map(|thread| thread.ns).sum());
-        let user: u64 = spent.values().map(|thread| thread.user_ticks).sum();
-        let system: u64 = spent.values().map(|thread| thread.system_ticks).sum();
-        self.cpu_us_per_message = Some(total);
-        if user + system > 0 {
-            let user = total * per(user, user + system);
-            self.cpu_user_us_per_message = Some(user);
-            self.cpu_system_us_per_message = Some(total - user);
+        let (mut total, mut total_user) = (0.0, 0.0);
+        for (&group, thread) in spent.iter().filter(|(_, thread)| thread.ns > 0) {
+            let us = per(thread.ns, units) / 1000.0;
+            let ticks = thread.user_ticks + thread.system_ticks;
+            let user = us * per(thread.user_ticks, ticks);
+            self.cpu_us_per_message_by_thread.insert(group, us);
+            self.cpu_user_us_per_message_by_thread.insert(group, user);
+            total += us;
+            total_user += user;
         }
-        let groups = spent.iter().filter(|(_, thread)| thread.ns > 0);
-        self.cpu_us_per_message_by_thread = groups
-            .map(|(group, thread)| (*group, us(thread.ns)))
-            .collect();
+        self.cpu_us_per_message = Some(total);
+        self.cpu_user_us_per_message = Some(total_user);
+        self.cpu_system_us_per_message = Some(total - total_user);
     }
 
     /// Rows of a table; `unit` is what was counted.

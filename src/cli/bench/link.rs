@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::fd::{AsFd, BorrowedFd},
 };
 
@@ -11,6 +11,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::cli::bench::{BenchError, packets, target::Target, tls};
 
+/// Source ports that are tried for one connection.
+const PORT_TRIES: u32 = 256;
 /// What the system says of a connection that is still being made.
 const IN_PROGRESS: i32 = Errno::INPROGRESS.raw_os_error();
 /// Send buffer of a connection: without acks to wait for (QoS 0), what lies in it at the end of
@@ -52,11 +54,9 @@ impl Link {
         window: u32,
     ) -> Result<Link, BenchError> {
         let unsent = target.connect(mark, number)?.to_vec();
-        let socket = socket(target.address, target.source(number)).map_err(|source| {
-            BenchError::NoBroker {
-                address: target.address.to_string(),
-                source,
-            }
+        let socket = socket(target, number).map_err(|source| BenchError::NoBroker {
+            address: target.address.to_string(),
+            source,
         })?;
         let stream = match &target.tls {
             Some(tls) => Stream::Tls(Box::new(tls.connect(socket)?)),
@@ -236,13 +236,30 @@ fn write_some(stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
     Ok(taken)
 }
 
-/// A socket on its way to the broker: what is written before it has arrived has to wait.
-fn socket(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+/// A socket on its way to the broker; a source port that is taken is tried with the next one.
+fn socket(target: &Target, number: usize) -> io::Result<TcpStream> {
+    let mut tries = 0;
+    loop {
+        let source = target.source(number);
+        let error = match connecting(target.address, source) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => error,
+        };
+        let kinds = [io::ErrorKind::AddrInUse, io::ErrorKind::AddrNotAvailable];
+        tries += 1;
+        if source.is_none() || tries == PORT_TRIES || !kinds.contains(&error.kind()) {
+            return Err(error);
+        }
+    }
+}
+
+/// What is written before it has arrived has to wait.
+fn connecting(address: SocketAddr, source: Option<SocketAddr>) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if let Some(source) = source {
         // Ports of connections that have just ended can be had again.
         socket.set_reuse_address(true)?;
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.bind(&source.into())?;
     }
     socket.set_nonblocking(true)?;
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;

@@ -248,7 +248,9 @@ impl Tally {
         let what = match error.kind() {
             io::ErrorKind::UnexpectedEof => "closed without CONNACK".to_owned(),
             io::ErrorKind::TimedOut => "no CONNACK in time".to_owned(),
-            io::ErrorKind::AddrNotAvailable => "no free port: name more with --source".to_owned(),
+            io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => {
+                format!("no such source address or no free port: see --source ({error})")
+            }
             _ => error.to_string(),
         };
         *self.failed.entry(what).or_insert(0) += 1;

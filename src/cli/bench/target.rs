@@ -1,8 +1,9 @@
 //! The broker under test, and who connects to it: checked before anything is opened.
 
 use std::{
+    cell::Cell,
     fs, io,
-    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +15,13 @@ use crate::cli::{
     bench::{BenchError, packets, tls::Tls},
 };
 
+/// The ports that Linux gives to clients by default: the first, and how many.
+const PORT_FIRST: u16 = 32_768;
+const PORTS: u16 = 28_232;
+/// Connections to a broker on this machine that leave their source to the system; so many more
+/// come from 127.0.0.2, and so on, around and around.
+const LOOPBACK_GROUP: usize = 10_000;
+const LOOPBACK_GROUPS: usize = 6;
 /// Bytes of a client id at most in MQTT 3.1, which has the least room.
 const CLIENT_ID_BYTES_MAX: usize = 23;
 
@@ -43,7 +51,7 @@ pub(super) struct TargetArguments {
     /// PEM file with the CA that signed the broker's certificate
     #[arg(long, value_name = "FILE", requires = "tls")]
     cafile: Option<PathBuf>,
-    /// Connect from these addresses in turn: each has some 28,000 ports
+    /// Connect from these addresses in turn: each has 28,000 ports
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     source: Vec<IpAddr>,
     /// Process of the broker on this machine: adds its CPU time and its memory
@@ -85,6 +93,8 @@ pub(super) struct Target {
     tokens: Vec<String>,
     password: String,
     sources: Vec<IpAddr>,
+    /// Port of the next connection with a source address, in [`PORTS`] from 0.
+    next_port: Cell<u16>,
     run: u32,
 }
 
@@ -104,6 +114,7 @@ impl TargetArguments {
             },
             password: self.password.clone(),
             sources: self.source.clone(),
+            next_port: Cell::new(first_port()),
             run: std::process::id(),
         })
     }
@@ -132,6 +143,7 @@ impl Target {
             tokens: vec![token.to_owned()],
             password: self.password.clone(),
             sources: self.sources.clone(),
+            next_port: Cell::new(first_port()),
             run: self.run,
         }
     }
@@ -144,9 +156,31 @@ impl Target {
         packets::connect(self.version, &client_id, token, &self.password)
     }
 
-    pub(super) fn source(&self, number: usize) -> Option<IpAddr> {
-        pick(&self.sources, number).copied()
+    /// Address and port that a connection comes from; `None` leaves both to the system.
+    ///
+    /// The system looks for a free port one by one, which takes a millisecond when half of them
+    /// are taken: a storm would measure that. So the port is chosen here, another one each time,
+    /// and to a broker on this machine many connections come from several of its addresses.
+    pub(super) fn source(&self, number: usize) -> Option<SocketAddr> {
+        let source = match (pick(&self.sources, number), self.address.ip()) {
+            (Some(source), _) => *source,
+            (None, IpAddr::V4(ip)) if ip.is_loopback() => {
+                let group = u8::try_from(number / LOOPBACK_GROUP % LOOPBACK_GROUPS);
+                let group = group.ok().filter(|&group| group > 0)?;
+                IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1 + group))
+            }
+            (None, _) => return None,
+        };
+        let place = self.next_port.get() % PORTS;
+        self.next_port.set(place + 1);
+        Some(SocketAddr::new(source, PORT_FIRST + place))
     }
+}
+
+/// Where the ports of a run begin: runs at the same time should not meet.
+fn first_port() -> u16 {
+    let pid = std::process::id();
+    u16::try_from(pid.wrapping_mul(7919) % u32::from(PORTS)).expect("less than 28,232")
 }
 
 /// The entry whose turn it is.
