@@ -121,8 +121,8 @@ fn a_port_without_a_broker_is_code_5() {
         );
     }
     // An address that this machine does not have.
-    let (_, said) = refused("ingest --source 192.0.2.255", 5);
-    assert!(said.contains("see --source"), "{said}");
+    let (_, said) = refused("ingest --source 203.0.113.7", 5);
+    assert!(said.contains("no address 203.0.113.7 (--source)"), "{said}");
     let (_, said) = refused("ingest --host no-such-host.invalid", 5);
     assert!(said.contains("no-such-host.invalid"), "{said}");
 }

@@ -9,10 +9,12 @@ use std::{
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
-use crate::cli::bench::{BenchError, packets, target::Target, tls};
+use crate::cli::bench::{
+    BenchError, packets,
+    target::{PORTS, Target},
+    tls,
+};
 
-/// Source ports that are tried for one connection.
-const PORT_TRIES: u32 = 256;
 /// What the system says of a connection that is still being made.
 const IN_PROGRESS: i32 = Errno::INPROGRESS.raw_os_error();
 /// Send buffer of a connection: without acks to wait for (QoS 0), what lies in it at the end of
@@ -238,7 +240,7 @@ fn write_some(stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
 
 /// A socket on its way to the broker; a source port that is taken is tried with the next one.
 fn socket(target: &Target, number: usize) -> io::Result<TcpStream> {
-    let mut tries = 0;
+    let mut tries = 0; // a run that has just ended may have left thousands of ports busy in a row
     loop {
         let source = target.source(number);
         let error = match connecting(target.address, source) {
@@ -247,7 +249,7 @@ fn socket(target: &Target, number: usize) -> io::Result<TcpStream> {
         };
         let kinds = [io::ErrorKind::AddrInUse, io::ErrorKind::AddrNotAvailable];
         tries += 1;
-        if source.is_none() || tries == PORT_TRIES || !kinds.contains(&error.kind()) {
+        if source.is_none() || tries == PORTS || !kinds.contains(&error.kind()) {
             return Err(error);
         }
     }
@@ -259,7 +261,15 @@ fn connecting(address: SocketAddr, source: Option<SocketAddr>) -> io::Result<Tcp
     if let Some(source) = source {
         // Ports of connections that have just ended can be had again.
         socket.set_reuse_address(true)?;
-        socket.bind(&source.into())?;
+        socket
+            .bind(&source.into())
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::AddrNotAvailable => {
+                    let what = format!("this machine has no address {} (--source)", source.ip());
+                    io::Error::new(io::ErrorKind::InvalidInput, what)
+                }
+                _ => error,
+            })?;
     }
     socket.set_nonblocking(true)?;
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;

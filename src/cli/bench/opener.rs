@@ -249,7 +249,7 @@ impl Tally {
             io::ErrorKind::UnexpectedEof => "closed without CONNACK".to_owned(),
             io::ErrorKind::TimedOut => "no CONNACK in time".to_owned(),
             io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => {
-                format!("no such source address or no free port: see --source ({error})")
+                "no free port: name more addresses with --source".to_owned()
             }
             _ => error.to_string(),
         };

@@ -17,9 +17,9 @@ use crate::cli::{
 
 /// The ports that Linux gives to clients by default: the first, and how many.
 const PORT_FIRST: u16 = 32_768;
-const PORTS: u16 = 28_232;
-/// Connections to a broker on this machine that leave their source to the system; so many more
-/// come from 127.0.0.2, and so on, around and around.
+pub(super) const PORTS: u16 = 28_232;
+/// Connections to a broker on this machine that come from 127.0.0.1; so many more come from
+/// 127.0.0.2, and so on, around and around.
 const LOOPBACK_GROUP: usize = 10_000;
 const LOOPBACK_GROUPS: usize = 6;
 /// Bytes of a client id at most in MQTT 3.1, which has the least room.
@@ -166,8 +166,7 @@ impl Target {
             (Some(source), _) => *source,
             (None, IpAddr::V4(ip)) if ip.is_loopback() => {
                 let group = u8::try_from(number / LOOPBACK_GROUP % LOOPBACK_GROUPS);
-                let group = group.ok().filter(|&group| group > 0)?;
-                IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1 + group))
+                IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1 + group.unwrap_or(0)))
             }
             (None, _) => return None,
         };
