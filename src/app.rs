@@ -13,6 +13,7 @@ pub use error::AppError;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::backup::Folders;
 use crate::broker::Checkpointer;
 use crate::config::{Config, ConnackStyle, DeviceSessions};
 use crate::device_api::Profile;
@@ -91,6 +92,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         control: net.control(),
         journal: journal.clone(),
         metrics,
+        folders: folders(config),
     })?;
     welcome(config, &registry, &addresses)?;
 
@@ -126,6 +128,14 @@ fn welcome(
     writeln!(out, "ready")
         .and_then(|()| out.flush())
         .map_err(AppError::Output)
+}
+
+fn folders(config: &Config) -> Folders {
+    Folders {
+        data: config.data_dir.clone(),
+        secrets: config.secrets_dir.clone(),
+        certs: config.certs_dir.clone(),
+    }
 }
 
 fn open_journal(config: &Config, metrics: &Metrics) -> Result<Journal, AppError> {

@@ -113,6 +113,9 @@ fn every_body_is_in_the_description_field_by_field() {
 fn the_limits_are_in_the_description() {
     for words in [
         format!("maximum: {DEVICES_PER_PAGE_MAX}, default: {DEVICES_PER_PAGE_DEFAULT} }}"),
+        format!("maximum: {EXPORT_PER_PAGE_MAX}, default: {EXPORT_PER_PAGE_MAX} }}"),
+        format!("At most {IMPORT_ROWS_MAX} rows"),
+        format!("{} s for an import", super::bulk::IMPORT_TIME_MAX.as_secs()),
         format!("maximum: {POINTS_MAX}, default: {POINTS_DEFAULT} }}"),
         format!("At most {KEYS_MAX}."),
         format!("body {} MiB", super::body::BODY_BYTES_MAX / 1024 / 1024),
@@ -149,6 +152,8 @@ fn device() -> DeviceView {
         name: "a".to_owned(),
         created_ms: 1,
         generation: 1,
+        profile: "default".to_owned(),
+        label: "l".to_owned(),
         credentials: vec![CredentialView {
             id: 1,
             kind: "access_token".to_owned(),
@@ -220,10 +225,22 @@ fn changes() -> Bodies {
 fn others() -> Bodies {
     let (device, name, credential) = (Uuid::nil(), "a".to_owned(), 1);
     let value = RawValue::from_string("1".to_owned()).unwrap();
+    let row = RowError {
+        row: 1,
+        field: "f".to_owned(),
+        message: "m".to_owned(),
+    };
+    let entry = DeviceEntry {
+        name: "a".to_owned(),
+        id: device,
+        profile: "p".to_owned(),
+        label: "l".to_owned(),
+    };
     let error = ErrorBody {
         code: "c".to_owned(),
         message: "m".to_owned(),
         target: Some("t".to_owned()),
+        rows: vec![row.clone()],
     };
     let reports = [
         TokenReport::Live {
@@ -256,6 +273,30 @@ fn others() -> Bodies {
                 key: "k".to_owned(),
                 ts: 1,
                 value,
+            }),
+        ),
+        ("RowError", json(&row)),
+        ("DeviceEntry", json(&entry)),
+        (
+            "Imported",
+            json(&Imported {
+                created: 1,
+                bad: 1,
+                rows: vec![row],
+            }),
+        ),
+        (
+            "ExportPage",
+            json(&ExportPage {
+                devices: vec![entry],
+                total: 1,
+                next: Some("a".to_owned()),
+            }),
+        ),
+        (
+            "BackupRequest",
+            json(&BackupRequest {
+                passphrase: token(),
             }),
         ),
         ("ErrorBody", json(&error)),
