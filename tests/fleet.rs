@@ -10,4 +10,8 @@ mod common;
 mod import;
 #[cfg(test)]
 #[path = "faults/mount.rs"]
+#[expect(dead_code, reason = "one of its file systems is enough here")]
 mod mount;
+#[cfg(test)]
+#[path = "fleet/service.rs"]
+mod service;

@@ -196,13 +196,7 @@ mod v1 {
         wire.expect("7002004d");
         assert_eq!(broker.values("pump", "once"), [json!(1)]);
         // New work on old data.
-        wire.send(&publish(
-            Version::V311,
-            1,
-            1,
-            TELEMETRY,
-            br#"{"new":1}"#,
-        ));
+        wire.send(&publish(Version::V311, 1, 1, TELEMETRY, br#"{"new":1}"#));
         wire.expect("40020001");
         assert_eq!(broker.values("pump", "new"), [json!(1)]);
     }

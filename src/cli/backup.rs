@@ -101,12 +101,15 @@ fn write(
                 to: &mut file,
                 progress: &progress,
             };
-            let contents = backup::verify(passphrase, &mut copied).map_err(|error| match error {
-                BackupError::Stream { .. } | BackupError::Damaged { .. } => CliError::BrokenOff {
-                    what: error.to_string(),
-                },
-                other => other.into(),
-            })?;
+            let contents =
+                backup::verify(passphrase, &mut copied).map_err(|error| match error {
+                    BackupError::Stream { .. } | BackupError::Damaged { .. } => {
+                        CliError::BrokenOff {
+                            what: error.to_string(),
+                        }
+                    }
+                    other => other.into(),
+                })?;
             file.sync_all().map_err(written)?;
             Ok(contents)
         }
@@ -115,7 +118,9 @@ fn write(
             let out = io::BufWriter::new(file);
             let (contents, out) = backup::write_stopped(&folders(&client.config), passphrase, out)?;
             drop(progress);
-            let file = out.into_inner().map_err(|error| written(error.into_error()))?;
+            let file = out
+                .into_inner()
+                .map_err(|error| written(error.into_error()))?;
             file.sync_all().map_err(written)?;
             let progress = Progress::bytes("checking");
             let file = io::BufReader::new(File::open(part).map_err(written)?);
@@ -132,7 +137,9 @@ fn put_in_place(part: &Path, path: &Path) -> Result<(), CliError> {
     fs::hard_link(part, path)
         .and_then(|()| fs::remove_file(part))
         .map_err(written)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     let folder = File::open(folder.unwrap_or(Path::new(".")));
     folder.and_then(|folder| folder.sync_all()).map_err(written)
 }

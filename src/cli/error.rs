@@ -63,7 +63,9 @@ pub enum CliError {
         message: String,
     },
     /// Rows of a file are bad, nothing was imported.
-    #[error("nothing was imported; correct these rows, or leave them out with --skip-bad:\n  {lines}")]
+    #[error(
+        "nothing was imported; correct these rows, or leave them out with --skip-bad:\n  {lines}"
+    )]
     BadRows {
         /// Each with its place, one in a line.
         lines: String,

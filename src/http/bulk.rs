@@ -88,9 +88,7 @@ pub(super) async fn import(
     }
     let (pieces, staged) = mpsc::channel(PIECES_WAITING_MAX);
     let import = shared.registry.import();
-    let work = shared
-        .lanes
-        .bulk(move || stage(import, staged, skip_bad));
+    let work = shared.lanes.bulk(move || stage(import, staged, skip_bad));
     let feed = feed(request, pieces);
     // The body is read only as fast as it is staged. A refusal ends both.
     let (imported, fed) = tokio::join!(work, feed);

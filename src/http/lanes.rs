@@ -87,14 +87,14 @@ async fn run<T: Send + 'static>(
     permit: OwnedSemaphorePermit,
     call: impl FnOnce() -> Result<T, Refused> + Send + 'static,
 ) -> Result<T, Refused> {
-        let work = spawn_blocking(move || {
-            let result = call();
-            drop(permit);
-            result
-        });
-        work.await
-            .map_err(|panicked| Refused::internal(&panicked))?
-    }
+    let work = spawn_blocking(move || {
+        let result = call();
+        drop(permit);
+        result
+    });
+    work.await
+        .map_err(|panicked| Refused::internal(&panicked))?
+}
 
 #[cfg(test)]
 mod tests {

@@ -133,7 +133,7 @@ fn the_limits_are_in_the_description() {
 
 /// Every body with every field it can have, as JSON.
 fn bodies() -> Vec<(&'static str, Vec<String>)> {
-    [requests(), devices(), changes(), others()].concat()
+    [requests(), devices(), changes(), fleet(), others()].concat()
 }
 
 type Bodies = Vec<(&'static str, Vec<String>)>;
@@ -222,25 +222,57 @@ fn changes() -> Bodies {
     ]
 }
 
-fn others() -> Bodies {
-    let (device, name, credential) = (Uuid::nil(), "a".to_owned(), 1);
-    let value = RawValue::from_string("1".to_owned()).unwrap();
-    let row = RowError {
+fn row() -> RowError {
+    RowError {
         row: 1,
         field: "f".to_owned(),
         message: "m".to_owned(),
-    };
+    }
+}
+
+fn fleet() -> Bodies {
     let entry = DeviceEntry {
         name: "a".to_owned(),
-        id: device,
+        id: Uuid::nil(),
         profile: "p".to_owned(),
         label: "l".to_owned(),
     };
+    vec![
+        ("RowError", json(&row())),
+        ("DeviceEntry", json(&entry)),
+        (
+            "Imported",
+            json(&Imported {
+                created: 1,
+                bad: 1,
+                rows: vec![row()],
+            }),
+        ),
+        (
+            "ExportPage",
+            json(&ExportPage {
+                devices: vec![entry],
+                total: 1,
+                next: Some("a".to_owned()),
+            }),
+        ),
+        (
+            "BackupRequest",
+            json(&BackupRequest {
+                passphrase: token(),
+            }),
+        ),
+    ]
+}
+
+fn others() -> Bodies {
+    let (device, name, credential) = (Uuid::nil(), "a".to_owned(), 1);
+    let value = RawValue::from_string("1".to_owned()).unwrap();
     let error = ErrorBody {
         code: "c".to_owned(),
         message: "m".to_owned(),
         target: Some("t".to_owned()),
-        rows: vec![row.clone()],
+        rows: vec![row()],
     };
     let reports = [
         TokenReport::Live {
@@ -273,30 +305,6 @@ fn others() -> Bodies {
                 key: "k".to_owned(),
                 ts: 1,
                 value,
-            }),
-        ),
-        ("RowError", json(&row)),
-        ("DeviceEntry", json(&entry)),
-        (
-            "Imported",
-            json(&Imported {
-                created: 1,
-                bad: 1,
-                rows: vec![row],
-            }),
-        ),
-        (
-            "ExportPage",
-            json(&ExportPage {
-                devices: vec![entry],
-                total: 1,
-                next: Some("a".to_owned()),
-            }),
-        ),
-        (
-            "BackupRequest",
-            json(&BackupRequest {
-                passphrase: token(),
             }),
         ),
         ("ErrorBody", json(&error)),

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::Journal;
 use super::cursor::{Cursor, Place};
 use super::error::JournalError;
 use super::format::DATA_START;
 use super::index::Segment;
 use super::record::Offset;
 use super::shared::lock;
-use super::Journal;
 
 /// A file of a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -81,7 +81,13 @@ impl<'c> Inserter<'c> {
     /// Adds one; answers its credential's id, or what of it is taken. Then nothing of it was added.
     pub fn add(&mut self, new: &NewDevice<'_>) -> Result<Result<u64, Taken>, StoreError> {
         let created_ms = Unsigned(new.credential.created_ms);
-        let values = params![new.id.as_bytes(), new.name, created_ms, new.profile, new.label];
+        let values = params![
+            new.id.as_bytes(),
+            new.name,
+            created_ms,
+            new.profile,
+            new.label
+        ];
         if self.device.execute(values)? == 0 {
             let taken = devices::by_name(self.connection, new.name)?.is_some();
             return Ok(Err(if taken { Taken::Name } else { Taken::Id }));
@@ -99,7 +105,9 @@ impl<'c> Inserter<'c> {
             self.connection.prepare_cached(sql)?.execute([number])?;
             return Ok(Err(Taken::Token));
         }
-        Ok(Ok(u64::try_from(self.connection.last_insert_rowid()).unwrap_or(0)))
+        Ok(Ok(
+            u64::try_from(self.connection.last_insert_rowid()).unwrap_or(0)
+        ))
     }
 
     /// Whether a device with this id was deleted: its records in the journal are dead, so that the

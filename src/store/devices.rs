@@ -78,7 +78,8 @@ pub fn count(connection: &Connection) -> Result<u64, StoreError> {
 
 /// The device with this id.
 pub fn by_id(connection: &Connection, id: Uuid) -> Result<Option<DeviceRow>, StoreError> {
-    let sql = "SELECT number, id, name, created_ms, generation, profile, label FROM device WHERE id = ?1";
+    let sql =
+        "SELECT number, id, name, created_ms, generation, profile, label FROM device WHERE id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     Ok(statement
         .query_row([id.as_bytes()], device_row)

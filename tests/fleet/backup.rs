@@ -67,10 +67,70 @@ fn rel_44_a_backup_under_load_is_a_consistent_prefix() {
     let tokens: Vec<String> = (0..DEVICES)
         .map(|number| broker.create_device(&format!("d{number}")))
         .collect();
-    let acked: Vec<AtomicU64> = (0..DEVICES).map(|_| AtomicU64::new(0)).collect();
+    let (file, before) = backup_under_load(&broker, &tokens);
+    // Devices made after it are not in it.
+    broker.create_device("late");
+    let mode = fs::metadata(&file)
+        .expect("it is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let setup = Setup::new();
+    let output = restore(&setup, &file, PASSPHRASE, &[]);
+    assert!(output.status.success(), "{output:?}");
+    for (folder, mode) in [
+        ("data", 0o700),
+        ("secrets", 0o700),
+        ("secrets/registry.key", 0o600),
+    ] {
+        let found = fs::metadata(setup.dir().join(folder)).expect("it is there");
+        assert_eq!(found.permissions().mode() & 0o777, mode, "{folder}");
+    }
+    let mut restored = setup.start();
+    assert!(
+        !restored.stderr().contains("damage"),
+        "{}",
+        restored.stderr()
+    );
+    for ((number, token), before) in tokens.iter().enumerate().zip(before) {
+        let name = format!("d{number}");
+        log_in(
+            &mut restored.wire(),
+            &Connect::with_token(Version::V311, "x", token),
+        );
+        let kept = all_numbers(&restored, &name);
+        let last = kept.last().copied().unwrap_or(0);
+        assert!(
+            last >= before,
+            "{name}: {last} of {before} acknowledged before the backup"
+        );
+        let whole: BTreeSet<u64> = (1..=last).collect();
+        assert!(kept == whole, "{name}: there is a hole before {last}");
+    }
+    let devices = restored.cli_ok(&["device", "list"]);
+    assert!(!devices.contains("late"), "{devices}");
+    // The journal goes on where the copy ends.
+    let mut wire = restored.wire();
+    log_in(
+        &mut wire,
+        &Connect::with_token(Version::V311, "x", &tokens[0]),
+    );
+    wire.send(&publish(Version::V311, 1, 9, TELEMETRY, br#"{"after":1}"#));
+    wire.expect("40020009");
+    restored.kill9();
+    restored.restart();
+    assert_eq!(restored.values("d0", "after").len(), 1);
+    assert_eq!(restored.stop(), 0);
+    assert!(!broker.dir().join("data/backup.tmp").exists());
+}
+
+/// Makes a backup while each device publishes one number after the other, from 1 on; answers the
+/// last one acknowledged to each before the backup began.
+fn backup_under_load(broker: &Broker, tokens: &[String]) -> (PathBuf, Vec<u64>) {
+    let acked: Vec<AtomicU64> = tokens.iter().map(|_| AtomicU64::new(0)).collect();
     let stop = AtomicBool::new(false);
     let address = broker.address("mqtt");
-    let (file, before) = thread::scope(|scope| {
+    thread::scope(|scope| {
         for (token, acked) in tokens.iter().zip(&acked) {
             let stop = &stop;
             scope.spawn(move || {
@@ -82,7 +142,13 @@ fn rel_44_a_backup_under_load_is_a_consistent_prefix() {
                     number += 1;
                     let payload = format!(r#"{{"ts":{number},"values":{{"n":{number}}}}}"#);
                     let id = u16::try_from(number % 60_000 + 1).expect("in range");
-                    wire.send(&publish(Version::V311, 1, id, TELEMETRY, payload.as_bytes()));
+                    wire.send(&publish(
+                        Version::V311,
+                        1,
+                        id,
+                        TELEMETRY,
+                        payload.as_bytes(),
+                    ));
                     assert_eq!(wire.packet()[0], 0x40);
                     acked.store(number, Ordering::Relaxed);
                 }
@@ -92,46 +158,12 @@ fn rel_44_a_backup_under_load_is_a_consistent_prefix() {
             thread::yield_now();
         }
         let before: Vec<u64> = acked.iter().map(|n| n.load(Ordering::Relaxed)).collect();
-        let file = backup(&broker, "under-load.backup");
+        let file = backup(broker, "under-load.backup");
         let during: Vec<u64> = acked.iter().map(|n| n.load(Ordering::Relaxed)).collect();
         stop.store(true, Ordering::Relaxed);
         assert!(during > before, "the load went on");
         (file, before)
-    });
-    // Devices made after it are not in it.
-    broker.create_device("late");
-    let mode = fs::metadata(&file).expect("it is there").permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
-    let setup = Setup::new();
-    let output = restore(&setup, &file, PASSPHRASE, &[]);
-    assert!(output.status.success(), "{output:?}");
-    for (folder, mode) in [("data", 0o700), ("secrets", 0o700), ("secrets/registry.key", 0o600)] {
-        let found = fs::metadata(setup.dir().join(folder)).expect("it is there");
-        assert_eq!(found.permissions().mode() & 0o777, mode, "{folder}");
-    }
-    let mut restored = setup.start();
-    assert!(!restored.stderr().contains("damage"), "{}", restored.stderr());
-    for ((number, token), before) in tokens.iter().enumerate().zip(before) {
-        let name = format!("d{number}");
-        log_in(&mut restored.wire(), &Connect::with_token(Version::V311, "x", token));
-        let kept = all_numbers(&restored, &name);
-        let last = kept.last().copied().unwrap_or(0);
-        assert!(last >= before, "{name}: {last} of {before} acknowledged before the backup");
-        let whole: BTreeSet<u64> = (1..=last).collect();
-        assert!(kept == whole, "{name}: there is a hole before {last}");
-    }
-    let devices = restored.cli_ok(&["device", "list"]);
-    assert!(!devices.contains("late"), "{devices}");
-    // The journal goes on where the copy ends.
-    let mut wire = restored.wire();
-    log_in(&mut wire, &Connect::with_token(Version::V311, "x", &tokens[0]));
-    wire.send(&publish(Version::V311, 1, 9, TELEMETRY, br#"{"after":1}"#));
-    wire.expect("40020009");
-    restored.kill9();
-    restored.restart();
-    assert_eq!(restored.values("d0", "after").len(), 1);
-    assert_eq!(restored.stop(), 0);
-    assert!(!broker.dir().join("data/backup.tmp").exists());
+    })
 }
 
 /// The values of `n`: fewer than one page of the API holds.
@@ -152,12 +184,18 @@ fn a_backup_of_a_stopped_broker_is_the_same_and_waits_for_no_answer() {
     broker.kill9();
     let file = backup(&broker, "stopped.backup");
     let len = fs::metadata(&file).expect("it is there").len();
-    assert!(len < 4 << 20, "zeros that were filled ahead are not in it: {len}");
+    assert!(
+        len < 4 << 20,
+        "zeros that were filled ahead are not in it: {len}"
+    );
     let setup = Setup::new();
     assert!(restore(&setup, &file, PASSPHRASE, &[]).status.success());
     let restored = setup.start();
     assert_eq!(restored.values("pump", "a").len(), 1);
-    log_in(&mut restored.wire(), &Connect::with_token(Version::V5, "y", &token));
+    log_in(
+        &mut restored.wire(),
+        &Connect::with_token(Version::V5, "y", &token),
+    );
     broker.restart();
     assert_eq!(broker.values("pump", "a").len(), 1);
     // A running broker that is asked at the wrong place is not taken for a stopped one.
@@ -168,7 +206,10 @@ fn a_backup_of_a_stopped_broker_is_the_same_and_waits_for_no_answer() {
         .output()
         .expect("the program runs");
     assert_eq!(output.status.code(), Some(4), "{output:?}");
-    assert!(text(&output.stderr).contains("a broker runs on"), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("a broker runs on"),
+        "{output:?}"
+    );
     assert!(!broker.dir().join("other.backup").exists());
 }
 
@@ -233,7 +274,7 @@ fn a_damaged_cut_foreign_or_newer_backup_is_refused_and_nothing_is_changed() {
     let longer = [&whole[..], b"x"].concat();
     refuse(&longer, &[DAMAGED], "a byte more");
     refuse(b"a text of somebody", &[DAMAGED], "foreign");
-    let mut newer = whole.clone();
+    let mut newer = whole;
     newer[8] = 2;
     let sum = crc32fast::hash(&newer[..76]);
     newer[76..80].copy_from_slice(&sum.to_le_bytes());
@@ -261,7 +302,13 @@ fn a_full_disk_leaves_neither_half_a_backup_nor_half_a_restore() {
     log_in(&mut wire, &Connect::with_token(Version::V311, "x", &token));
     let payload = format!(r#"{{"text":"{}"}}"#, "x".repeat(60_000));
     for id in 1..=64 {
-        wire.send(&publish(Version::V311, 1, id, TELEMETRY, payload.as_bytes()));
+        wire.send(&publish(
+            Version::V311,
+            1,
+            id,
+            TELEMETRY,
+            payload.as_bytes(),
+        ));
         assert_eq!(wire.packet()[0], 0x40);
     }
     let small = Mount::tmpfs(2);

@@ -90,15 +90,25 @@ fn made_tokens_are_written_to_a_file_of_their_own_and_work() {
     let out = tokens.to_str().expect("temporary paths are UTF-8");
     let output = import(&broker, csv, &["--tokens-out", out]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let mode = fs::metadata(&tokens).expect("it is there").permissions().mode();
+    let mode = fs::metadata(&tokens)
+        .expect("it is there")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
     let made = fs::read_to_string(&tokens).expect("it can be read");
-    let rows: Vec<(&str, &str)> = made.lines().skip(1).filter_map(|l| l.split_once(',')).collect();
+    let rows: Vec<(&str, &str)> = made
+        .lines()
+        .skip(1)
+        .filter_map(|l| l.split_once(','))
+        .collect();
     let of: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
     assert_eq!(of, ["a", "c"]);
     for (name, token) in rows {
         assert!(token.starts_with("tgd_"), "{name}");
-        log_in(&mut broker.wire(), &Connect::with_token(Version::V5, "x", token));
+        log_in(
+            &mut broker.wire(),
+            &Connect::with_token(Version::V5, "x", token),
+        );
         let shown = broker.cli_json(&["device", "show", name, "--json"]);
         assert_eq!(shown["credentials"][0]["chosen"], false);
     }
@@ -194,9 +204,15 @@ fn skipped_rows_leave_no_token_in_the_file_of_tokens() {
     let output = import(&broker, csv, &["--skip-bad", "--tokens-out", out]);
     assert_eq!(output.status.code(), Some(IN_PART), "{output:?}");
     let said = text(&output.stderr);
-    assert!(said.contains("line 3: has 1 fields, the first line names 2"), "{said}");
+    assert!(
+        said.contains("line 3: has 1 fields, the first line names 2"),
+        "{said}"
+    );
     let made = fs::read_to_string(&tokens).expect("it can be read");
-    let names: Vec<&str> = made.lines().filter_map(|line| line.split(',').next()).collect();
+    let names: Vec<&str> = made
+        .lines()
+        .filter_map(|line| line.split(',').next())
+        .collect();
     assert_eq!(names, ["name", "new"]);
     // Refused as a whole: no file stays.
     let other = broker.dir().join("other.csv");
@@ -272,6 +288,9 @@ fn twenty_thousand_devices_go_in_and_out_in_order() {
     assert_eq!(lines.len(), DEVICES + 2);
     for number in [0, 9_999, 10_000, DEVICES - 1] {
         let token = format!("token-of-meter-{number:06}");
-        log_in(&mut broker.wire(), &Connect::with_token(Version::V311, "a", &token));
+        log_in(
+            &mut broker.wire(),
+            &Connect::with_token(Version::V311, "a", &token),
+        );
     }
 }

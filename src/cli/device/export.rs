@@ -51,7 +51,9 @@ fn write(client: &Client, part: &Path, path: &Path) -> Result<(), CliError> {
         .open(part)
         .map_err(failed)?;
     let file = pages(client, io::BufWriter::new(file))?;
-    let file: File = file.into_inner().map_err(|error| failed(error.into_error()))?;
+    let file: File = file
+        .into_inner()
+        .map_err(|error| failed(error.into_error()))?;
     file.sync_all().map_err(failed)?;
     fs::rename(part, path).map_err(failed)
 }

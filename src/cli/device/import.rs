@@ -171,8 +171,8 @@ fn read(path: &Path) -> Result<(Vec<u8>, String), CliError> {
         let mut input = io::stdin().lock().take(FILE_BYTES_MAX + 1);
         ("standard input".to_owned(), input.read_to_end(&mut text))
     } else {
-        let read = File::open(path)
-            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text));
+        let read =
+            File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text));
         (path.display().to_string(), read)
     };
     read.map_err(|error| CliError::Usage(format!("{origin} cannot be read: {error}")))?;
@@ -189,7 +189,9 @@ impl Rows {
         // A mark that some programs put before UTF-8.
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let mut reader = ReaderBuilder::new().flexible(true).from_reader(text);
-        let header = reader.byte_headers().map_err(|error| unreadable(origin, &error))?;
+        let header = reader
+            .byte_headers()
+            .map_err(|error| unreadable(origin, &error))?;
         let columns = Columns::find(header, origin)?;
         let width = header.len();
         let mut rows = Rows {
@@ -229,7 +231,10 @@ impl Rows {
         // "is that of row 7 already" counts as the broker does.
         let what = match error.message.strip_prefix("is that of row ") {
             Some(rest) => {
-                let first = rest.split(' ').next().and_then(|row| row.parse::<usize>().ok());
+                let first = rest
+                    .split(' ')
+                    .next()
+                    .and_then(|row| row.parse::<usize>().ok());
                 let line = first.map_or(0, |row| self.line_of(row.saturating_sub(1)));
                 format!("is that of line {line} already")
             }
@@ -260,7 +265,10 @@ fn check(record: &ByteRecord, width: usize, columns: &Columns) -> Option<(String
         }
     }
     if columns.get(record, 0).is_none() {
-        return Some(("name".to_owned(), "is empty; every device has a name".to_owned()));
+        return Some((
+            "name".to_owned(),
+            "is empty; every device has a name".to_owned(),
+        ));
     }
     None
 }
@@ -349,7 +357,10 @@ impl Tokens {
                 io::ErrorKind::AlreadyExists => "; it may hold tokens: name another file",
                 _ => "",
             };
-            CliError::Usage(format!("{} cannot be written: {error}{advice}", path.display()))
+            CliError::Usage(format!(
+                "{} cannot be written: {error}{advice}",
+                path.display()
+            ))
         };
         let part = path.with_extension("part");
         let target = if new { path } else { part.as_path() };
@@ -363,7 +374,8 @@ impl Tokens {
         let wrong = |error: csv::Error| failed(error.into());
         out.write_record(["name", "token"]).map_err(wrong)?;
         for (at, record) in rows.records.iter().enumerate() {
-            let is_out = u32::try_from(at + 1).is_ok_and(|row| left_out.binary_search(&row).is_ok());
+            let is_out =
+                u32::try_from(at + 1).is_ok_and(|row| left_out.binary_search(&row).is_ok());
             if let (Some(token), false) = (self.of(at), is_out) {
                 let name = rows.columns.get(record, 0).unwrap_or_default();
                 out.write_record([&*name, token.expose()]).map_err(wrong)?;
@@ -379,7 +391,9 @@ impl Tokens {
         if !new {
             fs::rename(&part, path).map_err(failed)?;
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
         let folder = File::open(folder.unwrap_or(Path::new(".")));
         folder.and_then(|folder| folder.sync_all()).map_err(failed)
     }
@@ -486,7 +500,11 @@ impl Bad {
 }
 
 fn refused(origin: &str, bad: &[Bad], total: u64) -> CliError {
-    let mut lines: Vec<String> = bad.iter().take(SHOWN_MAX).map(|bad| bad.say(origin)).collect();
+    let mut lines: Vec<String> = bad
+        .iter()
+        .take(SHOWN_MAX)
+        .map(|bad| bad.say(origin))
+        .collect();
     let unsaid = total.saturating_sub(lines.len() as u64);
     if unsaid > 0 {
         lines.push(format!("and {unsaid} more"));
@@ -498,5 +516,7 @@ fn refused(origin: &str, bad: &[Bad], total: u64) -> CliError {
 
 fn unreadable(origin: &str, error: &csv::Error) -> CliError {
     let line = error.position().map_or(1, csv::Position::line);
-    CliError::Usage(format!("{origin}, line {line}: cannot be read as CSV: {error}"))
+    CliError::Usage(format!(
+        "{origin}, line {line}: cannot be read as CSV: {error}"
+    ))
 }
