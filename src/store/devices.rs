@@ -78,8 +78,8 @@ pub fn count(connection: &Connection) -> Result<u64, StoreError> {
 
 /// The device with this id.
 pub fn by_id(connection: &Connection, id: Uuid) -> Result<Option<DeviceRow>, StoreError> {
-    let sql =
-        "SELECT number, id, name, created_ms, generation, profile, label FROM device WHERE id = ?1";
+    let sql = "SELECT number, id, name, created_ms, generation, profile, label
+               FROM device WHERE id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     Ok(statement
         .query_row([id.as_bytes()], device_row)
@@ -88,7 +88,8 @@ pub fn by_id(connection: &Connection, id: Uuid) -> Result<Option<DeviceRow>, Sto
 
 /// The device with this name.
 pub fn by_name(connection: &Connection, name: &str) -> Result<Option<DeviceRow>, StoreError> {
-    let sql = "SELECT number, id, name, created_ms, generation, profile, label FROM device WHERE name = ?1";
+    let sql = "SELECT number, id, name, created_ms, generation, profile, label
+               FROM device WHERE name = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     Ok(statement.query_row([name], device_row).optional()?)
 }
@@ -136,7 +137,8 @@ pub fn owner_of(
     let Some((credential, number)) = found else {
         return Ok(None);
     };
-    let sql = "SELECT number, id, name, created_ms, generation, profile, label FROM device WHERE number = ?1";
+    let sql = "SELECT number, id, name, created_ms, generation, profile, label
+               FROM device WHERE number = ?1";
     let device = connection
         .prepare_cached(sql)?
         .query_row([number], device_row)?;
