@@ -37,8 +37,8 @@ pub enum BackupError {
     Weak,
     /// Not the passphrase that the backup was made with.
     #[error(
-        "this passphrase does not open the backup; nothing was changed. Use the one that it was made \
-         with"
+        "this passphrase does not open the backup; nothing was changed. Use the one that \
+         it was made with"
     )]
     Passphrase,
     /// Not a backup at all.
