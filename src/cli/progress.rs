@@ -29,8 +29,22 @@ impl Progress {
             false => ProgressBar::hidden(),
         };
         let template = format!("[{{bar:30}}] {{human_pos}}/{{human_len}} {unit}  {{msg}}");
+        Progress::with(bar, &template)
+    }
+
+    /// Of bytes whose total is not known.
+    pub(super) fn bytes(what: &'static str) -> Progress {
+        let bar = match io::stderr().is_terminal() {
+            true => ProgressBar::new_spinner(),
+            false => ProgressBar::hidden(),
+        };
+        bar.set_message(what);
+        Progress::with(bar, "{msg} {spinner} {bytes} {bytes_per_sec} {elapsed}")
+    }
+
+    fn with(bar: ProgressBar, template: &str) -> Progress {
         // A wrong template, a unit with braces say, costs the look and not the command.
-        let style = ProgressStyle::with_template(&template);
+        let style = ProgressStyle::with_template(template);
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         if !bar.is_hidden() {
             bar.enable_steady_tick(TICK);
@@ -41,6 +55,11 @@ impl Progress {
     /// How much is done by now.
     pub(super) fn set(&self, done: u64) {
         self.bar.set_position(done);
+    }
+
+    /// So much more is done.
+    pub(super) fn add(&self, more: u64) {
+        self.bar.inc(more);
     }
 
     /// What is going on, behind the bar.

@@ -49,6 +49,7 @@ mod format;
 mod hold;
 mod index;
 mod options;
+mod prefix;
 mod prepare;
 mod queue;
 mod reader;
@@ -74,6 +75,7 @@ pub use options::{
     Cut, DAMAGE_REPORTS_MAX, Damage, FullReason, JournalOptions, JournalStatus, JournalUsage,
     OnCommit, Recovery, Verification,
 };
+pub use prefix::PrefixPart;
 pub use reader::{Entry, Reader};
 pub use record::{
     BATCH_BYTES_MAX, Batch, BatchFull, Offset, RECORD_BODY_BYTES_MAX, RECORD_HEADER_BYTES, Record,
