@@ -2,6 +2,7 @@
 
 pub mod banner;
 pub mod certificates;
+mod door;
 mod error;
 mod listeners;
 
@@ -29,9 +30,6 @@ use listeners::Bound;
 
 /// Name of the device that a first start makes.
 const FIRST_DEVICE: &str = "first-device";
-
-/// Longest session expiry granted, in seconds: 7 days (SEC-28).
-const SESSION_EXPIRY_MAX_S: u32 = 7 * 24 * 60 * 60;
 
 /// A clean stop takes no longer than this in all (REL-09).
 const STOP_GRACE: Duration = Duration::from_secs(7);
@@ -69,7 +67,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     };
     let (restored, checkpointer) = Checkpointer::start(&store, &journal, is_live, Instant::now())?;
     let history = start_history(config, &journal, &registry)?;
-    let (mqtt_listeners, http_listeners) = bound.into_listeners(tls.as_ref());
+    let (mqtt_listeners, http_listeners) = bound.into_listeners(config, tls.as_ref());
     let net = Net::start(NetParts {
         listeners: mqtt_listeners,
         workers: config.workers.count,
@@ -81,6 +79,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         one_session: config.device.sessions == DeviceSessions::One,
         empty_user_name_code_4: config.device.connack_style == ConnackStyle::Magenta,
         restored,
+        door: door::limits(config),
     })?;
     let http = HttpServer::start(HttpParts {
         listeners: http_listeners,
@@ -199,7 +198,10 @@ fn session_limits(config: &Config) -> SessionLimits {
         packet_size_max: config.mqtt.packet_size_max_bytes,
         receive_maximum: config.mqtt.receive_maximum,
         keep_alive_max_s: config.mqtt.keep_alive_max_s,
-        session_expiry_max_s: SESSION_EXPIRY_MAX_S,
+        session_expiry_max_s: config.limits.session_expiry_max_s,
+        subscriptions_max: config.limits.subscriptions_per_session_max,
+        filters_per_packet_max: config.limits.filters_per_packet_max,
+        unreleased_max: config.limits.unfinished_qos2_max,
     }
 }
 

@@ -61,15 +61,21 @@ impl Bound {
 
     /// The listeners for the network and for the HTTP server. Without TLS there are no TLS
     /// listeners: [`tls`] gives one whenever any is configured.
-    pub(super) fn into_listeners(self, tls: Option<&Tls>) -> (Vec<Listener>, HttpListeners) {
-        let plain = self
-            .mqtt
-            .into_iter()
-            .map(|socket| Listener { socket, tls: None });
+    pub(super) fn into_listeners(
+        self,
+        config: &Config,
+        tls: Option<&Tls>,
+    ) -> (Vec<Listener>, HttpListeners) {
+        let plain = self.mqtt.into_iter().map(|socket| Listener {
+            socket,
+            tls: None,
+            proxies: config.mqtt.proxy_protocol_from.clone(),
+        });
         let secured = self.mqtts.into_iter().filter_map(|socket| {
             Some(Listener {
                 socket,
                 tls: Some(tls?.clone()),
+                proxies: config.mqtts.proxy_protocol_from.clone(),
             })
         });
         let http = self.http.into_iter().map(|socket| (socket, None));

@@ -11,9 +11,10 @@ use super::output::Output;
 use super::publish::Recorded;
 use super::stream::Stream;
 use super::worker::{self, Worker};
-use crate::broker::{Receipt, Stored, record};
+use crate::broker::{NoPlace, Receipt, Stored, record};
 use crate::identity::Change;
 use crate::journal::{RecordHeader, RecordKind};
+use crate::metrics::SlowReader;
 use crate::mqtt::session::{Close, ConnectRefusal, Replies, Session, SessionState};
 use crate::mqtt::wire::ReasonCode;
 
@@ -64,7 +65,11 @@ fn turn_away(worker: &Rc<Worker>, arrival: Arrival, refusal: ConnectRefusal) {
     refusal.write(arrival.opening.version, &mut connack);
     match Stream::attach(arrival.stream) {
         Ok(stream) => {
-            tokio::task::spawn_local(async move { say_goodbye(stream, &connack).await });
+            let place = arrival.place;
+            tokio::task::spawn_local(async move {
+                say_goodbye(stream, &connack).await;
+                drop(place);
+            });
         }
         Err(error) => tracing::debug!(%error, "a connection was lost on its way home"),
     }
@@ -147,25 +152,36 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
     if !worker.shared.registry.is_current(&arrival.principal) {
         return turn_away(worker, arrival, ConnectRefusal::BadCredentials);
     }
-    if !worker.sessions.borrow().has_place(&arrival.key) {
-        return turn_away(worker, arrival, ConnectRefusal::TooManySessions);
-    }
+    let reserved = match worker.sessions.borrow().reserve(&arrival.key) {
+        Ok(reserved) => reserved,
+        Err(NoPlace::Connections) => {
+            return turn_away(worker, arrival, ConnectRefusal::TooManyConnections);
+        }
+        Err(NoPlace::Sessions) => {
+            return turn_away(worker, arrival, ConnectRefusal::TooManySessions);
+        }
+    };
     let Arrival {
         stream,
         principal,
         opening,
         key,
         leftover,
+        mut place,
     } = arrival;
     let stream = match Stream::attach(stream) {
         Ok(stream) => stream,
-        Err(error) => return tracing::debug!(%error, "a connection was lost on its way home"),
+        Err(error) => {
+            worker.sessions.borrow().give_back(&key, reserved);
+            return tracing::debug!(%error, "a connection was lost on its way home");
+        }
     };
+    place.let_in();
     let clocks = Clocks::read();
     take_over(worker, &key);
     let slot = u32::try_from(worker.connections.borrow().vacant_key())
         .expect("a process has far fewer than 2^32 sockets");
-    let stored = worker.sessions.borrow_mut().connect(&key, slot);
+    let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
     let (ended, resumed) = if opening.clean_start {
         (stored, None)
     } else {
@@ -189,7 +205,8 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
         session_number: number,
         expiry_recorded_s: expiry_s,
         is_over: Cell::new(false),
-        inner: RefCell::new(Inner::new(session, Output::new(stream))),
+        _place: place,
+        inner: RefCell::new(Inner::new(session, Output::new(stream, worker.shared.guards.unsent.bytes_max))),
     });
     worker
         .connections
@@ -284,6 +301,12 @@ pub(super) fn refuse(worker: &Worker, connection: &Connection, refusal: ConnectR
         inner.output.wake();
     }
     worker.count_connect_refused(metric(refusal));
+    worker.end(connection, End::Lost);
+}
+
+/// Lets go of a client that does not read: there is nothing to say to it (SEC-82).
+pub(super) fn cut_off(worker: &Worker, connection: &Connection, why: SlowReader) {
+    worker.shared.metrics.door().slow_reader(why);
     worker.end(connection, End::Lost);
 }
 

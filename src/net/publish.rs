@@ -81,7 +81,7 @@ impl Connection {
         clocks: Clocks,
         replies: &mut Replies,
         recorded: &mut Recorded,
-    ) {
+    ) -> Result<(), Close> {
         let permit = &self.principal.permit;
         let changed = inner.session.subscribe(
             subscribe,
@@ -95,11 +95,12 @@ impl Connection {
                 }
             },
             replies,
-        );
+        )?;
         if changed {
             self.record_change(worker, inner, clocks, recorded);
         }
         recorded.any |= self.session_number != 0;
+        Ok(())
     }
 
     pub(super) fn unsubscribe(
@@ -110,14 +111,15 @@ impl Connection {
         clocks: Clocks,
         replies: &mut Replies,
         recorded: &mut Recorded,
-    ) {
+    ) -> Result<(), Close> {
         if inner
             .session
-            .unsubscribe(unsubscribe, device_api::is_allowed, replies)
+            .unsubscribe(unsubscribe, device_api::is_allowed, replies)?
         {
             self.record_change(worker, inner, clocks, recorded);
         }
         recorded.any |= self.session_number != 0;
+        Ok(())
     }
 
     /// A record header in this connection's name.

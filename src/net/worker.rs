@@ -16,14 +16,19 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 
-use super::connection::{Connection, End, LINGER};
+use super::connection::{Connection, End};
 use super::home;
+use super::linger::{LINGER, linger};
 use super::outbox::{Outbox, Purpose};
+use super::start::Guards;
+use super::turnstile::Turnstile;
 use crate::broker::{Command, SessionTable};
 use crate::device_api::Profile;
 use crate::identity::Registry;
 use crate::journal::{Journal, RecordHeader};
-use crate::metrics::{ConnectRefusal as RefusedConnect, Metrics, Refusal, WorkerCounters};
+use crate::metrics::{
+    ConnectRefusal as RefusedConnect, Metrics, Refusal, SlowReader, WorkerCounters,
+};
 use crate::mqtt::session::{Close, ConnectRefusal, Replies, SessionLimits};
 use crate::mqtt::wire::{Publish, QoS, ReasonCode, Version};
 
@@ -54,6 +59,7 @@ pub(super) struct Shared {
     pub(super) one_session: bool,
     pub(super) empty_user_name_code_4: bool,
     pub(super) metrics: Metrics,
+    pub(super) guards: Guards,
     /// The next session number.
     pub(super) session_numbers: AtomicU32,
     /// Where connections are sent to their home worker.
@@ -68,7 +74,8 @@ pub(super) struct Worker {
     pub(super) replies: RefCell<Replies>,
     pub(super) connections: RefCell<Slab<Rc<Connection>>>,
     pub(super) sessions: RefCell<SessionTable>,
-    pub(super) handshakes: Cell<usize>,
+    /// Where handshakes take their turns.
+    pub(super) turnstile: Rc<Turnstile>,
     /// Clients let in whose session cannot be recorded yet.
     pub(super) arrivals_waiting: Cell<usize>,
     outbox: RefCell<Outbox>,
@@ -107,7 +114,7 @@ impl Worker {
             replies: RefCell::default(),
             connections: RefCell::default(),
             sessions: RefCell::new(sessions),
-            handshakes: Cell::new(0),
+            turnstile: Rc::default(),
             arrivals_waiting: Cell::new(0),
             outbox: RefCell::new(Outbox::new(submitter)),
             counters: RefCell::new(counters),
@@ -132,6 +139,8 @@ impl Worker {
         spawn_vital(flush_each_turn(Rc::clone(&self)));
         spawn_vital(release_after_sync(Rc::clone(&self)));
         spawn_vital(sweep(Rc::clone(&self)));
+        let turnstile = Rc::clone(&self.turnstile);
+        spawn_vital(async move { turnstile.turn().await });
         loop {
             // Cancel-safe: `recv` loses nothing when another branch wins. Control goes first.
             tokio::select! {
@@ -361,7 +370,7 @@ impl Worker {
     /// Cuts off silent clients, drops expired sessions, tells MQTT 5 clients of a stuck journal.
     fn sweep_at(&self, now: Instant) {
         let is_stuck = self.is_stuck();
-        let (mut over, mut refused) = (Vec::new(), Vec::new());
+        let (mut over, mut refused, mut slow) = (Vec::new(), Vec::new(), Vec::new());
         for (_, connection) in self.connections.borrow().iter() {
             let inner = connection.inner.borrow();
             let is_v5 = inner.session.version() == Version::V5;
@@ -373,12 +382,17 @@ impl Worker {
                 over.push((Rc::clone(connection), ReasonCode::QuotaExceeded));
             } else if !inner.is_stalled() && inner.session.keep_alive_deadline() <= now {
                 over.push((Rc::clone(connection), ReasonCode::KeepAliveTimeout));
+            } else if inner.output.is_stuck(now, self.shared.guards.unsent.timeout) {
+                slow.push(Rc::clone(connection));
             } else if inner.output.is_broken() {
                 inner.output.wake();
             }
         }
         for (connection, reason) in over {
             self.end(&connection, End::Closed(Close::because(reason)));
+        }
+        for connection in slow {
+            home::cut_off(self, &connection, SlowReader::Time);
         }
         for connection in refused {
             home::refuse(self, &connection, ConnectRefusal::StorageFull);
@@ -437,7 +451,7 @@ pub(super) fn serve(worker: &Rc<Worker>, connection: Rc<Connection>) {
     tokio::task::spawn_local(async move {
         let end = std::future::poll_fn(|cx| connection.poll(&worker, cx)).await;
         worker.end(&connection, end);
-        super::connection::linger(connection).await;
+        linger(connection).await;
         worker.tasks.set(worker.tasks.get() - 1);
         worker.progress.notify_waiters();
     });
