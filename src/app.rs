@@ -26,6 +26,7 @@ use crate::net::{Net, NetParts};
 use crate::store::Store;
 use crate::telemetry::{History, HistoryOptions, ScanOptions};
 use banner::FirstStart;
+use certificates::Reloader;
 use listeners::Bound;
 
 /// Name of the device that a first start makes.
@@ -53,7 +54,8 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     store.on_disk_full(Arc::new(move || ballast.release_ballast()));
     let registry = Registry::open(store.clone(), &secrets)?;
     let bound = Bound::bind(config)?;
-    let tls = listeners::tls(config, SystemTime::now())?;
+    let certificates = listeners::certificates(config, &metrics)?;
+    let tls = certificates.as_ref().map(Reloader::tls);
     let addresses = bound.addresses();
 
     let is_live = |id: uuid::Uuid| {
@@ -93,7 +95,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     })?;
     welcome(config, &registry, &addresses)?;
 
-    let signal = signals.wait();
+    let signal = signals.wait(certificates, config.certs.check_interval);
     tracing::info!(signal, "stopping");
     stop(http, net, checkpointer, &history, &journal)
 }
@@ -217,38 +219,64 @@ fn profile(config: &Config) -> Profile {
     }
 }
 
-/// SIGTERM and SIGINT, caught from the moment this is made.
+/// SIGTERM, SIGINT and SIGHUP, caught from the moment this is made.
 struct Signals {
     runtime: tokio::runtime::Runtime,
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
     fn catch() -> Result<Self, AppError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
+            .enable_all()
             .build()
             .map_err(AppError::Thread)?;
         let guard = runtime.enter();
         let terminate = signal(SignalKind::terminate()).map_err(AppError::Thread)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(AppError::Thread)?;
+        let hang_up = signal(SignalKind::hangup()).map_err(AppError::Thread)?;
         drop(guard);
         Ok(Self {
             runtime,
             terminate,
             interrupt,
+            hang_up,
         })
     }
 
-    /// Waits for one of them; answers its name.
-    fn wait(self) -> &'static str {
-        let (mut terminate, mut interrupt) = (self.terminate, self.interrupt);
-        self.runtime.block_on(async {
-            // Cancel-safe: a signal that came is not lost by the other branch.
-            tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
+    /// Waits for a signal to stop; answers its name. Meanwhile it sees to the certificates: at
+    /// every `interval` (zero: never), and on SIGHUP.
+    fn wait(self, mut certificates: Option<Reloader>, interval: Duration) -> &'static str {
+        let Self {
+            runtime,
+            mut terminate,
+            mut interrupt,
+            mut hang_up,
+        } = self;
+        runtime.block_on(async {
+            loop {
+                let check = async {
+                    if interval.is_zero() {
+                        std::future::pending::<()>().await;
+                    }
+                    tokio::time::sleep(interval).await;
+                };
+                // Cancel-safe: a signal that came is not lost by another branch.
+                tokio::select! {
+                    _ = terminate.recv() => return "SIGTERM",
+                    _ = interrupt.recv() => return "SIGINT",
+                    _ = hang_up.recv() => match &mut certificates {
+                        Some(certificates) => {
+                            certificates.reload(SystemTime::now());
+                        }
+                        None => tracing::info!("SIGHUP: no listener has certificates to reload"),
+                    },
+                    () = check => if let Some(certificates) = &mut certificates {
+                        certificates.poll(SystemTime::now());
+                    },
+                }
             }
         })
     }

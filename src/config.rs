@@ -105,6 +105,8 @@ pub struct CertificatePair {
 pub struct Certs {
     /// More host names and IP addresses for the certificate that the broker makes.
     pub names: Vec<String>,
+    /// How often files of certificates and keys are looked at; zero is never.
+    pub check_interval: Duration,
 }
 
 /// `[http]` and `[https]`
@@ -232,6 +234,7 @@ fn checked(layers: &Layers) -> Result<Config, ConfigError> {
         },
         certs: Certs {
             names: layers.names(&key::CERTS_NAMES)?,
+            check_interval: Duration::from_secs(layers.number(&key::CERTS_CHECK_INTERVAL_S)?),
         },
         http: Http {
             listen: layers.addresses(&key::HTTP_LISTEN)?,

@@ -97,6 +97,7 @@ pub const KEYS: &[&Key] = &[
     &MQTTS_MORE_CERTIFICATES,
     &MQTTS_PROXY_PROTOCOL_FROM,
     &CERTS_NAMES,
+    &CERTS_CHECK_INTERVAL_S,
     &HTTP_LISTEN,
     &HTTPS_LISTEN,
     &DEVICE_SESSIONS,
@@ -186,6 +187,16 @@ pub(super) const MQTTS_PROXY_PROTOCOL_FROM: Key =
     Key::new("mqtts", "proxy_protocol_from", "[]", Shape::Networks);
 
 pub(super) const CERTS_NAMES: Key = Key::new("certs", "names", "[]", Shape::Names);
+pub(super) const CERTS_CHECK_INTERVAL_S: Key = Key::new(
+    "certs",
+    "check_interval_s",
+    "30",
+    Shape::Number {
+        least: 0,
+        most: 86_400,
+        unit: "seconds, 0 = never",
+    },
+);
 
 // The admin API is for this machine unless somebody asks for more.
 pub(super) const HTTP_LISTEN: Key =

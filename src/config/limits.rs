@@ -54,8 +54,7 @@ pub(super) fn checked(layers: &Layers, receive_maximum: u16) -> Result<Limits, C
         connections_per_identity_max: layers.number(&key::LIMITS_CONNECTIONS_PER_IDENTITY_MAX)?,
         sessions_per_identity_max: layers.number(&key::LIMITS_SESSIONS_PER_IDENTITY_MAX)?,
         session_expiry_max_s: layers.number(&key::LIMITS_SESSION_EXPIRY_MAX_S)?,
-        subscriptions_per_session_max: layers
-            .number(&key::LIMITS_SUBSCRIPTIONS_PER_SESSION_MAX)?,
+        subscriptions_per_session_max: layers.number(&key::LIMITS_SUBSCRIPTIONS_PER_SESSION_MAX)?,
         filters_per_packet_max: layers.number(&key::LIMITS_FILTERS_PER_PACKET_MAX)?,
         unfinished_qos2_max: unfinished_qos2_max(layers, receive_maximum)?,
         unsent_max_bytes: layers.number(&key::LIMITS_UNSENT_MAX_BYTES)?,

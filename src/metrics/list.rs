@@ -141,7 +141,12 @@ const QOS_LABELS: &[&str] = &["0", "1", "2"];
 /// The label values of a HTTP status, by class: 1xx never leaves this server.
 const STATUS_LABELS: &[&str] = &["2xx", "3xx", "4xx", "5xx"];
 
-pub(super) const fn figure(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -> Figure {
+pub(super) const fn figure(
+    name: &'static str,
+    kind: Kind,
+    unit: Unit,
+    help: &'static str,
+) -> Figure {
     Figure {
         name,
         kind,
@@ -151,7 +156,11 @@ pub(super) const fn figure(name: &'static str, kind: Kind, unit: Unit, help: &'s
     }
 }
 
-pub(super) const fn labelled(figure: Figure, label: &'static str, values: &'static [&'static str]) -> Figure {
+pub(super) const fn labelled(
+    figure: Figure,
+    label: &'static str,
+    values: &'static [&'static str],
+) -> Figure {
     Figure {
         label: Some((label, values)),
         ..figure

@@ -183,7 +183,8 @@ impl Doorkeeper {
             if !is_short {
                 return;
             }
-            self.rest("all file descriptors for clients are in use").await;
+            self.rest("all file descriptors for clients are in use")
+                .await;
         }
     }
 
@@ -205,7 +206,10 @@ impl Doorkeeper {
         let is_due = |at: Instant| now.saturating_duration_since(at) >= WARN_EVERY;
         if self.warned.get().is_none_or(is_due) {
             self.warned.set(Some(now));
-            tracing::warn!(why, "accepting rests: raise the limit of open files (ulimit -n)");
+            tracing::warn!(
+                why,
+                "accepting rests: raise the limit of open files (ulimit -n)"
+            );
         }
         let pause = AcceptPause::Descriptors;
         self.door.borrow().figures.accept_paused(pause);

@@ -13,6 +13,7 @@ use super::output::Output;
 use super::parked::Parked;
 use super::places::Place;
 use super::publish::Recorded;
+use super::tls;
 use super::worker::Worker;
 use crate::broker::SessionKey;
 use crate::identity::Principal;
@@ -474,7 +475,7 @@ impl Connection {
 
 /// A TLS peer that sent more without data than it may is counted, as nobody else tells of it.
 fn count_flood(worker: &Worker, error: &std::io::Error) {
-    if error.kind() == std::io::ErrorKind::QuotaExceeded {
+    if tls::failure(error) == TlsFailure::Flood {
         worker.shared.metrics.door().tls_failed(TlsFailure::Flood);
     }
 }

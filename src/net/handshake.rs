@@ -148,7 +148,14 @@ async fn greet(worker: Rc<Worker>, accepted: Accepted) {
         }
         Err(Failure::Throttled(version, delay)) => {
             drop((bytes, leftover));
-            refuse(&worker, stream, ConnectRefusal::RateExceeded, version, delay).await;
+            refuse(
+                &worker,
+                stream,
+                ConnectRefusal::RateExceeded,
+                version,
+                delay,
+            )
+            .await;
         }
     }
 }
@@ -278,11 +285,7 @@ async fn read_connect(
 }
 
 /// Who it is, and whether it may come in.
-fn admit(
-    worker: &Worker,
-    packet: &[u8],
-    from: IpAddr,
-) -> Result<(Principal, Opening), Failure> {
+fn admit(worker: &Worker, packet: &[u8], from: IpAddr) -> Result<(Principal, Opening), Failure> {
     let connect = match wire::decode_connect(packet) {
         Ok(connect) => connect,
         Err(WireError::UnsupportedVersion { .. }) => {

@@ -206,7 +206,10 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
         expiry_recorded_s: expiry_s,
         is_over: Cell::new(false),
         _place: place,
-        inner: RefCell::new(Inner::new(session, Output::new(stream, worker.shared.guards.unsent.bytes_max))),
+        inner: RefCell::new(Inner::new(
+            session,
+            Output::new(stream, worker.shared.guards.unsent.bytes_max),
+        )),
     });
     worker
         .connections

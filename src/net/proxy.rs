@@ -128,8 +128,14 @@ mod tests {
         let client = Some(IpAddr::from([192, 0, 2, 7]));
         let line = b"PROXY TCP4 192.0.2.7 198.51.100.1 50000 1883\r\n\x10\x0e";
         assert_eq!(read(line).unwrap(), client);
-        let body = [192, 0, 2, 7, 198, 51, 100, 1, 0xc3, 0x50, 7, 0x5b, 4, 0, 1, 9];
-        assert_eq!(read(&v2(1, 0x11, &body)).unwrap(), client, "with a TLV behind");
+        let body = [
+            192, 0, 2, 7, 198, 51, 100, 1, 0xc3, 0x50, 7, 0x5b, 4, 0, 1, 9,
+        ];
+        assert_eq!(
+            read(&v2(1, 0x11, &body)).unwrap(),
+            client,
+            "with a TLV behind"
+        );
         let line = b"PROXY TCP6 2001:db8::7 2001:db8::1 50000 1883\r\n";
         assert_eq!(read(line).unwrap(), Some("2001:db8::7".parse().unwrap()));
     }
@@ -172,7 +178,10 @@ mod tests {
         assert!(end(&line).is_err());
         assert!(end(&line[..V1_BYTES_MAX - 1]).unwrap().is_none());
         let long = v2(1, 0x11, &[0; HEADER_BYTES_MAX]);
-        assert!(end(&long[..V2_FIXED_BYTES]).is_err(), "before the rest came");
+        assert!(
+            end(&long[..V2_FIXED_BYTES]).is_err(),
+            "before the rest came"
+        );
         let longest = v2(1, 0x11, &[0; HEADER_BYTES_MAX - V2_FIXED_BYTES]);
         assert_eq!(end(&longest).unwrap(), Some(HEADER_BYTES_MAX));
     }

@@ -18,9 +18,7 @@ use super::throttle::Throttle;
 use super::tls::TlsWarnings;
 use super::worker::{Shared, Worker};
 use crate::broker::control::COMMANDS_WAITING_MAX;
-use crate::broker::{
-    Command, Control, IdentityLimits, IdentityPlaces, Restored, SessionTable,
-};
+use crate::broker::{Command, Control, IdentityLimits, IdentityPlaces, Restored, SessionTable};
 use crate::device_api::Profile;
 use crate::identity::Registry;
 use crate::journal::Journal;

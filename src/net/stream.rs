@@ -69,8 +69,7 @@ impl Stream {
             Self::Plain(socket) => socket.into_std().map(Detached::Plain),
             Self::Tls(mut stream) => {
                 let socket = &mut stream.get_mut().0.state;
-                if let SocketState::Attached(inner) =
-                    std::mem::replace(socket, SocketState::Absent)
+                if let SocketState::Attached(inner) = std::mem::replace(socket, SocketState::Absent)
                 {
                     *socket = SocketState::Detached(inner.into_std()?);
                 }
@@ -85,8 +84,7 @@ impl Stream {
             Detached::Plain(socket) => TcpStream::from_std(socket).map(Self::Plain),
             Detached::Tls(mut stream) => {
                 let socket = &mut stream.get_mut().0.state;
-                if let SocketState::Detached(inner) =
-                    std::mem::replace(socket, SocketState::Absent)
+                if let SocketState::Detached(inner) = std::mem::replace(socket, SocketState::Absent)
                 {
                     *socket = SocketState::Attached(TcpStream::from_std(inner)?);
                 }
@@ -228,5 +226,48 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.get_mut().attached()?.poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(since: Option<Instant>) -> Socket {
+        Socket {
+            state: SocketState::Absent,
+            overhead: 0,
+            since,
+        }
+    }
+
+    #[test]
+    fn s_33_bytes_without_data_are_bounded_per_second() {
+        let mut socket = socket(Some(Instant::now()));
+        // A key update has 27 bytes.
+        let taken = (0..10_000).take_while(|_| socket.came(27).is_ok()).count();
+        assert_eq!(taken, OVERHEAD_BYTES_MAX as usize / 27);
+        socket.since = Instant::now().checked_sub(OVERHEAD_WINDOW);
+        assert!(socket.came(27).is_ok(), "the next second begins anew");
+        assert_eq!(socket.overhead, 0);
+    }
+
+    #[test]
+    fn data_pays_for_its_records() {
+        let mut socket = socket(Some(Instant::now()));
+        for _ in 0..100_000 {
+            socket.came(24).unwrap(); // PINGREQ alone in a record
+            socket.gave_data(2);
+            socket.came(16_406).unwrap(); // the largest record
+            socket.gave_data(16_384);
+        }
+    }
+
+    #[test]
+    fn sec_70_a_handshake_has_few_bytes_however_long_it_takes() {
+        let mut socket = socket(None);
+        assert!(socket.came(HANDSHAKE_BYTES_MAX as usize).is_ok());
+        let error = socket.came(1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
     }
 }

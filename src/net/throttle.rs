@@ -180,7 +180,14 @@ mod tests {
         let (throttle, now) = (throttle(), Instant::now());
         let address = IpAddr::from([192, 0, 2, 1]);
         let mut verdicts = (0..20).map(|_| throttle.failed(address, "", now)).skip(3);
-        assert_eq!(verdicts.by_ref().take(8).filter(|v| *v == Verdict::Delayed).count(), 8);
+        assert_eq!(
+            verdicts
+                .by_ref()
+                .take(8)
+                .filter(|v| *v == Verdict::Delayed)
+                .count(),
+            8
+        );
         assert!(verdicts.all(|verdict| verdict == Verdict::Refused));
         assert_eq!(throttle.failed(address, "", now + DELAY), Verdict::Delayed);
     }
@@ -196,7 +203,10 @@ mod tests {
         let one_more = IpAddr::from([203, 0, 113, 1]);
         assert_eq!(throttle.failed(one_more, "", now), Verdict::Refused);
         assert_eq!(throttle.table.lock().unwrap().len(), ENTRIES_MAX);
-        assert_eq!(throttle.failed(one_more, "", now + WINDOW), Verdict::Ordinary);
+        assert_eq!(
+            throttle.failed(one_more, "", now + WINDOW),
+            Verdict::Ordinary
+        );
         assert_eq!(throttle.table.lock().unwrap().len(), 1);
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use rustls::{
     AlertDescription as Alert, Error, InvalidMessage, PeerIncompatible as Incompatible,
-    ServerConfig,
+    PeerMisbehaved as Misbehaved, ServerConfig,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
@@ -53,7 +53,7 @@ impl Tls {
     }
 }
 
-/// Why a handshake failed, for the figures.
+/// Why a TLS connection failed, for the figures.
 pub(super) fn failure(error: &io::Error) -> TlsFailure {
     let tls = error
         .get_ref()
@@ -83,7 +83,12 @@ pub(super) fn failure(error: &io::Error) -> TlsFailure {
         Some(Error::InvalidMessage(
             InvalidMessage::InvalidContentType | InvalidMessage::MessageTooLarge,
         )) => TlsFailure::NotTls,
-        Some(Error::PeerMisbehaved(_)) => TlsFailure::Other,
+        Some(Error::PeerMisbehaved(
+            Misbehaved::TooManyEmptyFragments
+            | Misbehaved::TooManyKeyUpdateRequests
+            | Misbehaved::TooManyRenegotiationRequests
+            | Misbehaved::TooManyWarningAlertsReceived,
+        )) => TlsFailure::Flood,
         Some(_) => TlsFailure::Other,
         None => match error.kind() {
             io::ErrorKind::UnexpectedEof
@@ -119,8 +124,7 @@ impl TlsWarnings {
 
     /// Notes a failure, and warns if it is time.
     pub(super) fn note(&self, why: TlsFailure, from: std::net::IpAddr) {
-        let (Some((due, failures)), Some(advice)) =
-            (self.by_reason.get(why as usize), advice(why))
+        let (Some((due, failures)), Some(advice)) = (self.by_reason.get(why as usize), advice(why))
         else {
             return;
         };
@@ -141,9 +145,9 @@ impl TlsWarnings {
 /// What an operator should look at; `None` where the client's side is not to blame or known.
 fn advice(why: TlsFailure) -> Option<&'static str> {
     match why {
-        TlsFailure::NoSharedVersion => Some(
-            "they offer no version from 1.2 on: update their firmware, or give them a gateway",
-        ),
+        TlsFailure::NoSharedVersion => {
+            Some("they offer no version from 1.2 on: update their firmware, or give them a gateway")
+        }
         TlsFailure::NoSharedCipher => {
             Some("no cipher suite in common: TLS 1.2 clients need ECDHE with AES-GCM or ChaCha20")
         }

@@ -165,7 +165,9 @@ mod tests {
             tokio::task::spawn_local(async move { turns.turn().await });
             let log = Rc::new(RefCell::new(Vec::new()));
             let handshakes: Vec<_> = (1..=20)
-                .map(|name| tokio::task::spawn_local(turnstile.pace(steps(name, 2, Rc::clone(&log)))))
+                .map(|name| {
+                    tokio::task::spawn_local(turnstile.pace(steps(name, 2, Rc::clone(&log))))
+                })
                 .collect();
             // A connected client: ready in every turn of the runtime.
             let seen = Rc::clone(&log);
@@ -195,7 +197,9 @@ mod tests {
             tokio::task::spawn_local(async move { turns.turn().await });
             let log = Rc::new(RefCell::new(Vec::new()));
             let handshakes: Vec<_> = (1..=10)
-                .map(|name| tokio::task::spawn_local(turnstile.pace(steps(name, 3, Rc::clone(&log)))))
+                .map(|name| {
+                    tokio::task::spawn_local(turnstile.pace(steps(name, 3, Rc::clone(&log))))
+                })
                 .collect();
             for handshake in handshakes {
                 handshake.await.unwrap();

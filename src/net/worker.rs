@@ -382,7 +382,10 @@ impl Worker {
                 over.push((Rc::clone(connection), ReasonCode::QuotaExceeded));
             } else if !inner.is_stalled() && inner.session.keep_alive_deadline() <= now {
                 over.push((Rc::clone(connection), ReasonCode::KeepAliveTimeout));
-            } else if inner.output.is_stuck(now, self.shared.guards.unsent.timeout) {
+            } else if inner
+                .output
+                .is_stuck(now, self.shared.guards.unsent.timeout)
+            {
                 slow.push(Rc::clone(connection));
             } else if inner.output.is_broken() {
                 inner.output.wake();

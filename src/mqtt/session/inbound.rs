@@ -179,8 +179,8 @@ impl Session {
         let is_beyond =
             self.version == Version::V5 && self.unacknowledged >= self.limits.receive_maximum;
         let unreleased = self.state.unreleased.len();
-        let is_full = qos == QoS::ExactlyOnce
-            && unreleased >= usize::from(self.limits.unreleased_max);
+        let is_full =
+            qos == QoS::ExactlyOnce && unreleased >= usize::from(self.limits.unreleased_max);
         if is_beyond || is_full {
             return Err(Close::because(ReasonCode::ReceiveMaximumExceeded));
         }
