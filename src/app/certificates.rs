@@ -8,10 +8,10 @@
 //! | `certs/server.pem` | the server's certificate, with a note of its names above it | 397 days |
 //! | `secrets/server.key` | its key, ECDSA P-256, 0600 | as its certificate |
 //!
-//! Renewal happens at start and while running ([`reload`]), when a certificate has less than 30 days left or a name is missing
-//! from it, and needs `ca.key`. Clients keep trusting: the CA stays. A pair is the operator's own
-//! when `mqtts.certificate` names it or when `server.pem` lacks our note; nothing here writes to
-//! it then.
+//! Renewal happens at start and while running ([`reload`]), when a certificate has less than 30
+//! days left or a name is missing from it, and needs `ca.key`. Clients keep trusting: the CA
+//! stays. A pair is the operator's own when `mqtts.certificate` names it or when `server.pem`
+//! lacks our note; nothing here writes to it then.
 
 mod files;
 mod issue;

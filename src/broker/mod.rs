@@ -3,9 +3,10 @@
 //! A session is keyed by (identity, client id) — by the identity alone where a device may have
 //! only one — and has one *home worker*, `hash(key)`: take-over, resume and revocation of a
 //! session are local to that worker and need no lock. [`sessions`] is a worker's table,
-//! [`identity_places`] what one identity may have over all tables, [`control`] the lane by which admin calls reach every worker, [`record`] how session changes
-//! are written to the journal, and [`checkpoint`] the reader that turns those records into rows
-//! of the state database, so that a start replays only the journal's end.
+//! [`identity_places`] what one identity may have over all tables, [`control`] the lane by which
+//! admin calls reach every worker, [`record`] how session changes are written to the journal, and
+//! [`checkpoint`] the reader that turns those records into rows of the state database, so that a
+//! start replays only the journal's end.
 
 pub mod checkpoint;
 pub mod control;

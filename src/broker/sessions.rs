@@ -139,9 +139,9 @@ impl SessionTable {
     }
 
     /// Gives a place back that is not used after all.
+    #[expect(clippy::needless_pass_by_value, reason = "a place is given back once")]
     pub fn give_back(&self, key: &SessionKey, reserved: Reserved) {
-        let Reserved(more) = reserved;
-        self.count(key.identity, more, Held::default());
+        self.count(key.identity, reserved.0, Held::default());
     }
 
     /// True if something is live or stored under the key.

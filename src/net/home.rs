@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use super::connection::{Clocks, Connection, End, Inner};
 use super::handshake::{Arrival, CONNECT_TIMEOUT, metric, say_goodbye};
+use super::linger::linger;
 use super::outbox::Purpose;
 use super::output::Output;
 use super::publish::Recorded;
 use super::stream::Stream;
-use super::worker::{self, Worker};
-use crate::broker::{NoPlace, Receipt, Stored, record};
+use super::worker::Worker;
+use crate::broker::{NoPlace, Receipt, Reserved, Stored, record};
 use crate::identity::Change;
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::SlowReader;
@@ -152,15 +153,18 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
     if !worker.shared.registry.is_current(&arrival.principal) {
         return turn_away(worker, arrival, ConnectRefusal::BadCredentials);
     }
-    let reserved = match worker.sessions.borrow().reserve(&arrival.key) {
-        Ok(reserved) => reserved,
+    let reserved = worker.sessions.borrow().reserve(&arrival.key);
+    match reserved {
+        Ok(reserved) => connect(worker, arrival, reserved),
         Err(NoPlace::Connections) => {
-            return turn_away(worker, arrival, ConnectRefusal::TooManyConnections);
+            turn_away(worker, arrival, ConnectRefusal::TooManyConnections);
         }
-        Err(NoPlace::Sessions) => {
-            return turn_away(worker, arrival, ConnectRefusal::TooManySessions);
-        }
-    };
+        Err(NoPlace::Sessions) => turn_away(worker, arrival, ConnectRefusal::TooManySessions),
+    }
+}
+
+/// Opens the session of a client that has a place among its identity's.
+fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let Arrival {
         stream,
         principal,
@@ -228,7 +232,20 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
         recorded,
         &leftover,
     );
-    worker::serve(worker, connection);
+    serve(worker, connection);
+}
+
+/// Starts the connection's task: it reads until the end, then drains.
+fn serve(worker: &Rc<Worker>, connection: Rc<Connection>) {
+    let worker = Rc::clone(worker);
+    worker.tasks.set(worker.tasks.get() + 1);
+    tokio::task::spawn_local(async move {
+        let end = std::future::poll_fn(|cx| connection.poll(&worker, cx)).await;
+        worker.end(&connection, end);
+        linger(connection).await;
+        worker.tasks.set(worker.tasks.get() - 1);
+        worker.progress.notify_waiters();
+    });
 }
 
 /// Records what opening a session changes; its CONNACK waits for that.

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::connection::{Connection, End};
 use super::home;
-use super::linger::{LINGER, linger};
+use super::linger::LINGER;
 use super::outbox::{Outbox, Purpose};
 use super::start::Guards;
 use super::turnstile::Turnstile;
@@ -87,7 +87,7 @@ pub(super) struct Worker {
     behind_since: Cell<Option<Instant>>,
     is_stopping: Cell<bool>,
     /// Connection tasks that have not returned yet.
-    tasks: Cell<usize>,
+    pub(super) tasks: Cell<usize>,
     flush: Notify,
     /// Wakes the release task; the committer calls it from its own thread.
     durable: Arc<Notify>,
@@ -445,19 +445,6 @@ impl Worker {
             progress.await;
         }
     }
-}
-
-/// Starts the connection's task: it reads until the end, then drains.
-pub(super) fn serve(worker: &Rc<Worker>, connection: Rc<Connection>) {
-    let worker = Rc::clone(worker);
-    worker.tasks.set(worker.tasks.get() + 1);
-    tokio::task::spawn_local(async move {
-        let end = std::future::poll_fn(|cx| connection.poll(&worker, cx)).await;
-        worker.end(&connection, end);
-        linger(connection).await;
-        worker.tasks.set(worker.tasks.get() - 1);
-        worker.progress.notify_waiters();
-    });
 }
 
 /// Starts a task without which the worker is of no use: its panic ends the process (SEC-16).

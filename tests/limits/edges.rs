@@ -65,7 +65,7 @@ fn a_client_that_ends_its_side_gets_its_acknowledgements() {
             let connect = Connect::with_token(version, "a", &token);
             let mut bytes = connect.encode();
             for id in 1..=5 {
-                let payload = format!("{{\"{version:?} {id}\":{n}}}");
+                let payload = format!("{{\"ts\":{n},\"values\":{{\"{version:?} {id}\":1}}}}");
                 bytes.extend(publish(version, 1, id, TELEMETRY, payload.as_bytes()));
             }
             wire.send(&bytes);

@@ -104,7 +104,9 @@ impl Reloader {
             self.renewed = Instant::now();
             match prepare(&self.config, now) {
                 Ok(Prepared { notes, .. }) => {
-                    notes.iter().for_each(|note| tracing::info!("{note}"))
+                    for note in &notes {
+                        tracing::info!("{note}");
+                    }
                 }
                 Err(error) => tracing::error!(%error, "the server's certificate is not renewed"),
             }
