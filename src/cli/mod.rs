@@ -17,6 +17,7 @@ mod device;
 mod error;
 mod logging;
 mod moment;
+mod progress;
 mod query;
 mod serve;
 mod settings;

@@ -175,6 +175,16 @@ impl Journal {
         Offset::new(self.shared().durable())
     }
 
+    /// The durable offset, if nothing durable behind `offset` is of a session (see
+    /// [`RecordHeader::is_of_session`]): then a follower of sessions need not read that far.
+    #[must_use]
+    pub fn no_sessions_behind(&self, offset: Offset) -> Option<Offset> {
+        // In this order: a commit's sessions are told before the commit is.
+        let durable = self.durable();
+        let sessions = self.shared().sessions.load(Ordering::Relaxed);
+        (sessions <= offset.number()).then_some(durable)
+    }
+
     /// The oldest record kept; one after [`Journal::durable`] when there is none.
     #[must_use]
     pub fn first(&self) -> Offset {

@@ -167,6 +167,9 @@ fn sec_81_no_descriptor_left_loses_nothing() {
     let token = broker.create_device("a");
     let mut established = connected(&broker, "127.0.0.1", &token, "a");
     let pid = Pid::from_raw(i32::try_from(broker.pid()).expect("small")).expect("not zero");
+    // The first message begins the first segment, which needs descriptors of its own.
+    established.send(&publish(Version::V5, 1, 1, TELEMETRY, br#"{"a":1}"#));
+    assert_eq!(established.packet()[0], 0x40);
     let none = Rlimit {
         current: Some(1), // those that are open stay open
         maximum: getrlimit(Resource::Nofile).maximum,

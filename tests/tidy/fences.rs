@@ -68,6 +68,7 @@ const FENCES: &[(&str, &[&str])] = &[
             "src/http/",
             "src/net/",
             "src/main.rs",
+            "src/cli/bench/interrupt.rs",
         ],
     ),
     ("tokio_rustls", &["src/net/tls.rs"]),
