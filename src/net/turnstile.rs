@@ -61,7 +61,7 @@ impl Turnstile {
     }
 
     /// Begins turns for as long as somebody waits; never returns.
-    pub(super) async fn turn(&self) {
+    pub(super) async fn turns(self: Rc<Self>) {
         loop {
             self.waiting.notified().await;
             while !(self.begun.is_empty() && self.new.is_empty()) {
@@ -161,8 +161,7 @@ mod tests {
     fn others_run_between_two_handshake_steps() {
         run(async {
             let turnstile = Rc::new(Turnstile::default());
-            let turns = Rc::clone(&turnstile);
-            tokio::task::spawn_local(async move { turns.turn().await });
+            tokio::task::spawn_local(Rc::clone(&turnstile).turns());
             let log = Rc::new(RefCell::new(Vec::new()));
             let handshakes: Vec<_> = (1..=20)
                 .map(|name| {
@@ -193,8 +192,7 @@ mod tests {
     fn those_that_have_begun_go_first() {
         run(async {
             let turnstile = Rc::new(Turnstile::default());
-            let turns = Rc::clone(&turnstile);
-            tokio::task::spawn_local(async move { turns.turn().await });
+            tokio::task::spawn_local(Rc::clone(&turnstile).turns());
             let log = Rc::new(RefCell::new(Vec::new()));
             let handshakes: Vec<_> = (1..=10)
                 .map(|name| {

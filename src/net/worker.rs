@@ -143,8 +143,7 @@ impl Worker {
         spawn_vital(unconstrained(flush_each_turn(Rc::clone(&self))));
         spawn_vital(unconstrained(release_after_sync(Rc::clone(&self))));
         spawn_vital(sweep(Rc::clone(&self)));
-        let turnstile = Rc::clone(&self.turnstile);
-        spawn_vital(async move { turnstile.turn().await });
+        spawn_vital(Rc::clone(&self.turnstile).turns());
         loop {
             // Cancel-safe: `recv` loses nothing when another branch wins. Control goes first.
             tokio::select! {
