@@ -12,6 +12,7 @@
 //! in one process (the tests) do not count into each other.
 
 mod distribution;
+mod history;
 mod list;
 mod worker;
 
@@ -23,10 +24,12 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+pub use history::FileFigures;
 pub use list::{ConnectRefusal, FIGURES, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
 pub use worker::WorkerCounters;
 
 use distribution::Distribution;
+use history::HistoryHandles;
 use worker::WorkerHandles;
 
 /// The figures of one broker. Cloning shares them.
@@ -80,6 +83,7 @@ struct Shared {
     history_head: Gauge,
     history_damage: Gauge,
     history_unreadable: Gauge,
+    history_files: HistoryHandles,
     http_requests: Vec<Counter>,
     http_connections: Gauge,
 }
@@ -109,6 +113,7 @@ impl Metrics {
                 history_head: one_gauge(&list::HISTORY_HEAD),
                 history_damage: one_gauge(&list::HISTORY_DAMAGE),
                 history_unreadable: one_gauge(&list::HISTORY_UNREADABLE),
+                history_files: HistoryHandles::new(),
                 http_requests: counters(&list::HTTP_REQUESTS),
                 http_connections: one_gauge(&list::HTTP_CONNECTIONS),
             }
@@ -159,6 +164,11 @@ impl Metrics {
         self.shared
             .history_unreadable
             .set(figures.unreadable as f64);
+    }
+
+    /// Takes over what the history says of its files and latest values.
+    pub fn set_history_files(&self, figures: &FileFigures) {
+        self.shared.history_files.set(figures);
     }
 
     /// Counts one answered HTTP request by its status (200 to 599; anything else is not counted).

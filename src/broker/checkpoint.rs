@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::record::{self, SessionBody};
 use super::sessions::{SessionKey, Stored};
-use crate::journal::{Entry, Journal, JournalError, Offset, Record, RecordKind};
+use crate::journal::{Entry, Hold, Journal, JournalError, Offset, Record, RecordKind};
 use crate::mqtt::session::{PacketIds, SessionState, Subscribed};
 use crate::mqtt::wire::PacketId;
 use crate::store::sessions::{self as rows, SessionChanges, SessionRow};
@@ -97,9 +97,11 @@ impl Checkpointer {
         let restored = shadow.restored(is_live, now);
         let (stop, stopped) = mpsc::channel();
         let (store, journal) = (store.clone(), journal.clone());
+        // Beside us others let go of the journal: what no checkpoint has yet must stay.
+        let hold = journal.hold(Offset::new(offset).next());
         let thread = std::thread::Builder::new()
             .name("state-sessions".to_owned())
-            .spawn(move || run(shadow, &store, &journal, &stopped))
+            .spawn(move || run(shadow, &store, &journal, &hold, &stopped))
             .map_err(RestoreError::Thread)?;
         Ok((restored, Self { stop, thread }))
     }
@@ -112,7 +114,13 @@ impl Checkpointer {
     }
 }
 
-fn run(mut shadow: Shadow, store: &Store, journal: &Journal, stopped: &mpsc::Receiver<()>) {
+fn run(
+    mut shadow: Shadow,
+    store: &Store,
+    journal: &Journal,
+    hold: &Hold,
+    stopped: &mpsc::Receiver<()>,
+) {
     let mut written = shadow.applied;
     loop {
         let is_last = stopped.recv_timeout(FOLLOW_INTERVAL) != Err(RecvTimeoutError::Timeout);
@@ -122,7 +130,10 @@ fn run(mut shadow: Shadow, store: &Store, journal: &Journal, stopped: &mpsc::Rec
         let is_due = shadow.applied.number() - written.number() >= CHECKPOINT_RECORDS;
         if shadow.applied > written && (is_due || is_last) {
             match shadow.save(store) {
-                Ok(()) => written = shadow.applied,
+                Ok(()) => {
+                    written = shadow.applied;
+                    hold.advance(written.next());
+                }
                 Err(error) => {
                     tracing::warn!(%error, "stored sessions: no checkpoint; trying again");
                 }

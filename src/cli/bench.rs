@@ -15,6 +15,7 @@ mod poll;
 mod process;
 mod raw;
 mod report;
+mod store;
 mod tls;
 
 pub use error::BenchError;
@@ -35,11 +36,14 @@ enum Command {
     Ingest(Box<options::Ingest>),
     /// Be a broker that only frames and acks: the floor to compare with
     Raw(options::Raw),
+    /// Write a history without a broker and measure what it costs to keep and to ask
+    Store(store::Store),
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
     match arguments.command {
         Command::Ingest(options) => ingest::run(&options.checked()?),
         Command::Raw(options) => Ok(raw::run(&options)?),
+        Command::Store(options) => Ok(store::run(&options)?),
     }
 }

@@ -20,6 +20,7 @@ mod moment;
 mod query;
 mod serve;
 mod settings;
+mod store;
 mod table;
 mod token;
 
@@ -71,6 +72,8 @@ enum Command {
     Query(query::Arguments),
     /// Check configuration, directories, certificates and ports without starting anything
     Check(check::Arguments),
+    /// Verify the files of the history, or say where they are
+    Store(store::Arguments),
     /// Put load on any broker and measure it
     Bench(bench::Arguments),
 }
@@ -95,6 +98,7 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Token(command) => token::run(command, &sources),
         Command::Query(command) => query::run(&command, &sources),
         Command::Check(command) => check::run(&command, &sources),
+        Command::Store(command) => store::run(&command, &sources),
         Command::Bench(command) => bench::run(command),
     }
 }
