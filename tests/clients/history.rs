@@ -73,12 +73,11 @@ fn python(broker: &Broker, program: &str) -> String {
 fn duckdb_reads_the_files_as_the_page_says() {
     let broker = files();
     let program = format!(
-        "import duckdb\nfor row in duckdb.sql('''{}''').fetchall(): print(row[1].timestamp() * 1000 \
-         if row[1].tzinfo else row[1].isoformat(), row[2])",
+        "import duckdb\nfor row in duckdb.sql('''{}''').fetchall(): print(row[1], row[2])",
         example("sql")
     );
     let said = python(&broker, &program);
-    assert_eq!(said, "1970-01-01T00:00:01 19.5\n1970-01-01T00:00:02 21.0\n");
+    assert_eq!(said, "1970-01-01 00:00:01 19.5\n1970-01-01 00:00:02 21.0\n");
     let ids = "import duckdb\nprint(duckdb.sql(\"SELECT count(DISTINCT device), count(*), \
                typeof(any_value(device)) FROM read_parquet('data/history/*.parquet')\").fetchone())";
     assert_eq!(python(&broker, ids), "(1, 5, 'UUID')\n");

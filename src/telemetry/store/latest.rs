@@ -420,10 +420,9 @@ pub(super) fn load(shared: &Shared) {
             .iter()
             .filter(|file| file.entry.offsets().1 > complete);
         for file in newer {
+            let mut hidden = Hidden::default();
             visit_file(shared, file, Wanted::ALL, |row| {
-                let device = Uuid::from_bytes(row.device);
-                let hidden = shared.lock().hidden_before(device);
-                if row.offset >= hidden.number() {
+                if !hidden.is_hidden(shared, row) {
                     newest.add(row);
                 }
                 Ok(())
@@ -448,18 +447,35 @@ fn load_file(shared: &Shared, path: &Path, newest: &mut Newest<'_>) -> Result<()
     let rows = open
         .read(Wanted::ALL, false)
         .map_err(|error| error.to_string())?;
+    let mut hidden = Hidden::default();
     rows.visit(
         Wanted::ALL,
         |error| Err(error.to_string()),
         |row| {
-            let device = Uuid::from_bytes(row.device);
-            let hidden = shared.lock().hidden_before(device);
-            if row.offset >= hidden.number() {
+            if !hidden.is_hidden(shared, row) {
                 newest.add(row);
             }
             Ok(())
         },
     )
+}
+
+/// What is hidden of the device that sorted rows are at.
+#[derive(Default)]
+struct Hidden {
+    device: Option<[u8; 16]>,
+    before: u64,
+}
+
+impl Hidden {
+    fn is_hidden(&mut self, shared: &Shared, row: &Row<'_>) -> bool {
+        if self.device != Some(row.device) {
+            let device = Uuid::from_bytes(row.device);
+            self.before = shared.lock().hidden_before(device).number();
+            self.device = Some(row.device);
+        }
+        row.offset < self.before
+    }
 }
 
 /// The checkpoints of a directory with their offsets, the oldest first.

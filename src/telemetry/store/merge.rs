@@ -2,7 +2,8 @@
 
 use std::cmp::Ordering;
 
-use super::file::{Cursor, FileError, Wanted};
+use super::cursor::Cursor;
+use super::file::{FileError, Wanted};
 use super::rows::Row;
 use crate::telemetry::sample::OwnedValue;
 

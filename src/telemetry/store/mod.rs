@@ -1,8 +1,8 @@
 //! The history of every device: what was acknowledged, as it can be asked for.
 //!
 //! ```text
-//! journal → store-reader → head: active │ sealing → store-seal → FIRST-LAST.parquet → store-compact
-//!                          (memory)                   manifest.json    latest.checkpoint
+//! journal → store-reader → head: active │ sealing → store-seal → files → store-compact
+//!                          (memory)                  manifest.json, latest.checkpoint
 //! ```
 //!
 //! A thread follows the journal and appends its samples to the *active* generation of the head in
@@ -31,6 +31,7 @@ mod aggregate;
 mod best;
 mod checked;
 mod compact;
+mod cursor;
 mod encode;
 mod file;
 mod files;

@@ -69,7 +69,7 @@ fn last(shared: &Shared) {
             break;
         };
         if let Err(error) = seal(shared, &sealing) {
-            tracing::warn!(%error, "the newest part of the history is not in files, but in the journal");
+            tracing::warn!(%error, "the newest history is in the journal, not in files");
             return;
         }
     }

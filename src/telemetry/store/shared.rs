@@ -106,6 +106,13 @@ impl Shared {
             );
             from = end.next();
         }
+        if journal.first() > from {
+            tracing::error!(
+                sealed = opened.sealed.number(),
+                journal_first = journal.first().number(),
+                "the journal begins behind what the history has: the records between are lost"
+            );
+        }
         let from = from.max(journal.first());
         let told = HistoryStatus {
             file_damage_total: u64::try_from(opened.damage.len()).unwrap_or(u64::MAX),
@@ -283,7 +290,8 @@ impl Shared {
             self.footers.forget(file);
             // Left over it is removed at the next start; readers that have it open go on.
             if let Err(error) = std::fs::remove_file(&file.path) {
-                tracing::warn!(file = %file.path.display(), %error, "an old file of the history stays");
+                let file = file.path.display();
+                tracing::warn!(%file, %error, "an old file of the history stays");
             }
         }
         Ok(())
