@@ -93,7 +93,7 @@ fn file(verdict: FileVerdict) -> File {
 fn table(report: &Report) -> String {
     let mut rows = Vec::new();
     if let Some(what) = &report.manifest {
-        let manifest = report.directory.join("manifest.json");
+        let manifest = report.directory.join("_manifest.json");
         rows.push([
             "DAMAGED".to_owned(),
             manifest.display().to_string(),

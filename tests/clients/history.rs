@@ -73,13 +73,14 @@ fn python(broker: &Broker, program: &str) -> String {
 fn duckdb_reads_the_files_as_the_page_says() {
     let broker = files();
     let program = format!(
-        "import duckdb\nfor row in duckdb.sql('''{}''').fetchall(): print(row[1], row[2])",
+        "import duckdb\nfor row in duckdb.sql('''{}''').fetchall(): print(row[2], row[3])",
         example("sql")
     );
     let said = python(&broker, &program);
     assert_eq!(said, "1970-01-01 00:00:01 19.5\n1970-01-01 00:00:02 21.0\n");
     let ids = "import duckdb\nprint(duckdb.sql(\"SELECT count(DISTINCT device), count(*), \
-               typeof(any_value(device)) FROM read_parquet('data/history/*.parquet')\").fetchone())";
+               typeof(any_value(device)) FROM \
+               read_parquet('data/history/*.parquet')\").fetchone())";
     assert_eq!(python(&broker, ids), "(1, 5, 'UUID')\n");
 }
 

@@ -260,7 +260,7 @@ fn compare(history: &History, model: &Model, devices: u128) {
             device: id,
             keys: None,
             from_ms: -1_000,
-            to_ms: 1_000,
+            to_ms: 100_000,
             origin_ms: 0,
             interval_ms: 10,
             aggregation: Aggregation::Count,
@@ -479,10 +479,9 @@ fn the_bytes_of_a_deleted_device_are_gone_from_the_files() {
     for round in 0..5_i64 {
         let records: Vec<_> = (0..200)
             .map(|at| {
-                (
-                    device(at % 2),
-                    format!("{{ts:{round}{at},values:{{t:\"{secret}{}\"}}}}", at % 2),
-                )
+                let (ts_ms, of) = (round * 1_000 + at, at % 2);
+                let payload = format!("{{ts:{ts_ms},values:{{t:\"{secret}{of}\"}}}}");
+                (device(u128::from(of.unsigned_abs())), payload)
             })
             .collect();
         bench.write(&records);
@@ -583,7 +582,7 @@ fn a_manifest_that_is_lost_is_made_again_from_the_files() {
     write(&mut bench, &mut model, &samples);
     bench.wait_until_sealed();
     let dir = bench.close();
-    let manifest = dir.path().join("history/manifest.json");
+    let manifest = dir.path().join("history/_manifest.json");
     for damage in [None, Some("{}")] {
         match damage {
             None => fs::remove_file(&manifest).unwrap(),
@@ -656,6 +655,58 @@ fn rel_28_while_no_file_can_be_written_the_journal_keeps_and_answers() {
     compare(bench.history(), &model, 2);
 }
 
+/// What is made of the rows below, by buckets of 20 ms.
+const AGGREGATED: [(Aggregation, &[&str]); 5] = [
+    (
+        Aggregation::Average,
+        &[
+            "m[0,20)=Double(1.75)",
+            "n[0,20)=Double(0.6666666666666666)",
+            "n[20,30)=Double(7.0)",
+            "x[0,20)=Double(1.0)",
+        ],
+    ),
+    (
+        Aggregation::Minimum,
+        &[
+            "m[0,20)=Double(1.0)",
+            "n[0,20)=Long(-3)",
+            "n[20,30)=Long(7)",
+            "t[0,20)=Text(\"a\")",
+            "x[0,20)=Long(1)",
+        ],
+    ),
+    (
+        Aggregation::Maximum,
+        &[
+            "m[0,20)=Double(2.5)",
+            "n[0,20)=Long(4)",
+            "n[20,30)=Long(7)",
+            "t[0,20)=Text(\"c\")",
+            "x[0,20)=Long(1)",
+        ],
+    ),
+    (
+        Aggregation::Sum,
+        &[
+            "m[0,20)=Double(3.5)",
+            "n[0,20)=Long(2)",
+            "n[20,30)=Long(7)",
+            "x[0,20)=Long(1)",
+        ],
+    ),
+    (
+        Aggregation::Count,
+        &[
+            "m[0,20)=Long(2)",
+            "n[0,20)=Long(3)",
+            "n[20,30)=Long(1)",
+            "t[0,20)=Long(3)",
+            "x[0,20)=Long(2)",
+        ],
+    ),
+];
+
 #[test]
 fn tb_94_values_are_aggregated_by_their_kind() {
     let mut bench = Bench::new(|options| options.seal_idle = Duration::from_secs(3_600));
@@ -686,57 +737,7 @@ fn tb_94_values_are_aggregated_by_their_kind() {
         };
         buckets.into_iter().map(tell).collect()
     };
-    let expected: [(Aggregation, &[&str]); 5] = [
-        (
-            Aggregation::Average,
-            &[
-                "m[0,20)=Double(1.75)",
-                "n[0,20)=Double(0.6666666666666666)",
-                "n[20,30)=Double(7.0)",
-                "x[0,20)=Double(1.0)",
-            ],
-        ),
-        (
-            Aggregation::Minimum,
-            &[
-                "m[0,20)=Double(1.0)",
-                "n[0,20)=Long(-3)",
-                "n[20,30)=Long(7)",
-                "t[0,20)=Text(\"a\")",
-                "x[0,20)=Long(1)",
-            ],
-        ),
-        (
-            Aggregation::Maximum,
-            &[
-                "m[0,20)=Double(2.5)",
-                "n[0,20)=Long(4)",
-                "n[20,30)=Long(7)",
-                "t[0,20)=Text(\"c\")",
-                "x[0,20)=Long(1)",
-            ],
-        ),
-        (
-            Aggregation::Sum,
-            &[
-                "m[0,20)=Double(3.5)",
-                "n[0,20)=Long(2)",
-                "n[20,30)=Long(7)",
-                "x[0,20)=Long(1)",
-            ],
-        ),
-        (
-            Aggregation::Count,
-            &[
-                "m[0,20)=Long(2)",
-                "n[0,20)=Long(3)",
-                "n[20,30)=Long(1)",
-                "t[0,20)=Long(3)",
-                "x[0,20)=Long(2)",
-            ],
-        ),
-    ];
-    for (aggregation, buckets) in expected {
+    for (aggregation, buckets) in AGGREGATED {
         assert_eq!(ask(&bench, aggregation), buckets, "{aggregation:?}");
     }
     // The same from files, and of equal times only the later value.

@@ -207,7 +207,7 @@ fn rewrite(shared: &Shared, chosen: &[Arc<DataFile>]) -> Result<(), Failure> {
         return Ok(());
     };
     let range = (first.entry.offsets().0, last.entry.offsets().1);
-    let unfinished = dir.join(format!("compact{UNFINISHED}"));
+    let unfinished = dir.join(format!("_compact{UNFINISHED}"));
     let written = write(shared, chosen, &unfinished).inspect_err(|_| {
         // What is left of it would only take room.
         let _ = fs::remove_file(&unfinished);

@@ -185,16 +185,21 @@ fn take_batch(shared: &Shared, batch: &RecordBatch<'_>) {
             staged.push((record.header, record.offset, start..samples.len()));
         }
         if samples.len() >= STAGED_SAMPLES_MAX {
-            append(shared, &staged, &samples);
+            if !append(shared, &staged, &samples) {
+                return;
+            }
             staged.clear();
             samples.clear();
         }
     }
-    append(shared, &staged, &samples);
-    shared.advance(batch.next(), received_ms);
+    // What was not taken must not count as read: it would be let go of without being in a file.
+    if append(shared, &staged, &samples) {
+        shared.advance(batch.next(), received_ms);
+    }
 }
 
-fn append(shared: &Shared, staged: &[Staged], samples: &[Sample<'_>]) {
+/// False if the store stops before there was room for all.
+fn append(shared: &Shared, staged: &[Staged], samples: &[Sample<'_>]) -> bool {
     let bytes_max = shared.options.head_bytes_max / 2;
     let mut state = shared.lock();
     for (header, offset, range) in staged {
@@ -214,7 +219,7 @@ fn append(shared: &Shared, staged: &[Staged], samples: &[Sample<'_>]) {
                 shared.turned.notify_all();
             } else if shared.is_stopping() {
                 // What has no room stays in the journal, and is read again after the start.
-                return;
+                return false;
             } else {
                 let _ = state.stalled_since.get_or_insert_with(Instant::now);
                 state = shared.wait_for_turn(state, IDLE_WAIT);
@@ -228,6 +233,7 @@ fn append(shared: &Shared, staged: &[Staged], samples: &[Sample<'_>]) {
         // Queries that read the journal themselves begin behind this record.
         state.read = state.read.max(*offset);
     }
+    true
 }
 
 fn leave_out(shared: &Shared, offset: Offset, why: &Unreadable) {

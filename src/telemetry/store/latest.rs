@@ -28,7 +28,7 @@ use crate::journal::Offset;
 use crate::telemetry::sample::OwnedValue;
 
 /// Its file. The number is the offset up to which it is complete.
-const CHECKPOINT: &str = "latest";
+const CHECKPOINT: &str = "_latest";
 const CHECKPOINT_ENDING: &str = ".checkpoint";
 
 /// Least time between two checkpoints.

@@ -1,4 +1,4 @@
-//! Which files make up the history, on disk as `manifest.json`.
+//! Which files make up the history, on disk as `_manifest.json`.
 //!
 //! ```text
 //! {"manifest":{"format":1,"sealed":N,"files":[{"name":…,"rows":…,…},…]},"crc32c":"xxxxxxxx"}
@@ -21,8 +21,8 @@ use uuid::Uuid;
 use super::encode::Written;
 use crate::journal::Offset;
 
-/// Its name.
-pub(super) const NAME: &str = "manifest.json";
+/// Its name. Programs that read a directory of Parquet files leave out what begins like this.
+pub(super) const NAME: &str = "_manifest.json";
 
 /// Ending of files in the making; a start removes them.
 pub(super) const UNFINISHED: &str = ".tmp";
@@ -296,7 +296,7 @@ mod tests {
         for again in [0, 1, 12] {
             assert_eq!(offsets(&file_name(range, again)), Some(range));
         }
-        for other in ["manifest.json", "1-2", "x-2.parquet", "1.parquet"] {
+        for other in ["_manifest.json", "1-2", "x-2.parquet", "1.parquet"] {
             assert_eq!(offsets(other), None, "{other}");
         }
     }

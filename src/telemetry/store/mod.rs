@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! journal → store-reader → head: active │ sealing → store-seal → files → store-compact
-//!                          (memory)                  manifest.json, latest.checkpoint
+//!                          (memory)                  _manifest.json, _latest-N.checkpoint
 //! ```
 //!
 //! A thread follows the journal and appends its samples to the *active* generation of the head in
 //! memory. When that is full or old, it becomes the *sealing* one and a new one is begun; the seal
-//! thread sorts it by (device, key, time) and writes it as a Parquet file (`docs/history-format.md`)
-//! named by its offsets. Only then may the journal let go of these records. Small files are merged
+//! thread sorts it by (device, key, time) and writes it as a Parquet file named by its offsets
+//! (`docs/history-format.md`). Only then may the journal let go of these records. Small files are merged
 //! into larger ones. After a start the head is filled again from the end of the last file on.
 //!
 //! # Invariants

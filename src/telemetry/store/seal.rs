@@ -126,7 +126,7 @@ fn seal(shared: &Shared, sealing: &Sealing) -> io::Result<()> {
         let hidden = tombstones.get(&device);
         hidden.is_some_and(|hidden| offset < hidden.number())
     };
-    let unfinished = dir.join(format!("seal{UNFINISHED}"));
+    let unfinished = dir.join(format!("_seal{UNFINISHED}"));
     let written = write(shared, sealing, &unfinished, is_hidden).inspect_err(|_| {
         // What is left of it would only take room that is wanted.
         let _ = fs::remove_file(&unfinished);
