@@ -279,8 +279,9 @@ fn stop(
     if !runtime.block_on(net.stop(STOP_GRACE)) {
         return Err(AppError::StopTooSlow);
     }
-    checkpointer.stop();
+    // First, so that the checkpointer still holds what it has not written.
     history.close();
+    checkpointer.stop();
     journal.close()?;
     tracing::info!("stopped");
     Ok(())

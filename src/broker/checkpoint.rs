@@ -98,10 +98,11 @@ impl Checkpointer {
         let (stop, stopped) = mpsc::channel();
         let (store, journal) = (store.clone(), journal.clone());
         // Beside us others let go of the journal: what no checkpoint has yet must stay.
+        let written = Offset::new(offset);
         let hold = journal.hold(Offset::new(offset).next());
         let thread = std::thread::Builder::new()
             .name("state-sessions".to_owned())
-            .spawn(move || run(shadow, &store, &journal, &hold, &stopped))
+            .spawn(move || run(shadow, &store, &journal, &hold, written, &stopped))
             .map_err(RestoreError::Thread)?;
         Ok((restored, Self { stop, thread }))
     }
@@ -119,9 +120,11 @@ fn run(
     store: &Store,
     journal: &Journal,
     hold: &Hold,
+    written: Offset,
     stopped: &mpsc::Receiver<()>,
 ) {
-    let mut written = shadow.applied;
+    // What a start has replayed is in no checkpoint yet.
+    let mut written = written;
     loop {
         let is_last = stopped.recv_timeout(FOLLOW_INTERVAL) != Err(RecvTimeoutError::Timeout);
         if let Err(error) = shadow.follow(journal) {

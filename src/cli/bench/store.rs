@@ -94,7 +94,7 @@ fn write(options: &Store, journal: &Journal) -> Result<u64, BenchError> {
                 qos: 1,
                 profile_flags: 0,
                 parser_version: PARSER_VERSION,
-                received_ms: 1_700_000_000_000 + number / 50,
+                received_ms: 1_700_000_000_000 + number,
                 device: device(of),
                 credential: of + 1,
                 generation: 1,

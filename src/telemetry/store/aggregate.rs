@@ -119,7 +119,7 @@ fn attempt(shared: &Shared, wanted: &Aggregate) -> Result<Vec<Bucket>, Interrupt
     let mut rows: u32 = 0;
     merge(sources, damage, |row| {
         rows = rows.wrapping_add(1);
-        if rows.is_multiple_of(1_024) && shared.is_stopping() {
+        if rows.is_multiple_of(1_024) && shared.is_refusing() {
             return Err(Interrupted::from(QueryError::Stopping));
         }
         if row.offset >= view.hidden.number() {

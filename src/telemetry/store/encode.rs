@@ -36,10 +36,10 @@ pub(super) const CHECKSUMS: &str = "tollgate.crc32c";
 pub(super) const FORMAT: (&str, &str) = ("tollgate.format", "1");
 
 /// Most rows of a row group: bounds the memory of a writer (some 80 bytes each).
-const GROUP_ROWS_MAX: usize = 512 * 1024;
+const GROUP_ROWS_MAX: usize = 128 * 1024;
 
 /// Most bytes of text in a row group, gathered before they are encoded.
-const GROUP_TEXT_MAX: usize = 32 * 1024 * 1024;
+const GROUP_TEXT_MAX: usize = 16 * 1024 * 1024;
 
 /// Rows of a page: the least that is read to find a series.
 const PAGE_ROWS_MAX: usize = 8 * 1024;

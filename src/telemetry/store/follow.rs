@@ -102,7 +102,7 @@ pub(super) fn visit_unread(
 ) -> Result<(), QueryError> {
     let mut reader = shared.journal.reader(from.max(shared.journal.first()));
     while reader.position() <= last {
-        if shared.is_stopping() {
+        if shared.is_refusing() {
             return Err(QueryError::Stopping);
         }
         match reader.next()? {

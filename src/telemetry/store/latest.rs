@@ -95,6 +95,11 @@ impl Latest {
         (known.bytes, known.evictions)
     }
 
+    /// Makes those who wait look whether the store stops.
+    pub(super) fn wake(&self) {
+        self.loaded.notify_all();
+    }
+
     /// Forgets what a device sent before an offset.
     pub(super) fn forget(&self, device: Uuid, before: Offset) {
         let mut known = self.lock();
@@ -376,7 +381,7 @@ fn wait_until_loaded(shared: &Shared) -> Result<(), QueryError> {
     let deadline = Instant::now() + BARRIER_MAX;
     let mut known = shared.latest.lock();
     while !known.is_loaded {
-        if shared.is_stopping() {
+        if shared.is_refusing() {
             return Err(QueryError::Stopping);
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -432,7 +437,7 @@ pub(super) fn load(shared: &Shared) {
     });
     newest.finish();
     if let Err(error) = read {
-        if !shared.is_stopping() {
+        if !shared.is_refusing() {
             tracing::error!(%error, "the latest values are not complete");
         }
         return;

@@ -102,10 +102,7 @@ pub(super) fn merge<E>(
     }
     let mut last = Last::default();
     while let Some((least, second)) = two_least(&started) {
-        loop {
-            let Some(source) = started.get_mut(least) else {
-                break;
-            };
+        while let Some(source) = started.get_mut(least) {
             if let Some(row) = source.row()
                 && last.is_new(&row)
             {

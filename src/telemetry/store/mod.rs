@@ -8,8 +8,9 @@
 //! A thread follows the journal and appends its samples to the *active* generation of the head in
 //! memory. When that is full or old, it becomes the *sealing* one and a new one is begun; the seal
 //! thread sorts it by (device, key, time) and writes it as a Parquet file named by its offsets
-//! (`docs/history-format.md`). Only then may the journal let go of these records. Small files are merged
-//! into larger ones. After a start the head is filled again from the end of the last file on.
+//! (layout: `docs/history-format.md`). Only then may the journal let go of these records. Small
+//! files are merged into larger ones. After a start the head is filled again from the end of the
+//! last file on.
 //!
 //! # Invariants
 //! 1. Only durable records are ever seen here, as the journal's reader returns no others.
@@ -268,7 +269,7 @@ impl History {
     /// Makes queries end with [`QueryError::Stopping`], those that run included. For a stop of the
     /// broker while an answer is being gathered.
     pub fn stop(&self) {
-        self.threads.shared.stop();
+        self.threads.shared.refuse();
     }
 
     /// Stops, writes what is in memory to a file if that is possible, and ends the threads; what
@@ -304,6 +305,8 @@ impl Threads {
     }
 
     fn close(&self) {
+        self.shared.refuse();
+        self.shared.catch_up();
         self.shared.stop();
         self.shared.wait_until_closed();
     }

@@ -164,7 +164,7 @@ pub(super) fn visit_file(
         },
         |row| {
             rows = rows.wrapping_add(1);
-            if rows.is_multiple_of(1_024) && shared.is_stopping() {
+            if rows.is_multiple_of(1_024) && shared.is_refusing() {
                 return Err(QueryError::Stopping);
             }
             visit(row)
@@ -179,7 +179,7 @@ pub(super) fn open_for(
     file: &DataFile,
     wanted: Wanted<'_>,
 ) -> Result<Option<Arc<OpenFile>>, Interrupted> {
-    if shared.is_stopping() {
+    if shared.is_refusing() {
         return Err(QueryError::Stopping.into());
     }
     if wanted

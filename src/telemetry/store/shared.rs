@@ -25,6 +25,9 @@ use crate::journal::{Damage, Hold, Journal, Offset};
 /// How long the reader may wait for room before queries read the journal themselves.
 const STALL_MAX: Duration = Duration::from_secs(1);
 
+/// How long a clean stop waits for the reader.
+const CATCH_UP_MAX: Duration = Duration::from_secs(1);
+
 pub(super) struct Shared {
     pub(super) journal: Journal,
     pub(super) options: HistoryOptions,
@@ -44,6 +47,8 @@ pub(super) struct Shared {
     /// stops.
     pub(super) turned: Condvar,
     stopping: AtomicBool,
+    /// No more queries.
+    refusing: AtomicBool,
 }
 
 pub(super) struct State {
@@ -148,6 +153,7 @@ impl Shared {
             asked: Condvar::new(),
             turned: Condvar::new(),
             stopping: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
         };
         for (file, what) in opened.damage {
             shared.tell_file_damage(&file, what);
@@ -164,6 +170,30 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
+    /// Queries end; the threads may go on.
+    pub(super) fn is_refusing(&self) -> bool {
+        self.refusing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn refuse(&self) {
+        self.refusing.store(true, Ordering::Relaxed);
+        // Under the lock, or a query could miss it between its look and its sleep.
+        drop(self.lock());
+        self.advanced.notify_all();
+        self.latest.wake();
+    }
+
+    /// Waits until everything durable has been read, but not long: what is left is read again
+    /// after the next start.
+    pub(super) fn catch_up(&self) {
+        let end = Instant::now() + CATCH_UP_MAX;
+        let wanted = self.journal.durable();
+        let mut state = self.lock();
+        while state.read < wanted && Instant::now() < end && !self.is_stopping() {
+            state = self.wait_for_turn(state, Duration::from_millis(5));
+        }
+    }
+
     /// The read barrier: ends when everything up to `wanted` has been read, or when the reader has
     /// no room to read it; then the state's `read` is before `wanted`.
     pub(super) fn wait_until_read(
@@ -175,7 +205,7 @@ impl Shared {
         state.waiting += 1;
         self.asked.notify_one();
         let result = loop {
-            if self.is_stopping() {
+            if self.is_refusing() {
                 break Err(QueryError::Stopping);
             }
             let now = Instant::now();
@@ -227,6 +257,7 @@ impl Shared {
     }
 
     pub(super) fn stop(&self) {
+        self.refuse();
         self.stopping.store(true, Ordering::Relaxed);
         // Under the lock, or a thread could miss it between its look and its sleep.
         drop(self.lock());
