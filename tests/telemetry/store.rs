@@ -743,7 +743,7 @@ fn tb_94_values_are_aggregated_by_their_kind() {
     // The same from files, and of equal times only the later value.
     let dir = bench.close();
     let mut bench = Bench::in_dir(dir, |options| {
-        options.seal_idle = Duration::from_secs(3_600)
+        options.seal_idle = Duration::from_secs(3_600);
     });
     bench.write(&[(id, "{ts:5,values:{n:5}}".to_owned())]);
     let sums = ask(&bench, Aggregation::Sum);

@@ -1,9 +1,8 @@
 //! The newest point of each series: kept in memory, written down now and then.
 //!
 //! Only sealed samples are here; what is in the head is looked at when somebody asks. The
-//! checkpoint (`latest.checkpoint`, a file like those of samples) holds them up to the offset in
-//! its name's footer; a start loads it and replays what the files have behind it. A checkpoint that
-//! is missing or damaged costs time, nothing else: all files are read.
+//! checkpoint (`_latest-N.checkpoint`, a file like those of samples) holds them up to offset N; a
+//! start loads it and replays what the files have behind it. Without it all files are read.
 //!
 //! Beyond the limit the devices whose last sample is oldest are dropped, an eighth at a time. What
 //! is asked of a device that is not complete here is looked up in the files.
@@ -27,7 +26,7 @@ use super::{BARRIER_MAX, Point, QueryError};
 use crate::journal::Offset;
 use crate::telemetry::sample::OwnedValue;
 
-/// Its file. The number is the offset up to which it is complete.
+/// Its file; between these stands the offset.
 const CHECKPOINT: &str = "_latest";
 const CHECKPOINT_ENDING: &str = ".checkpoint";
 
@@ -403,7 +402,6 @@ fn wait_until_loaded(shared: &Shared) -> Result<(), QueryError> {
 /// The thread `store-latest`: loads the checkpoint, reads what the files have behind it, and ends.
 pub(super) fn load(shared: &Shared) {
     let dir = &shared.options.dir;
-    let begin = Instant::now();
     let mut newest = Newest::new(&shared.latest);
     let mut complete = Offset::ZERO;
     for (name, offset) in checkpoints(dir) {
@@ -444,7 +442,6 @@ pub(super) fn load(shared: &Shared) {
     }
     shared.latest.lock().is_loaded = true;
     shared.latest.loaded.notify_all();
-    tracing::debug!(elapsed = ?begin.elapsed(), "the latest values are loaded");
 }
 
 fn load_file(shared: &Shared, path: &Path, newest: &mut Newest<'_>) -> Result<(), String> {
