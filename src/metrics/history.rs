@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Gauge};
+use metrics::{Counter, Gauge, Unit};
 
-use super::{list, one_counter, one_gauge};
+use super::list::{Figure, Kind, figure};
+use super::{one_counter, one_gauge};
 
 /// What the history says of its files when the figures are read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,20 +61,20 @@ pub(super) struct HistoryHandles {
 impl HistoryHandles {
     pub(super) fn new() -> Self {
         Self {
-            lag: one_gauge(&list::HISTORY_LAG_SECONDS),
-            unsealed_records: one_gauge(&list::HISTORY_UNSEALED),
-            files: one_gauge(&list::HISTORY_FILES),
-            file_bytes: one_gauge(&list::HISTORY_FILE_BYTES),
-            samples: one_gauge(&list::HISTORY_SAMPLES),
-            damaged_files: one_gauge(&list::HISTORY_DAMAGED_FILES),
-            seals: one_counter(&list::HISTORY_SEALS),
-            seal_last: one_gauge(&list::HISTORY_SEAL_SECONDS),
-            seal_failing: one_gauge(&list::HISTORY_SEAL_FAILING),
-            compactions: one_counter(&list::HISTORY_COMPACTIONS),
-            compaction_last: one_gauge(&list::HISTORY_COMPACTION_SECONDS),
-            unpurged_devices: one_gauge(&list::HISTORY_UNPURGED),
-            latest_bytes: one_gauge(&list::HISTORY_LATEST),
-            latest_evictions: one_counter(&list::HISTORY_LATEST_EVICTIONS),
+            lag: one_gauge(&HISTORY_LAG_SECONDS),
+            unsealed_records: one_gauge(&HISTORY_UNSEALED),
+            files: one_gauge(&HISTORY_FILES),
+            file_bytes: one_gauge(&HISTORY_FILE_BYTES),
+            samples: one_gauge(&HISTORY_SAMPLES),
+            damaged_files: one_gauge(&HISTORY_DAMAGED_FILES),
+            seals: one_counter(&HISTORY_SEALS),
+            seal_last: one_gauge(&HISTORY_SEAL_SECONDS),
+            seal_failing: one_gauge(&HISTORY_SEAL_FAILING),
+            compactions: one_counter(&HISTORY_COMPACTIONS),
+            compaction_last: one_gauge(&HISTORY_COMPACTION_SECONDS),
+            unpurged_devices: one_gauge(&HISTORY_UNPURGED),
+            latest_bytes: one_gauge(&HISTORY_LATEST),
+            latest_evictions: one_counter(&HISTORY_LATEST_EVICTIONS),
         }
     }
 
@@ -104,3 +105,112 @@ impl HistoryHandles {
 fn float(number: u64) -> f64 {
     number as f64
 }
+
+pub(super) const HISTORY_LAG: Figure = figure(
+    "tollgate_history_lag_records",
+    Kind::Gauge,
+    Unit::Count,
+    "Durable records the history has not read yet.",
+);
+pub(super) const HISTORY_HEAD: Figure = figure(
+    "tollgate_history_head_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "Memory that holds the newest part of the history.",
+);
+pub(super) const HISTORY_DAMAGE: Figure = figure(
+    "tollgate_history_damage",
+    Kind::Gauge,
+    Unit::Count,
+    "Damaged stretches met in the journal: data on disk that cannot be served.",
+);
+pub(super) const HISTORY_UNREADABLE: Figure = figure(
+    "tollgate_history_unreadable",
+    Kind::Gauge,
+    Unit::Count,
+    "Journal records met whose payload this version cannot read: a later version wrote them.",
+);
+pub(super) const HISTORY_LAG_SECONDS: Figure = figure(
+    "tollgate_history_lag_seconds",
+    Kind::Gauge,
+    Unit::Seconds,
+    "Age of the oldest durable record the history has not read yet; 0 when there is none.",
+);
+pub(super) const HISTORY_UNSEALED: Figure = figure(
+    "tollgate_history_unsealed_records",
+    Kind::Gauge,
+    Unit::Count,
+    "Durable records that are not in files of the history yet, which the journal therefore keeps.",
+);
+pub(super) const HISTORY_FILES: Figure = figure(
+    "tollgate_history_files",
+    Kind::Gauge,
+    Unit::Count,
+    "Files of the history.",
+);
+pub(super) const HISTORY_FILE_BYTES: Figure = figure(
+    "tollgate_history_file_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "Room the files of the history take on disk.",
+);
+pub(super) const HISTORY_SAMPLES: Figure = figure(
+    "tollgate_history_samples",
+    Kind::Gauge,
+    Unit::Count,
+    "Samples in the files of the history.",
+);
+pub(super) const HISTORY_DAMAGED_FILES: Figure = figure(
+    "tollgate_history_damaged_files",
+    Kind::Gauge,
+    Unit::Count,
+    "Files of the history met that are not what was written; the log names them.",
+);
+pub(super) const HISTORY_SEALS: Figure = figure(
+    "tollgate_history_seals_total",
+    Kind::Counter,
+    Unit::Count,
+    "Files written from memory.",
+);
+pub(super) const HISTORY_SEAL_SECONDS: Figure = figure(
+    "tollgate_history_seal_seconds",
+    Kind::Gauge,
+    Unit::Seconds,
+    "How long it took to write the last file from memory.",
+);
+pub(super) const HISTORY_SEAL_FAILING: Figure = figure(
+    "tollgate_history_seal_failing",
+    Kind::Gauge,
+    Unit::Count,
+    "1 while files of the history cannot be written and the journal keeps what is new, else 0.",
+);
+pub(super) const HISTORY_COMPACTIONS: Figure = figure(
+    "tollgate_history_compactions_total",
+    Kind::Counter,
+    Unit::Count,
+    "Files of the history merged or rewritten.",
+);
+pub(super) const HISTORY_COMPACTION_SECONDS: Figure = figure(
+    "tollgate_history_compaction_seconds",
+    Kind::Gauge,
+    Unit::Seconds,
+    "How long the last merge of files took.",
+);
+pub(super) const HISTORY_UNPURGED: Figure = figure(
+    "tollgate_history_unpurged_devices",
+    Kind::Gauge,
+    Unit::Count,
+    "Deleted devices whose bytes may still be in files; they are never shown.",
+);
+pub(super) const HISTORY_LATEST: Figure = figure(
+    "tollgate_history_latest_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "Memory that holds the latest value of each series.",
+);
+pub(super) const HISTORY_LATEST_EVICTIONS: Figure = figure(
+    "tollgate_history_latest_evictions_total",
+    Kind::Counter,
+    Unit::Count,
+    "Devices whose latest values were dropped from memory and are looked up in files.",
+);
