@@ -2,7 +2,8 @@
 //!
 //! A file's tier is how often its size has grown fourfold. Four files of a tier, with nothing
 //! larger between them, become one of the next tier, and so do fewer that fill a file; so a sample
-//! is written some five times in all, and there are few files. Neighbours only: a file's name goes on telling the offsets in it.
+//! is written some five times in all, and there are few files. Neighbours only: a file's name goes
+//! on telling the offsets in it.
 
 use std::ops::Range;
 
