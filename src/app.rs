@@ -13,7 +13,8 @@ pub use error::AppError;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::broker::Checkpointer;
+use crate::broker::feed::{FeedLimits, FeedThread, Feeds};
+use crate::broker::{Checkpointer, Restored};
 use crate::config::{Config, ConnackStyle, DeviceSessions};
 use crate::device_api::Profile;
 use crate::http::{HttpParts, HttpServer};
@@ -58,23 +59,18 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let tls = listeners::tls(config, SystemTime::now())?;
     let addresses = bound.addresses();
 
-    let is_live = |id: uuid::Uuid| {
-        let device = registry.device(&id.to_string());
-        device.is_ok_and(|device| {
-            device
-                .credentials
-                .iter()
-                .any(|held| held.revoked_ms.is_none())
-        })
-    };
+    let is_live = |id| registry.is_live(id);
     let (restored, checkpointer) = Checkpointer::start(&store, &journal, is_live, Instant::now())?;
     let history = start_history(config, &journal, &registry)?;
     let (mqtt_listeners, http_listeners) = bound.into_listeners(tls.as_ref());
+    let feed = start_feed(config, &journal, &registry, &metrics, &restored)?;
     let net = Net::start(NetParts {
         listeners: mqtt_listeners,
         workers: config.workers.count,
         registry: registry.clone(),
         journal: journal.clone(),
+        feeds: feed.feeds(),
+        sessions_max: config.mqtt.sessions_per_identity_max,
         metrics: metrics.clone(),
         limits: session_limits(config),
         profile: profile(config),
@@ -96,7 +92,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
 
     let signal = signals.wait();
     tracing::info!(signal, "stopping");
-    stop(http, net, checkpointer, &history, &journal)
+    stop(http, net, feed, checkpointer, &history, &journal)
 }
 
 /// Says that the broker is ready: the listening addresses, and after a first start the lines to
@@ -194,6 +190,22 @@ fn start_history(
     History::start(journal.clone(), options, tombstones).map_err(AppError::Thread)
 }
 
+fn start_feed(
+    config: &Config,
+    journal: &Journal,
+    registry: &Registry,
+    metrics: &Metrics,
+    restored: &Restored,
+) -> Result<FeedThread, AppError> {
+    let limits = FeedLimits {
+        keep_bytes: config.feed.keep_size_bytes,
+        pin_bytes_max: config.feed.pin_size_max_bytes,
+    };
+    let workers = config.workers.count.get();
+    let feeds = restored.feeds.clone();
+    Feeds::start(journal, registry, metrics, limits, workers, feeds).map_err(AppError::Thread)
+}
+
 fn session_limits(config: &Config) -> SessionLimits {
     SessionLimits {
         packet_size_max: config.mqtt.packet_size_max_bytes,
@@ -256,6 +268,7 @@ impl Signals {
 fn stop(
     http: HttpServer,
     net: Net,
+    feed: FeedThread,
     checkpointer: Checkpointer,
     history: &History,
     journal: &Journal,
@@ -269,6 +282,7 @@ fn stop(
     if !runtime.block_on(net.stop(STOP_GRACE)) {
         return Err(AppError::StopTooSlow);
     }
+    feed.stop();
     checkpointer.stop();
     journal.close()?;
     tracing::info!("stopped");

@@ -52,6 +52,8 @@ pub struct Config {
     pub journal: Journal,
     /// The queryable history.
     pub history: History,
+    /// The application feed.
+    pub feed: Feed,
     /// Threads that serve connections.
     pub workers: Workers,
     /// The broker's own messages, on stderr.
@@ -69,6 +71,8 @@ pub struct Mqtt {
     pub packet_size_max_bytes: u32,
     /// QoS 1 and 2 messages a client may have unacknowledged, 1 to 65,535, announced in CONNACK.
     pub receive_maximum: u16,
+    /// Sessions, connected or kept, that one identity may have (SEC-28).
+    pub sessions_per_identity_max: u32,
 }
 
 /// `[mqtts]`
@@ -154,6 +158,15 @@ pub struct History {
     pub head_size_max_bytes: usize,
 }
 
+/// `[feed]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feed {
+    /// Bytes of journal kept for feeds that start in the past, in whole segments.
+    pub keep_size_bytes: u64,
+    /// Most bytes of journal that feeds may pin.
+    pub pin_size_max_bytes: u64,
+}
+
 /// `[workers]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workers {
@@ -210,6 +223,7 @@ fn checked(layers: &Layers) -> Result<Config, ConfigError> {
             keep_alive_max_s: layers.number(&key::MQTT_KEEP_ALIVE_MAX_S)?,
             packet_size_max_bytes,
             receive_maximum: layers.number(&key::MQTT_RECEIVE_MAXIMUM)?,
+            sessions_per_identity_max: layers.number(&key::MQTT_SESSIONS_PER_IDENTITY_MAX)?,
         },
         mqtts: Mqtts {
             listen: layers.addresses(&key::MQTTS_LISTEN)?,
@@ -233,6 +247,10 @@ fn checked(layers: &Layers) -> Result<Config, ConfigError> {
         },
         history: History {
             head_size_max_bytes: layers.number(&key::HISTORY_HEAD_SIZE_MAX_BYTES)?,
+        },
+        feed: Feed {
+            keep_size_bytes: layers.number(&key::FEED_KEEP_SIZE_BYTES)?,
+            pin_size_max_bytes: layers.number(&key::FEED_PIN_SIZE_MAX_BYTES)?,
         },
         workers: Workers {
             count: worker_count(layers.number(&key::WORKERS_COUNT)?),

@@ -23,7 +23,7 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-pub use list::{ConnectRefusal, FIGURES, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
+pub use list::{ConnectRefusal, FIGURES, FeedDrop, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
 pub use worker::WorkerCounters;
 
 use distribution::Distribution;
@@ -65,6 +65,17 @@ pub struct HistoryFigures {
     pub unreadable: u64,
 }
 
+/// What the application feed says of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FeedFigures {
+    /// Feeds, connected or not.
+    pub cursors: u64,
+    /// Durable records that the feed furthest behind has not settled.
+    pub lag_records: u64,
+    /// Bytes of the journal that are kept for the feed furthest behind.
+    pub pinned_bytes: u64,
+}
+
 struct Shared {
     prometheus: PrometheusHandle,
     distributions: [Arc<Distribution>; 2],
@@ -80,6 +91,10 @@ struct Shared {
     history_head: Gauge,
     history_damage: Gauge,
     history_unreadable: Gauge,
+    feed_cursors: Gauge,
+    feed_lag: Gauge,
+    feed_pinned: Gauge,
+    feed_cuts: Counter,
     http_requests: Vec<Counter>,
     http_connections: Gauge,
 }
@@ -109,6 +124,10 @@ impl Metrics {
                 history_head: one_gauge(&list::HISTORY_HEAD),
                 history_damage: one_gauge(&list::HISTORY_DAMAGE),
                 history_unreadable: one_gauge(&list::HISTORY_UNREADABLE),
+                feed_cursors: one_gauge(&list::FEED_CURSORS),
+                feed_lag: one_gauge(&list::FEED_LAG),
+                feed_pinned: one_gauge(&list::FEED_PINNED),
+                feed_cuts: one_counter(&list::FEED_CUTS),
                 http_requests: counters(&list::HTTP_REQUESTS),
                 http_connections: one_gauge(&list::HTTP_CONNECTIONS),
             }
@@ -159,6 +178,22 @@ impl Metrics {
         self.shared
             .history_unreadable
             .set(figures.unreadable as f64);
+    }
+
+    /// Takes over what the application feed says of itself.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a figure on a chart, exact up to 2^53"
+    )]
+    pub fn set_feeds(&self, figures: FeedFigures) {
+        self.shared.feed_cursors.set(figures.cursors as f64);
+        self.shared.feed_lag.set(figures.lag_records as f64);
+        self.shared.feed_pinned.set(figures.pinned_bytes as f64);
+    }
+
+    /// A feed lost its claim on the journal.
+    pub fn feed_cut(&self) {
+        self.shared.feed_cuts.increment(1);
     }
 
     /// Counts one answered HTTP request by its status (200 to 599; anything else is not counted).

@@ -16,12 +16,13 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::feed::RestoredFeed;
 use super::record::{self, SessionBody};
 use super::sessions::{SessionKey, Stored};
 use crate::journal::{Entry, Journal, JournalError, Offset, Record, RecordKind};
 use crate::mqtt::session::{PacketIds, SessionState, Subscribed};
 use crate::mqtt::wire::PacketId;
-use crate::store::sessions::{self as rows, SessionChanges, SessionRow};
+use crate::store::sessions::{self as rows, FilterRow, SessionChanges, SessionRow};
 use crate::store::{Store, StoreError};
 
 /// How often the journal is followed; between two looks it only grows.
@@ -38,6 +39,8 @@ pub struct Restored {
     pub sessions: Vec<(SessionKey, Stored)>,
     /// The first session number that was never used.
     pub next_number: u32,
+    /// The feeds of these sessions.
+    pub feeds: Vec<RestoredFeed>,
 }
 
 /// Why sessions could not be restored.
@@ -77,6 +80,8 @@ struct Session {
     device: Uuid,
     body: SessionBody,
     unreleased: PacketIds,
+    /// Of each feed, by its filter, the offset up to which it is settled.
+    settled: HashMap<Box<str>, u64>,
 }
 
 impl Checkpointer {
@@ -99,7 +104,7 @@ impl Checkpointer {
         let (store, journal) = (store.clone(), journal.clone());
         let thread = std::thread::Builder::new()
             .name("state-sessions".to_owned())
-            .spawn(move || run(shadow, &store, &journal, &stopped))
+            .spawn(move || run(shadow, Offset::new(offset), &store, &journal, &stopped))
             .map_err(RestoreError::Thread)?;
         Ok((restored, Self { stop, thread }))
     }
@@ -112,8 +117,16 @@ impl Checkpointer {
     }
 }
 
-fn run(mut shadow: Shadow, store: &Store, journal: &Journal, stopped: &mpsc::Receiver<()>) {
-    let mut written = shadow.applied;
+fn run(
+    mut shadow: Shadow,
+    from: Offset,
+    store: &Store,
+    journal: &Journal,
+    stopped: &mpsc::Receiver<()>,
+) {
+    let mut written = from;
+    // What is not in the database yet must stay in the journal.
+    let hold = journal.hold(written.next());
     loop {
         let is_last = stopped.recv_timeout(FOLLOW_INTERVAL) != Err(RecvTimeoutError::Timeout);
         if let Err(error) = shadow.follow(journal) {
@@ -122,7 +135,10 @@ fn run(mut shadow: Shadow, store: &Store, journal: &Journal, stopped: &mpsc::Rec
         let is_due = shadow.applied.number() - written.number() >= CHECKPOINT_RECORDS;
         if shadow.applied > written && (is_due || is_last) {
             match shadow.save(store) {
-                Ok(()) => written = shadow.applied,
+                Ok(()) => {
+                    written = shadow.applied;
+                    hold.advance(written.next());
+                }
                 Err(error) => {
                     tracing::warn!(%error, "stored sessions: no checkpoint; trying again");
                 }
@@ -142,12 +158,18 @@ impl Shadow {
         };
         for row in rows {
             shadow.highest = shadow.highest.max(row.number);
+            let settled = row
+                .filters
+                .iter()
+                .filter_map(|row| Some((row.filter.as_str().into(), row.settled?)))
+                .collect();
             let subscriptions = row
                 .filters
                 .into_iter()
-                .map(|(qos, filter)| Subscribed {
-                    filter: filter.into(),
-                    qos,
+                .map(|row| Subscribed {
+                    filter: row.filter.into(),
+                    qos: row.qos,
+                    start: row.start,
                 })
                 .collect();
             let body = SessionBody {
@@ -164,6 +186,7 @@ impl Shadow {
                 device: row.device,
                 body,
                 unreleased,
+                settled,
             };
             shadow.sessions.insert(row.number, session);
         }
@@ -215,6 +238,7 @@ impl Shadow {
             }
             RecordKind::SessionBegin => self.describe(number, record, true),
             RecordKind::SessionChange => self.describe(number, record, false),
+            RecordKind::FeedProgress => self.progress(number, record.body),
             RecordKind::SessionEnd => {
                 if self.sessions.remove(&number).is_some() {
                     self.changed.remove(&number);
@@ -232,6 +256,15 @@ impl Shadow {
         }
     }
 
+    fn progress(&mut self, number: u32, body: &[u8]) {
+        if let Some((settled, filter)) = record::decode_progress(body)
+            && let Some(session) = self.sessions.get_mut(&number)
+        {
+            session.settled.insert(filter.into(), settled);
+            self.changed.insert(number);
+        }
+    }
+
     fn describe(&mut self, number: u32, record: &Record<'_>, begins: bool) {
         let Some(body) = record::decode(record.body) else {
             tracing::warn!(
@@ -241,11 +274,21 @@ impl Shadow {
             return;
         };
         let before = self.sessions.remove(&number).filter(|_| !begins);
-        let unreleased = before.map(|session| session.unreleased).unwrap_or_default();
+        let (unreleased, settled) = match before {
+            Some(mut before) => {
+                // A feed that started anew has settled nothing.
+                before
+                    .settled
+                    .retain(|filter, _| start_of(&before.body, filter) == start_of(&body, filter));
+                (before.unreleased, before.settled)
+            }
+            None => Default::default(),
+        };
         let session = Session {
             device: record.header.device,
             body,
             unreleased,
+            settled,
         };
         self.sessions.insert(number, session);
         self.changed.insert(number);
@@ -264,6 +307,7 @@ impl Shadow {
             let state = SessionState {
                 subscriptions: session.body.subscriptions.clone(),
                 unreleased: session.unreleased.clone(),
+                ..SessionState::default()
             };
             let stored = Stored::new(*number, state, session.body.expiry_s, now);
             // Of two sessions with one key the later began because the earlier had ended.
@@ -272,10 +316,31 @@ impl Shadow {
                 by_key.insert(key, stored);
             }
         }
+        let sessions: Vec<(SessionKey, Stored)> = by_key.into_iter().collect();
+        let held = sessions.iter().map(|(_, stored)| stored.number);
+        let feeds = held.flat_map(|number| self.feeds(number)).collect();
         Restored {
-            sessions: by_key.into_iter().collect(),
+            sessions,
             next_number: self.highest.wrapping_add(1).max(1),
+            feeds,
         }
+    }
+
+    fn feeds(&self, number: u32) -> Vec<RestoredFeed> {
+        let Some(session) = self.sessions.get(&number) else {
+            return Vec::new();
+        };
+        let feeds = session.body.subscriptions.iter();
+        feeds
+            .filter(|held| held.start != 0)
+            .map(|held| RestoredFeed {
+                session: number,
+                identity: session.device,
+                filter: held.filter.clone(),
+                start: held.start,
+                settled: session.settled.get(&held.filter).copied(),
+            })
+            .collect()
     }
 
     fn save(&mut self, store: &Store) -> Result<(), StoreError> {
@@ -297,6 +362,13 @@ impl Shadow {
     }
 }
 
+/// Where the feed of this filter starts, if the session has it.
+fn start_of(body: &SessionBody, filter: &str) -> Option<u64> {
+    let mut held = body.subscriptions.iter();
+    held.find(|held| *held.filter == *filter)
+        .map(|held| held.start)
+}
+
 impl Session {
     fn row(&self, number: u32) -> SessionRow {
         let subscriptions = self.body.subscriptions.iter();
@@ -307,7 +379,12 @@ impl Session {
             expiry_s: self.body.expiry_s,
             unreleased: self.unreleased.iter().map(PacketId::get).collect(),
             filters: subscriptions
-                .map(|held| (held.qos, held.filter.to_string()))
+                .map(|held| FilterRow {
+                    qos: held.qos,
+                    filter: held.filter.to_string(),
+                    start: held.start,
+                    settled: self.settled.get(&held.filter).copied(),
+                })
                 .collect(),
         }
     }

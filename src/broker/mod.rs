@@ -4,14 +4,15 @@
 //! only one — and has one *home worker*, `hash(key)`: take-over, resume and revocation of a
 //! session are local to that worker and need no lock. [`sessions`] is a worker's table,
 //! [`control`] the lane by which admin calls reach every worker, [`record`] how session changes
-//! are written to the journal, and [`checkpoint`] the reader that turns those records into rows
+//! are written to the journal, [`feed`] gives telemetry to applications, and [`checkpoint`] the reader that turns those records into rows
 //! of the state database, so that a start replays only the journal's end.
 
 pub mod checkpoint;
 pub mod control;
+pub mod feed;
 pub mod record;
 pub mod sessions;
 
 pub use checkpoint::{Checkpointer, RestoreError, Restored};
 pub use control::{Command, Control, NotConfirmed, Receipt};
-pub use sessions::{SessionKey, SessionTable, Stored};
+pub use sessions::{Places, SessionKey, SessionTable, Stored};

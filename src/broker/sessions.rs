@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dashmap::DashMap;
 use uuid::Uuid;
 
 use crate::mqtt::session::SessionState;
@@ -21,6 +23,11 @@ pub struct SessionKey {
 }
 
 impl SessionKey {
+    /// True if the identity can have no other session.
+    fn is_only(&self) -> bool {
+        self.client_id.is_empty()
+    }
+
     /// The home worker of this session, below `workers`. It depends on nothing but the key, so
     /// every worker comes to the same answer.
     #[must_use]
@@ -60,16 +67,53 @@ impl Stored {
     }
 }
 
-/// Sessions, live and stored, that one identity may have on one home worker (SEC-28). One more
-/// CONNECT is refused with 0x97 (3.1.1: 3).
-pub const SESSIONS_PER_IDENTITY_MAX: usize = 10;
+/// How many sessions each identity has, live and stored, on all workers (SEC-28). Counts only
+/// identities that may have more than one; at most one entry per session.
+#[derive(Debug)]
+pub struct Places {
+    taken: DashMap<Uuid, u32>,
+    max: u32,
+}
 
-/// The sessions whose home is one worker. At most one entry per key, and at most
-/// [`SESSIONS_PER_IDENTITY_MAX`] per identity.
-#[derive(Debug, Default)]
+impl Places {
+    /// So many places for each identity.
+    #[must_use]
+    pub fn new(max: u32) -> Self {
+        Self {
+            taken: DashMap::new(),
+            max,
+        }
+    }
+
+    /// Takes a place; false if there is none.
+    fn take(&self, identity: Uuid) -> bool {
+        let mut taken = self.taken.entry(identity).or_insert(0);
+        let is_free = *taken < self.max;
+        *taken += u32::from(is_free);
+        is_free
+    }
+
+    /// Takes a place for a session that is there already.
+    fn keep(&self, identity: Uuid) {
+        let mut taken = self.taken.entry(identity).or_insert(0);
+        *taken = taken.saturating_add(1);
+    }
+
+    fn give_back(&self, identity: Uuid) {
+        self.taken.remove_if_mut(&identity, |_, taken| {
+            *taken = taken.saturating_sub(1);
+            *taken == 0
+        });
+    }
+}
+
+/// The sessions whose home is one worker. At most one entry per key, and at most as many per
+/// identity as [`Places`] has for it on all workers.
+#[derive(Debug)]
 pub struct SessionTable {
     by_identity: HashMap<Uuid, Vec<Entry>>,
     stored: usize,
+    places: Arc<Places>,
 }
 
 #[derive(Debug)]
@@ -85,6 +129,16 @@ enum Place {
 }
 
 impl SessionTable {
+    /// An empty table.
+    #[must_use]
+    pub fn new(places: Arc<Places>) -> Self {
+        Self {
+            by_identity: HashMap::new(),
+            stored: 0,
+            places,
+        }
+    }
+
     /// The slot of the live session with this key.
     #[must_use]
     pub fn live(&self, key: &SessionKey) -> Option<u32> {
@@ -106,11 +160,17 @@ impl SessionTable {
             })
     }
 
-    /// True if a session with this key may open.
+    /// True if a session with this key may open: it has a place now, if it had none.
     #[must_use]
-    pub fn has_place(&self, key: &SessionKey) -> bool {
-        let held = self.by_identity.get(&key.identity).map_or(0, Vec::len);
-        held < SESSIONS_PER_IDENTITY_MAX || self.entry(key).is_some()
+    pub fn take_place(&self, key: &SessionKey) -> bool {
+        self.entry(key).is_some() || key.is_only() || self.places.take(key.identity)
+    }
+
+    /// The session that was to open did not.
+    pub fn give_back(&self, key: &SessionKey) {
+        if self.entry(key).is_none() && !key.is_only() {
+            self.places.give_back(key.identity);
+        }
     }
 
     /// True if something is live or stored under the key.
@@ -134,8 +194,11 @@ impl SessionTable {
         }
     }
 
-    /// Keeps a session whose connection ended.
+    /// Keeps a session whose connection ended, or one of the last run.
     pub fn store(&mut self, key: &SessionKey, stored: Stored) {
+        if self.entry(key).is_none() && !key.is_only() {
+            self.places.keep(key.identity);
+        }
         self.replace(key, Some(Place::Stored(Box::new(stored))));
     }
 
@@ -182,6 +245,9 @@ impl SessionTable {
         entries.retain_mut(|entry| match &mut entry.place {
             Place::Stored(stored) if wanted(stored) => {
                 taken.push(stored.as_ref().clone());
+                if !entry.client_id.is_empty() {
+                    self.places.give_back(identity);
+                }
                 false
             }
             _ => true,
@@ -208,6 +274,9 @@ impl SessionTable {
         let before = at.map(|at| entries.swap_remove(at).place);
         self.stored -= usize::from(matches!(before, Some(Place::Stored(_))));
         self.stored += usize::from(matches!(place, Some(Place::Stored(_))));
+        if place.is_none() && before.is_some() && !key.is_only() {
+            self.places.give_back(key.identity);
+        }
         match place {
             Some(place) => entries.push(Entry {
                 client_id: key.client_id.clone(),
@@ -233,6 +302,10 @@ mod tests {
         }
     }
 
+    fn table() -> SessionTable {
+        SessionTable::new(Arc::new(Places::new(10)))
+    }
+
     fn stored(number: u32, expiry_s: u32, now: Instant) -> Stored {
         Stored::new(number, SessionState::default(), expiry_s, now)
     }
@@ -240,7 +313,7 @@ mod tests {
     #[test]
     fn a_session_is_live_or_stored_but_never_both() {
         let now = Instant::now();
-        let mut table = SessionTable::default();
+        let mut table = table();
         assert_eq!(table.connect(&key("a"), 3), None);
         assert_eq!(table.live(&key("a")), Some(3));
         table.store(&key("a"), stored(1, 60, now));
@@ -259,7 +332,7 @@ mod tests {
     #[test]
     fn sessions_of_one_identity_are_found_and_dropped_together() {
         let now = Instant::now();
-        let mut table = SessionTable::default();
+        let mut table = table();
         table.connect(&key("a"), 1);
         table.connect(&key("b"), 2);
         table.store(&key("c"), stored(9, NEVER_EXPIRES_S, now));
@@ -271,7 +344,7 @@ mod tests {
     #[test]
     fn stored_sessions_expire_at_their_time() {
         let now = Instant::now();
-        let mut table = SessionTable::default();
+        let mut table = table();
         table.store(&key("a"), stored(1, 10, now));
         table.store(&key("b"), stored(2, NEVER_EXPIRES_S, now));
         assert!(table.take_expired(now + Duration::from_secs(9)).is_empty());
@@ -287,19 +360,34 @@ mod tests {
     }
 
     #[test]
-    fn sec_28_an_identity_has_a_limited_number_of_sessions() {
-        let mut table = SessionTable::default();
-        for n in 0..10 {
-            assert!(table.has_place(&key(&n.to_string())));
+    fn sec_28_an_identity_has_a_limited_number_of_sessions_on_all_workers() {
+        let places = Arc::new(Places::new(10));
+        let mut tables = [0, 1].map(|_| SessionTable::new(Arc::clone(&places)));
+        for n in 0..10_u32 {
+            let table = &mut tables[n as usize % 2];
+            assert!(table.take_place(&key(&n.to_string())));
             table.connect(&key(&n.to_string()), n);
         }
-        assert!(!table.has_place(&key("one more")));
-        assert!(table.has_place(&key("3")), "taking over is always possible");
+        assert!(!tables[0].take_place(&key("one more")));
+        assert!(!tables[1].take_place(&key("one more")));
+        assert!(
+            tables[1].take_place(&key("3")),
+            "taking over is always possible"
+        );
         let other = SessionKey {
             identity: Uuid::from_u128(8),
             client_id: "x".into(),
         };
-        assert!(table.has_place(&other));
+        assert!(tables[0].take_place(&other));
+        tables[0].give_back(&other);
+        // A stored one keeps its place, an ended one gives it back.
+        tables[1].store(&key("3"), stored(3, 60, Instant::now()));
+        assert!(!tables[0].take_place(&key("one more")));
+        assert_eq!(tables[1].take_stored_of(key("3").identity).len(), 1);
+        assert!(tables[0].take_place(&key("one more")));
+        tables[0].remove(&key("0"));
+        assert!(tables[0].take_place(&key("another")));
+        assert_eq!(places.taken.len(), 1);
     }
 
     #[test]

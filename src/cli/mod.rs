@@ -10,6 +10,7 @@
 //! | 5 | no broker answers |
 //! | 6 | the broker refused the request |
 
+mod app;
 mod bench;
 mod check;
 mod client;
@@ -65,6 +66,8 @@ enum Command {
     Serve,
     /// Create, list, show, rotate, revoke or delete devices
     Device(device::Arguments),
+    /// Create, list, show, rotate, revoke or delete applications
+    App(app::Arguments),
     /// Say what a token is worth
     Token(token::Arguments),
     /// Read a device's telemetry back
@@ -92,6 +95,7 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(&sources),
         Command::Device(command) => device::run(command, &sources),
+        Command::App(command) => app::run(command, &sources),
         Command::Token(command) => token::run(command, &sources),
         Command::Query(command) => query::run(&command, &sources),
         Command::Check(command) => check::run(&command, &sources),

@@ -86,6 +86,7 @@ pub const KEYS: &[&Key] = &[
     &MQTT_KEEP_ALIVE_MAX_S,
     &MQTT_PACKET_SIZE_MAX_BYTES,
     &MQTT_RECEIVE_MAXIMUM,
+    &MQTT_SESSIONS_PER_IDENTITY_MAX,
     &MQTTS_LISTEN,
     &MQTTS_CERTIFICATE,
     &MQTTS_KEY,
@@ -101,6 +102,8 @@ pub const KEYS: &[&Key] = &[
     &JOURNAL_SIZE_MAX_BYTES,
     &JOURNAL_COMMIT_INTERVAL_US,
     &HISTORY_HEAD_SIZE_MAX_BYTES,
+    &FEED_KEEP_SIZE_BYTES,
+    &FEED_PIN_SIZE_MAX_BYTES,
     &WORKERS_COUNT,
     &LOG_FORMAT,
     &LOG_LEVEL,
@@ -149,6 +152,17 @@ pub(super) const MQTT_RECEIVE_MAXIMUM: Key = Key::new(
         least: 1,
         most: 65_535,
         unit: "messages",
+    },
+);
+
+pub(super) const MQTT_SESSIONS_PER_IDENTITY_MAX: Key = Key::new(
+    "mqtt",
+    "sessions_per_identity_max",
+    "10",
+    Shape::Number {
+        least: 1,
+        most: 10_000,
+        unit: "sessions",
     },
 );
 
@@ -234,6 +248,27 @@ pub(super) const HISTORY_HEAD_SIZE_MAX_BYTES: Key = Key::new(
     Shape::Number {
         least: 1 << 20,
         most: 1 << 40,
+        unit: "bytes",
+    },
+);
+
+pub(super) const FEED_KEEP_SIZE_BYTES: Key = Key::new(
+    "feed",
+    "keep_size_bytes",
+    "1073741824",
+    Shape::Number {
+        least: 0,
+        most: 1 << 50,
+        unit: "bytes",
+    },
+);
+pub(super) const FEED_PIN_SIZE_MAX_BYTES: Key = Key::new(
+    "feed",
+    "pin_size_max_bytes",
+    "17179869184",
+    Shape::Number {
+        least: 0,
+        most: 1 << 50,
         unit: "bytes",
     },
 );

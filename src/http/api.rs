@@ -4,11 +4,15 @@
 //! Times are milliseconds since the Unix epoch. Requests refuse unknown fields, so that a
 //! misspelt one is an error; replies may gain fields, so readers ignore what they do not know.
 
+mod apps;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
+
+pub use apps::{AppCreated, AppEnded, AppPage, AppRotated, AppView, CreateApp};
 
 /// Path prefix of every admin endpoint.
 pub const ADMIN_PREFIX: &str = "/admin/v1";
@@ -183,9 +187,11 @@ pub struct Receipt {
 pub enum TokenReport {
     /// The token opens the door.
     Live {
-        /// Id of its device.
+        /// What it belongs to: `device` or `application`.
+        kind: String,
+        /// Id of its device or application.
         device: Uuid,
-        /// Name of its device.
+        /// Name of it.
         name: String,
         /// Its credential.
         credential: u64,
@@ -194,9 +200,11 @@ pub enum TokenReport {
     },
     /// The token did once.
     Revoked {
-        /// Id of its device.
+        /// What it belonged to: `device` or `application`.
+        kind: String,
+        /// Id of its device or application.
         device: Uuid,
-        /// Name of its device; absent when the device was deleted.
+        /// Name of it; absent when the device was deleted.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
         /// Its credential.
@@ -280,7 +288,7 @@ mod tests {
         );
         let id = "00000000-0000-0000-0000-000000000001";
         let text =
-            format!(r#"{{"state":"live","device":"{id}","name":"a","credential":3,"since_ms":4}}"#);
+            format!(r#"{{"state":"live","kind":"device","device":"{id}","name":"a","credential":3,"since_ms":4}}"#);
         let report: TokenReport = serde_json::from_str(&text).unwrap();
         assert!(matches!(
             report,

@@ -16,6 +16,7 @@
 pub mod api;
 
 mod admin;
+mod apps;
 mod body;
 mod connection;
 mod gate;

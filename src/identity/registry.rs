@@ -12,19 +12,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dashmap::DashMap;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::changes;
+use super::applications::permit_of;
+use super::changes::{self, As, Changed};
 use super::index::{TokenEntry, TokenIndex};
 use super::key::{self, Digest, RegistryKey};
 use super::token::{self, TOKEN_BYTES_MAX};
 use super::{
-    CredentialKind, Device, DeviceName, DevicePage, DeviceToken, Page, Permit, Principal,
-    ProfileFlags, RegistryError, Secrets, TokenHint,
+    CredentialKind, Device, DeviceName, DevicePage, DeviceToken, IdentityKind, Page, Permit,
+    Principal, ProfileFlags, RegistryError, Secrets, TokenHint,
 };
 use crate::store::devices::{self, NewCredential};
-use crate::store::{Connection, Store, Transaction};
+use crate::store::{Connection, Store, Transaction, applications};
 
 /// Devices the registry holds at most: at about 95 bytes of memory each, 400 MB. More are refused;
 /// requests that share the commit which reaches the limit still get in.
@@ -44,11 +46,13 @@ pub struct Registry {
 }
 
 /// What lives in memory.
-struct Shared {
-    key: RegistryKey,
-    index: TokenIndex,
+pub(super) struct Shared {
+    pub(super) key: RegistryKey,
+    pub(super) index: TokenIndex,
     /// One for all plain devices.
     permit: Arc<Permit>,
+    /// One for each application.
+    pub(super) permits: DashMap<Uuid, Arc<Permit>>,
     devices: AtomicU64,
     devices_max: u64,
     // A leaf lock: pushed to by the writer thread, copied by readers.
@@ -77,9 +81,11 @@ pub struct Change {
 pub enum TokenReport {
     /// A device can connect with it.
     Live {
-        /// The device's name.
+        /// Whether a device or an application.
+        kind: IdentityKind,
+        /// Its name.
         device: String,
-        /// The device's id.
+        /// Its id.
         id: Uuid,
         /// The credential's id.
         credential: u64,
@@ -88,9 +94,11 @@ pub enum TokenReport {
     },
     /// It was valid once.
     Revoked {
-        /// The device's name.
+        /// Whether a device or an application.
+        kind: IdentityKind,
+        /// Its name.
         device: String,
-        /// The device's id.
+        /// Its id.
         id: Uuid,
         /// The credential's id.
         credential: u64,
@@ -121,7 +129,7 @@ impl Registry {
         devices_max: u64,
     ) -> Result<Registry, RegistryError> {
         check_key(&store, secrets)?;
-        let (devices, tombstones, index) = store.read(|connection| {
+        let (devices, tombstones, index, permits) = store.read(|connection| {
             let devices = devices::count(connection)?;
             // One token each is the rule. Too few or too many is only a question of speed.
             let index = TokenIndex::with_capacity(usize::try_from(devices).unwrap_or(0));
@@ -130,15 +138,22 @@ impl Registry {
                     identity: live.device,
                     credential: live.id,
                     generation: live.generation,
+                    kind: live.kind,
                 };
                 index.insert(&live.digest, entry);
             })?;
-            Ok((devices, devices::tombstones(connection)?, index))
+            let permits = DashMap::new();
+            applications::each(connection, |id, filters| {
+                permits.insert(id, Arc::new(permit_of(id, &filters)));
+            })?;
+            let tombstones = devices::tombstones(connection)?;
+            Ok((devices, tombstones, index, permits))
         })?;
         let shared = Arc::new(Shared {
             key: secrets.key().clone(),
             index,
             permit: Arc::new(Permit::device()),
+            permits,
             devices: AtomicU64::new(devices),
             devices_max,
             tombstones: RwLock::new(tombstones),
@@ -157,12 +172,19 @@ impl Registry {
             .shared
             .index
             .find(&self.shared.key.token_digest(user_name))?;
+        let kind = IdentityKind::from_number(entry.kind);
+        let permit = match kind {
+            IdentityKind::Device => Arc::clone(&self.shared.permit),
+            // Copied out of the guard, which is a lock. Without a permit: deleted a moment ago.
+            IdentityKind::Application => Arc::clone(&*self.shared.permits.get(&entry.identity)?),
+        };
         Some(Principal {
             identity: entry.identity,
+            kind,
             credential: entry.credential,
             generation: entry.generation,
             profile: ProfileFlags::default(),
-            permit: Arc::clone(&self.shared.permit),
+            permit,
             expires_at_ms: None,
         })
     }
@@ -193,6 +215,7 @@ impl Registry {
             let room = shared.devices.load(Ordering::Relaxed) < shared.devices_max;
             if !room {
                 return Err(RegistryError::Full {
+                    kind: IdentityKind::Device,
                     limit: shared.devices_max,
                 });
             }
@@ -200,7 +223,7 @@ impl Registry {
         };
         let device = self.change(work, move |(device, credential), shared| {
             shared.devices.fetch_add(1, Ordering::Relaxed);
-            shared.add(&new.digest, &device, credential);
+            shared.add(&new.digest, &device, IdentityKind::Device, credential);
             device
         })?;
         Ok((device, token))
@@ -211,7 +234,7 @@ impl Registry {
     /// # Errors
     /// There is none, or the database failed.
     pub fn device(&self, name_or_id: &str) -> Result<Device, RegistryError> {
-        self.ask(|snapshot| changes::read(snapshot, changes::find(snapshot, name_or_id)?))
+        self.one(changes::DEVICE, name_or_id)
     }
 
     /// A part of the list of devices, by name.
@@ -219,6 +242,27 @@ impl Registry {
     /// # Errors
     /// A limit outside 1 to [`Page::LIMIT_MAX`], or the database failed.
     pub fn devices(&self, page: Page) -> Result<DevicePage, RegistryError> {
+        let (devices, more) = self.page(changes::DEVICE, page)?;
+        let next = devices
+            .last()
+            .filter(|_| more)
+            .map(|device| device.name.clone());
+        Ok(DevicePage { devices, next })
+    }
+
+    pub(super) fn one<T>(&self, whose: As<T>, name_or_id: &str) -> Result<T, RegistryError> {
+        self.ask(|snapshot| {
+            let row = changes::find(snapshot, whose.kind, name_or_id)?;
+            changes::read(snapshot, whose, row)
+        })
+    }
+
+    /// A page, and whether there are more behind it.
+    pub(super) fn page<T>(
+        &self,
+        whose: As<T>,
+        page: Page,
+    ) -> Result<(Vec<T>, bool), RegistryError> {
         if !(1..=Page::LIMIT_MAX).contains(&page.limit) {
             let what = format!("is {}, it must be 1 to {}", page.limit, Page::LIMIT_MAX);
             return Err(RegistryError::Invalid {
@@ -227,20 +271,17 @@ impl Registry {
             });
         }
         let Page { after, limit } = page;
-        let devices: Vec<Device> = self.ask(|snapshot| {
+        let mut found: Vec<T> = self.ask(|snapshot| {
             // One more than asked tells whether there is a next page.
-            let rows = devices::page(snapshot, after.as_deref(), limit + 1)?;
+            let kind = whose.kind.number();
+            let rows = devices::page(snapshot, kind, after.as_deref(), limit + 1)?;
             rows.into_iter()
-                .map(|row| changes::read(snapshot, row))
+                .map(|row| changes::read(snapshot, whose, row))
                 .collect()
         })?;
-        let more = devices.len() > limit;
-        let devices: Vec<Device> = devices.into_iter().take(limit).collect();
-        let next = devices
-            .last()
-            .filter(|_| more)
-            .map(|device| device.name.clone());
-        Ok(DevicePage { devices, next })
+        let more = found.len() > limit;
+        found.truncate(limit);
+        Ok((found, more))
     }
 
     /// Gives a device a new token, a fresh one without `token`, and ends all it had at once. The
@@ -254,16 +295,7 @@ impl Registry {
         token: Option<DeviceToken>,
     ) -> Result<(Device, DeviceToken, Change), RegistryError> {
         let token = token.unwrap_or_else(DeviceToken::generate);
-        let new = self.new_credential(&token);
-        let name_or_id = name_or_id.to_owned();
-        let work =
-            move |transaction: &Transaction<'_>| changes::rotate(transaction, &name_or_id, &new);
-        let (device, change) = self.change(work, move |(device, ended, credential), shared| {
-            let change = shared.end(&device, &ended, After::StateStays);
-            shared.add(&new.digest, &device, credential);
-            (device, change)
-        })?;
-        Ok((device, token, change))
+        self.rotate_as(changes::DEVICE, name_or_id, token)
     }
 
     /// Ends all credentials of a device and its stored sessions; the device stays. May be
@@ -272,14 +304,7 @@ impl Registry {
     /// # Errors
     /// There is no such device, or the database failed.
     pub fn revoke(&self, name_or_id: &str) -> Result<(Device, Change), RegistryError> {
-        let name_or_id = name_or_id.to_owned();
-        let work = move |transaction: &Transaction<'_>| {
-            changes::revoke(transaction, &name_or_id, now_ms())
-        };
-        self.change(work, |(device, ended), shared| {
-            let change = shared.end(&device, &ended, After::StateGoes);
-            (device, change)
-        })
+        self.revoke_as(changes::DEVICE, name_or_id)
     }
 
     /// Removes a device, its credentials and its stored sessions. `at` is the journal's offset:
@@ -288,19 +313,75 @@ impl Registry {
     /// # Errors
     /// There is no such device, or the database failed.
     pub fn delete(&self, name_or_id: &str, at: u64) -> Result<(Device, Change), RegistryError> {
+        self.delete_as(changes::DEVICE, name_or_id, at)
+    }
+
+    pub(super) fn rotate_as<T: Send + 'static>(
+        &self,
+        whose: As<T>,
+        name_or_id: &str,
+        token: DeviceToken,
+    ) -> Result<(T, DeviceToken, Change), RegistryError> {
+        let new = self.new_credential(&token);
         let name_or_id = name_or_id.to_owned();
         let work = move |transaction: &Transaction<'_>| {
-            changes::delete(transaction, &name_or_id, at, now_ms())
+            changes::rotate(transaction, whose, &name_or_id, &new)
         };
-        self.change(work, move |(device, ended), shared| {
-            shared.devices.fetch_sub(1, Ordering::Relaxed);
-            let change = shared.end(&device, &ended, After::DeviceGoes);
+        let (shown, change) = self.change(work, move |(changed, credential), shared| {
+            let change = shared.end(&changed, After::StateStays);
+            let entry = TokenEntry {
+                identity: changed.id,
+                credential,
+                generation: changed.generation,
+                kind: whose.kind.number(),
+            };
+            shared.index.insert(&new.digest, entry);
+            (changed.shown, change)
+        })?;
+        Ok((shown, token, change))
+    }
+
+    pub(super) fn revoke_as<T: Send + 'static>(
+        &self,
+        whose: As<T>,
+        name_or_id: &str,
+    ) -> Result<(T, Change), RegistryError> {
+        let name_or_id = name_or_id.to_owned();
+        let work = move |transaction: &Transaction<'_>| {
+            changes::revoke(transaction, whose, &name_or_id, now_ms())
+        };
+        self.change(work, |changed, shared| {
+            let change = shared.end(&changed, After::StateGoes);
+            (changed.shown, change)
+        })
+    }
+
+    pub(super) fn delete_as<T: Send + 'static>(
+        &self,
+        whose: As<T>,
+        name_or_id: &str,
+        at: u64,
+    ) -> Result<(T, Change), RegistryError> {
+        let name_or_id = name_or_id.to_owned();
+        let work = move |transaction: &Transaction<'_>| {
+            changes::delete(transaction, whose, &name_or_id, at, now_ms())
+        };
+        self.change(work, move |changed, shared| {
+            match whose.kind {
+                IdentityKind::Device => {
+                    shared.devices.fetch_sub(1, Ordering::Relaxed);
+                }
+                IdentityKind::Application => {
+                    shared.permits.remove(&changed.id);
+                }
+            }
+            let change = shared.end(&changed, After::DeviceGoes);
             let mut tombstones = shared
                 .tombstones
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
-            tombstones.push((device.id, at));
-            (device, change)
+            tombstones.push((changed.id, at));
+            (changed.shown, change)
         })
     }
 
@@ -319,15 +400,18 @@ impl Registry {
             },
             Some((device, credential)) => {
                 let (id, since_ms) = (device.id, credential.created_ms);
+                let kind = IdentityKind::from_number(device.kind);
                 let (device, number) = (device.name, credential.id);
                 match credential.revoked_ms {
                     None => TokenReport::Live {
+                        kind,
                         device,
                         id,
                         credential: number,
                         since_ms,
                     },
                     Some(at_ms) => TokenReport::Revoked {
+                        kind,
                         device,
                         id,
                         credential: number,
@@ -343,6 +427,25 @@ impl Registry {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.shared.devices.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether this identity was deleted since the broker started: nothing of it is delivered any
+    /// more. What was deleted before is in [`Registry::tombstones`].
+    #[must_use]
+    pub fn is_deleted(&self, identity: Uuid) -> bool {
+        self.shared.index.is_deleted(identity)
+    }
+
+    /// Whether somebody can still connect as this identity.
+    #[must_use]
+    pub fn is_live(&self, identity: Uuid) -> bool {
+        let credentials = self.store.read(|connection| {
+            let row = devices::by_id(connection, identity)?;
+            row.map(|row| devices::credentials(connection, &row))
+                .transpose()
+        });
+        let credentials = credentials.ok().flatten().unwrap_or_default();
+        credentials.iter().any(|held| held.revoked_ms.is_none())
     }
 
     /// Live tokens, for metrics.
@@ -368,9 +471,13 @@ impl Registry {
         row.ok().flatten().map(|row| row.name)
     }
 
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Runs `work` in a transaction; once it is on disk, `then` changes the memory, on the
     /// writer thread (invariant 1).
-    fn change<T, R>(
+    pub(super) fn change<T, R>(
         &self,
         mut work: impl FnMut(&Transaction<'_>) -> Result<T, RegistryError> + Send + 'static,
         then: impl FnOnce(T, &Shared) -> R + Send + 'static,
@@ -404,7 +511,7 @@ impl Registry {
         })?
     }
 
-    fn new_credential(&self, token: &DeviceToken) -> NewCredential {
+    pub(super) fn new_credential(&self, token: &DeviceToken) -> NewCredential {
         NewCredential {
             kind: CredentialKind::ACCESS_TOKEN,
             digest: self.shared.key.token_digest(token.expose()),
@@ -423,23 +530,30 @@ enum After {
 }
 
 impl Shared {
-    fn add(&self, digest: &Digest, device: &Device, credential: u64) {
+    pub(super) fn add(
+        &self,
+        digest: &Digest,
+        identity: &Device,
+        kind: IdentityKind,
+        credential: u64,
+    ) {
         let entry = TokenEntry {
-            identity: device.id,
+            identity: identity.id,
             credential,
-            generation: device.generation,
+            generation: identity.generation,
+            kind: kind.number(),
         };
         self.index.insert(digest, entry);
     }
 
-    fn end(&self, device: &Device, ended: &[(u64, Digest)], after: After) -> Change {
-        let digests: Vec<Digest> = ended.iter().map(|(_, digest)| *digest).collect();
-        let left = (after != After::DeviceGoes).then_some(device.generation);
-        self.index.end(device.id, left, &digests);
+    fn end<T>(&self, changed: &Changed<T>, after: After) -> Change {
+        let digests: Vec<Digest> = changed.ended.iter().map(|(_, digest)| *digest).collect();
+        let left = (after != After::DeviceGoes).then_some(changed.generation);
+        self.index.end(changed.id, left, &digests);
         Change {
-            identity: device.id,
-            generation: device.generation,
-            credentials_ended: ended.iter().map(|(id, _)| *id).collect(),
+            identity: changed.id,
+            generation: changed.generation,
+            credentials_ended: changed.ended.iter().map(|(id, _)| *id).collect(),
             ends_sessions: true,
             drops_state: after != After::StateStays,
         }

@@ -104,6 +104,18 @@ closed_list! {
 }
 
 closed_list! {
+    /// Why the feed left a message out.
+    FeedDrop {
+        /// Longer than the client takes.
+        TooLarge = "too_large",
+        /// The application may not receive it.
+        NotAuthorized = "not_authorized",
+        /// Its device was deleted.
+        Deleted = "deleted",
+    }
+}
+
+closed_list! {
     /// What the journal is doing.
     JournalState {
         /// Taking records.
@@ -287,6 +299,52 @@ pub(super) const HISTORY_UNREADABLE: Figure = figure(
     Unit::Count,
     "Journal records met whose payload this version cannot read: a later version wrote them.",
 );
+pub(super) const FEED_DELIVERED: Figure = figure(
+    "tollgate_feed_delivered_total",
+    Kind::Counter,
+    Unit::Count,
+    "Messages written to applications by the feed, those sent again included.",
+);
+pub(super) const FEED_REDELIVERED: Figure = figure(
+    "tollgate_feed_redelivered_total",
+    Kind::Counter,
+    Unit::Count,
+    "Messages the feed sent again under their packet id, after a reconnect.",
+);
+pub(super) const FEED_DROPPED: Figure = labelled(
+    figure(
+        "tollgate_feed_dropped_total",
+        Kind::Counter,
+        Unit::Count,
+        "Messages the feed left out for one application, by reason.",
+    ),
+    "reason",
+    FeedDrop::LABELS,
+);
+pub(super) const FEED_CURSORS: Figure = figure(
+    "tollgate_feed_cursors",
+    Kind::Gauge,
+    Unit::Count,
+    "Feeds of applications, connected or not.",
+);
+pub(super) const FEED_LAG: Figure = figure(
+    "tollgate_feed_lag_records",
+    Kind::Gauge,
+    Unit::Count,
+    "Durable records that the feed furthest behind has not settled.",
+);
+pub(super) const FEED_PINNED: Figure = figure(
+    "tollgate_feed_pinned_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "Journal on disk that is kept for the feed furthest behind.",
+);
+pub(super) const FEED_CUTS: Figure = figure(
+    "tollgate_feed_cuts_total",
+    Kind::Counter,
+    Unit::Count,
+    "Feeds that pinned more than they may and lost their claim on the journal.",
+);
 pub(super) const HTTP_REQUESTS: Figure = labelled(
     figure(
         "tollgate_http_requests_total",
@@ -327,6 +385,13 @@ pub const FIGURES: &[Figure] = &[
     HISTORY_HEAD,
     HISTORY_DAMAGE,
     HISTORY_UNREADABLE,
+    FEED_DELIVERED,
+    FEED_REDELIVERED,
+    FEED_DROPPED,
+    FEED_CURSORS,
+    FEED_LAG,
+    FEED_PINNED,
+    FEED_CUTS,
     HTTP_REQUESTS,
     HTTP_CONNECTIONS,
 ];

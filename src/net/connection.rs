@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::feed::Feeding;
 use super::outbox::Purpose;
 use super::output::Output;
 use super::parked::Parked;
@@ -64,6 +65,10 @@ pub(super) struct Inner {
     connack_waits: bool,
     /// The end that what came with CONNECT has led to.
     ends_with: Option<End>,
+    /// An application's feeds.
+    pub(super) feeding: Option<Box<Feeding>>,
+    /// The client settled messages since the feeds were looked at.
+    has_settled: bool,
 }
 
 /// Why the connection's task ends.
@@ -118,6 +123,8 @@ impl Inner {
             runs_waiting: 0,
             connack_waits: false,
             ends_with: None,
+            feeding: None,
+            has_settled: false,
         }
     }
 
@@ -168,8 +175,12 @@ impl Connection {
         if let Some(end) = inner.ends_with {
             return Poll::Ready(end);
         }
+        let was_clear = inner.output.is_clear();
         if let Poll::Ready(Err(_)) = inner.output.poll_unsent(cx) {
             return Poll::Ready(End::Lost);
+        }
+        if !was_clear {
+            self.pump(worker, inner);
         }
         let buffer = &mut *worker.read_buffer.borrow_mut();
         for _ in 0..READS_PER_TURN {
@@ -220,6 +231,9 @@ impl Connection {
             outcome
         };
         self.reply(worker, inner, replies, recorded);
+        if std::mem::take(&mut inner.has_settled) {
+            self.pump(worker, inner);
+        }
         outcome
     }
 
@@ -264,12 +278,15 @@ impl Connection {
     }
 
     /// Acks whose records are durable have come to be sent.
-    pub(super) fn acknowledge(&self, bytes: &[u8], places: u16) {
+    pub(super) fn acknowledge(&self, worker: &Worker, bytes: &[u8], places: u16) {
         let inner = &mut *self.inner.borrow_mut();
         inner.runs_waiting = inner.runs_waiting.saturating_sub(1);
-        inner.connack_waits = false;
+        let was_waiting = std::mem::take(&mut inner.connack_waits);
         inner.session.acknowledged(places);
         inner.output.write(bytes);
+        if was_waiting {
+            self.pump(worker, inner);
+        }
     }
 
     /// Says the last word and ends the sending side; the task drains the rest.
@@ -383,6 +400,10 @@ impl Connection {
                 worker.count_received(QoS::ExactlyOnce);
                 worker.count_repeated();
                 recorded.any = true;
+                Ok(())
+            }
+            Step::Settled(_) => {
+                inner.has_settled = true;
                 Ok(())
             }
             Step::ReleasedBefore => {

@@ -16,7 +16,7 @@ use super::output::Output;
 use super::stream::{Detached, Socket, Stream};
 use super::worker::Worker;
 use crate::broker::SessionKey;
-use crate::identity::{Action, Principal};
+use crate::identity::{Action, IdentityKind, Principal};
 use crate::metrics::ConnectRefusal as Refusal;
 use crate::mqtt::session::{ConnectRefusal, Opening};
 use crate::mqtt::topic::Topic;
@@ -43,6 +43,8 @@ pub(super) struct Arrival {
     pub(super) key: SessionKey,
     /// Bytes that came behind CONNECT.
     pub(super) leftover: Vec<u8>,
+    /// The client id the server chose, for a client that sent none [MQTT-3.1.3-6].
+    pub(super) assigned: Option<Box<str>>,
 }
 
 impl Arrival {
@@ -206,10 +208,15 @@ async fn send_home(
     opening: Opening,
     leftover: Vec<u8>,
 ) {
-    let client_id = if worker.shared.one_session {
-        "".into()
-    } else {
-        opening.client_id.clone()
+    let assigned: Option<Box<str>> = opening
+        .client_id
+        .is_empty()
+        .then(|| uuid::Uuid::new_v4().simple().to_string().into());
+    let has_one = worker.shared.one_session && principal.kind == IdentityKind::Device;
+    let client_id = match &assigned {
+        _ if has_one => "".into(),
+        Some(assigned) => assigned.clone(),
+        None => opening.client_id.clone(),
     };
     let key = SessionKey {
         identity: principal.identity,
@@ -226,6 +233,7 @@ async fn send_home(
         opening,
         key,
         leftover,
+        assigned,
     };
     if index == worker.index {
         home::arrive(worker, arrival);

@@ -12,7 +12,7 @@ use super::publish::Recorded;
 use super::stream::Stream;
 use super::worker::{self, Worker};
 use crate::broker::{Receipt, Stored, record};
-use crate::identity::Change;
+use crate::identity::{Change, IdentityKind};
 use crate::journal::{RecordHeader, RecordKind};
 use crate::mqtt::session::{Close, ConnectRefusal, Replies, Session, SessionState};
 use crate::mqtt::wire::ReasonCode;
@@ -112,6 +112,7 @@ pub(super) fn drop_expired(worker: &Worker, now: Instant) {
 
 /// What becomes of a session whose connection is over.
 pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
+    connection.leave_feeds(worker, &mut connection.inner.borrow_mut());
     let inner = connection.inner.borrow();
     let session = &inner.session;
     let (number, expiry_s) = (connection.session_number, session.expiry_s());
@@ -147,7 +148,7 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
     if !worker.shared.registry.is_current(&arrival.principal) {
         return turn_away(worker, arrival, ConnectRefusal::BadCredentials);
     }
-    if !worker.sessions.borrow().has_place(&arrival.key) {
+    if !worker.sessions.borrow().take_place(&arrival.key) {
         return turn_away(worker, arrival, ConnectRefusal::TooManySessions);
     }
     let Arrival {
@@ -156,10 +157,14 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
         opening,
         key,
         leftover,
+        assigned,
     } = arrival;
     let stream = match Stream::attach(stream) {
         Ok(stream) => stream,
-        Err(error) => return tracing::debug!(%error, "a connection was lost on its way home"),
+        Err(error) => {
+            worker.sessions.borrow().give_back(&key);
+            return tracing::debug!(%error, "a connection was lost on its way home");
+        }
     };
     let clocks = Clocks::read();
     take_over(worker, &key);
@@ -200,11 +205,12 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
     let change = (begins.then_some(RecordKind::SessionBegin))
         .or(is_changed.then_some(RecordKind::SessionChange));
     let recorded = record_opening(worker, &connection, ended.as_ref(), change, clocks);
+    connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
     welcome(
         worker,
         &connection,
         &opening,
-        is_resumed,
+        (is_resumed, assigned.as_deref()),
         recorded,
         &leftover,
     );
@@ -247,7 +253,7 @@ fn welcome(
     worker: &Worker,
     connection: &Connection,
     opening: &crate::mqtt::session::Opening,
-    is_resumed: bool,
+    (is_resumed, assigned): (bool, Option<&str>),
     recorded: Recorded,
     leftover: &[u8],
 ) {
@@ -256,12 +262,11 @@ fn welcome(
         let replies: &mut Replies = &mut worker.replies.borrow_mut();
         replies.clear();
         // [MQTT-3.1.3-6] [MQTT-3.2.2-16]: only MQTT 5 can be told the name it was given.
-        let assigned = (opening.client_id.is_empty()
-            && opening.version == crate::mqtt::wire::Version::V5)
-            .then(|| uuid::Uuid::new_v4().simple().to_string());
+        let assigned = assigned.filter(|_| opening.version == crate::mqtt::wire::Version::V5);
+        let is_sharing = connection.principal.kind == IdentityKind::Application;
         inner
             .session
-            .accept(opening, is_resumed, assigned.as_deref(), replies);
+            .accept(opening, is_resumed, is_sharing, assigned, replies);
         connection.reply(worker, inner, replies, recorded);
     }
     // TB-08: what came behind CONNECT is handled now, in order.
@@ -306,6 +311,7 @@ fn record_state(
 }
 
 fn record_end(worker: &Worker, identity: uuid::Uuid, stored: &Stored) -> bool {
+    worker.shared.feeds.end_session(stored.number);
     let header = RecordHeader {
         kind: RecordKind::SessionEnd,
         qos: 0,
@@ -336,5 +342,5 @@ fn note(worker: &Worker, header: &RecordHeader, body: &[u8]) -> bool {
 }
 
 fn unfinished(state: &SessionState) -> u64 {
-    u64::try_from(state.unreleased.len()).unwrap_or(u64::MAX)
+    u64::try_from(state.unreleased.len() + state.in_flight.len()).unwrap_or(u64::MAX)
 }

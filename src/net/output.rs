@@ -56,6 +56,11 @@ impl Output {
         self.is_broken
     }
 
+    /// True if nothing waits to be written, and something may be.
+    pub(super) fn is_clear(&self) -> bool {
+        !self.is_broken && self.unsent.is_empty() && !self.is_unflushed
+    }
+
     /// Writes `bytes` behind all that was written before, now or later.
     pub(super) fn write(&mut self, bytes: &[u8]) {
         if self.is_broken || bytes.is_empty() {

@@ -14,7 +14,8 @@ use super::acceptor::{self, Accepted, Listener};
 use super::handshake::Arrival;
 use super::worker::{Shared, Worker};
 use crate::broker::control::COMMANDS_WAITING_MAX;
-use crate::broker::{Command, Control, Restored, SessionTable};
+use crate::broker::feed::Feeds;
+use crate::broker::{Command, Control, Places, Restored, SessionTable};
 use crate::device_api::Profile;
 use crate::identity::Registry;
 use crate::journal::Journal;
@@ -35,6 +36,10 @@ pub struct NetParts {
     pub registry: Registry,
     /// Where telemetry goes.
     pub journal: Journal,
+    /// Where applications get telemetry from.
+    pub feeds: Feeds,
+    /// Sessions, live and stored, that one identity may have (SEC-28).
+    pub sessions_max: u32,
     /// What the broker counts.
     pub metrics: Metrics,
     /// What every session is granted.
@@ -85,8 +90,12 @@ impl Net {
         let Restored {
             sessions,
             next_number,
+            feeds: _,
         } = parts.restored;
-        let mut tables: Vec<SessionTable> = (0..workers).map(|_| SessionTable::default()).collect();
+        let places = Arc::new(Places::new(parts.sessions_max));
+        let mut tables: Vec<SessionTable> = (0..workers)
+            .map(|_| SessionTable::new(Arc::clone(&places)))
+            .collect();
         for (key, stored) in sessions {
             if let Some(table) = tables.get_mut(key.home(workers)) {
                 table.store(&key, stored);
@@ -99,6 +108,8 @@ impl Net {
             one_session: parts.one_session,
             empty_user_name_code_4: parts.empty_user_name_code_4,
             metrics: parts.metrics,
+            feeds: parts.feeds,
+            journal: parts.journal.clone(),
             session_numbers: AtomicU32::new(next_number),
             homes,
         });

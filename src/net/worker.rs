@@ -19,10 +19,11 @@ use tokio::sync::{Notify, mpsc};
 use super::connection::{Connection, End, LINGER};
 use super::home;
 use super::outbox::{Outbox, Purpose};
+use crate::broker::feed::Feeds;
 use crate::broker::{Command, SessionTable};
 use crate::device_api::Profile;
 use crate::identity::Registry;
-use crate::journal::{Journal, RecordHeader};
+use crate::journal::{Journal, Offset, RecordHeader};
 use crate::metrics::{ConnectRefusal as RefusedConnect, Metrics, Refusal, WorkerCounters};
 use crate::mqtt::session::{Close, ConnectRefusal, Replies, SessionLimits};
 use crate::mqtt::wire::{Publish, QoS, ReasonCode, Version};
@@ -54,6 +55,8 @@ pub(super) struct Shared {
     pub(super) one_session: bool,
     pub(super) empty_user_name_code_4: bool,
     pub(super) metrics: Metrics,
+    pub(super) feeds: Feeds,
+    pub(super) journal: Journal,
     /// The next session number.
     pub(super) session_numbers: AtomicU32,
     /// Where connections are sent to their home worker.
@@ -66,6 +69,8 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) read_buffer: RefCell<Vec<u8>>,
     pub(super) replies: RefCell<Replies>,
+    /// Packets of the application feed for one write.
+    pub(super) feed_buffer: RefCell<Vec<u8>>,
     pub(super) connections: RefCell<Slab<Rc<Connection>>>,
     pub(super) sessions: RefCell<SessionTable>,
     pub(super) handshakes: Cell<usize>,
@@ -105,6 +110,7 @@ impl Worker {
             shared,
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES]),
             replies: RefCell::default(),
+            feed_buffer: RefCell::default(),
             connections: RefCell::default(),
             sessions: RefCell::new(sessions),
             handshakes: Cell::new(0),
@@ -132,6 +138,7 @@ impl Worker {
         spawn_vital(flush_each_turn(Rc::clone(&self)));
         spawn_vital(release_after_sync(Rc::clone(&self)));
         spawn_vital(sweep(Rc::clone(&self)));
+        spawn_vital(feed_clients(Rc::clone(&self)));
         loop {
             // Cancel-safe: `recv` loses nothing when another branch wins. Control goes first.
             tokio::select! {
@@ -190,6 +197,11 @@ impl Worker {
         self.behind_since
             .get()
             .is_some_and(|since| since.elapsed() >= STUCK_AFTER)
+    }
+
+    /// The last offset that is on disk.
+    pub(super) fn durable_offset(&self) -> Offset {
+        self.shared.journal.durable()
     }
 
     /// Makes room for a record, or notes that the journal is behind. Telemetry does not pass
@@ -315,7 +327,7 @@ impl Worker {
             };
             for (run, bytes) in acks.iter() {
                 if let Some(connection) = self.connection(run.slot, run.generation) {
-                    connection.acknowledge(bytes, run.places);
+                    connection.acknowledge(self, bytes, run.places);
                 }
             }
             self.count_stored(&acks);
@@ -463,9 +475,22 @@ async fn flush_each_turn(worker: Rc<Worker>) {
 async fn release_after_sync(worker: Rc<Worker>) {
     loop {
         worker.durable.notified().await;
+        worker.shared.feeds.durable();
         worker.release();
         // Room may have come back with the sync.
         worker.flush();
+    }
+}
+
+async fn feed_clients(worker: Rc<Worker>) {
+    let inbox = worker.shared.feeds.inbox(worker.index);
+    loop {
+        for delivery in inbox.take().await {
+            let member = delivery.member;
+            if let Some(connection) = worker.connection(member.slot, member.generation) {
+                connection.fed(&worker, delivery);
+            }
+        }
     }
 }
 

@@ -318,6 +318,26 @@ impl Broker {
         self.cli_json(&["device", "revoke", device, "--json"])
     }
 
+    /// What `/metrics` says.
+    pub(crate) fn metrics(&self) -> String {
+        let mut socket =
+            std::net::TcpStream::connect(self.address("http")).expect("the listener answers");
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        std::io::Write::write_all(&mut socket, request.as_bytes()).expect("a request");
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut socket, &mut text).expect("text");
+        text
+    }
+
+    /// Memory of the process, in KiB.
+    pub(crate) fn rss_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(path).expect("the process runs");
+        let row = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = row.and_then(|row| row.split_whitespace().next());
+        number.and_then(|text| text.parse().ok()).expect("a number")
+    }
+
     /// Everything stored of a device, as `tollgate query` tells it.
     pub(crate) fn query_json(&self, device: &str) -> Value {
         self.cli_json(&["query", device, "--format", "json", "--limit", "10000"])

@@ -1,0 +1,26 @@
+//! Applications and their feed, from outside: raw bytes and real clients against a real broker.
+
+#[cfg(test)]
+mod common;
+
+#[cfg(test)]
+#[path = "feed/clients.rs"]
+mod clients;
+#[cfg(test)]
+#[path = "feed/groups.rs"]
+mod groups;
+#[cfg(test)]
+#[path = "feed/permits.rs"]
+mod permits;
+#[cfg(test)]
+#[path = "feed/rights.rs"]
+mod rights;
+#[cfg(test)]
+#[path = "feed/sessions.rs"]
+mod sessions;
+#[cfg(test)]
+#[path = "feed/site.rs"]
+mod site;
+#[cfg(test)]
+#[path = "feed/starts.rs"]
+mod starts;
