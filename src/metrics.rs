@@ -23,7 +23,9 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-pub use list::{ConnectRefusal, FIGURES, FeedDrop, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
+pub use list::{
+    ConnectRefusal, FIGURES, FeedDrop, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS,
+};
 pub use worker::WorkerCounters;
 
 use distribution::Distribution;

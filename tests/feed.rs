@@ -24,3 +24,6 @@ mod site;
 #[cfg(test)]
 #[path = "feed/starts.rs"]
 mod starts;
+#[cfg(test)]
+#[path = "feed/tail.rs"]
+mod tail;

@@ -91,12 +91,75 @@ impl Client {
         Ok(self.send(request)?.status())
     }
 
+    /// A reply without an end, line by line.
+    pub(super) fn stream(&self, path: &str) -> Result<impl io::BufRead + use<>, CliError> {
+        let response = self.ask(Method::GET, path, Vec::new(), None)?;
+        if response.status().is_success() {
+            return Ok(io::BufReader::new(response.into_body().into_reader()));
+        }
+        Err(self.refused(response))
+    }
+
+    /// A reply ended in the middle.
+    pub(super) fn cut_off(&self, error: &io::Error) -> CliError {
+        CliError::NoBroker {
+            url: self.url.clone(),
+            what: format!("the reply was cut off ({error})"),
+        }
+    }
+
     fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Vec<u8>,
     ) -> Result<T, CliError> {
+        let mut response = self.ask(method, path, body, Some(ANSWER_WITHIN))?;
+        if response.status().is_success() {
+            let body = self.body(&mut response)?;
+            return serde_json::from_slice(&body)
+                .map_err(|error| self.not_tollgate(error.to_string()));
+        }
+        Err(self.refused(response))
+    }
+
+    fn body(&self, response: &mut Response<ureq::Body>) -> Result<Vec<u8>, CliError> {
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(REPLY_BYTES_MAX)
+            .read_to_vec();
+        body.map_err(|error| self.failed(error))
+    }
+
+    /// What the broker said instead of a success.
+    fn refused(&self, mut response: Response<ureq::Body>) -> CliError {
+        let status = response.status();
+        let body = match self.body(&mut response) {
+            Ok(body) => body,
+            Err(error) => return error,
+        };
+        match (serde_json::from_slice::<ApiError>(&body), &self.token) {
+            (Ok(ApiError { error }), Ok(token)) if status == StatusCode::UNAUTHORIZED => {
+                CliError::Refused {
+                    message: format!("{} ({})", error.message, token.origin),
+                }
+            }
+            (Ok(ApiError { error }), _) => CliError::Refused {
+                message: error.message,
+            },
+            (Err(_), _) => self.not_tollgate(format!("HTTP status {status}")),
+        }
+    }
+
+    /// Sends a request with the admin token; without `within` it may take for ever.
+    fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        within: Option<Duration>,
+    ) -> Result<Response<ureq::Body>, CliError> {
         let token = match &self.token {
             Ok(token) => token,
             Err((path, kind)) => {
@@ -115,34 +178,20 @@ impl Client {
             .header("authorization", format!("Bearer {}", token.text))
             .header("content-type", "application/json")
             .body(body);
-        let mut response = self.send(request)?;
-        let status = response.status();
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(REPLY_BYTES_MAX)
-            .read_to_vec();
-        let body = body.map_err(|error| self.failed(error))?;
-        if status.is_success() {
-            return serde_json::from_slice(&body)
-                .map_err(|error| self.not_tollgate(error.to_string()));
-        }
-        match serde_json::from_slice::<ApiError>(&body) {
-            Ok(ApiError { error }) if status == StatusCode::UNAUTHORIZED => {
-                Err(CliError::Refused {
-                    message: format!("{} ({})", error.message, token.origin),
-                })
-            }
-            Ok(ApiError { error }) => Err(CliError::Refused {
-                message: error.message,
-            }),
-            Err(_) => Err(self.not_tollgate(format!("HTTP status {status}"))),
-        }
+        self.send_within(request, within)
     }
 
     fn send(
         &self,
         request: Result<Request<Vec<u8>>, ureq::http::Error>,
+    ) -> Result<Response<ureq::Body>, CliError> {
+        self.send_within(request, Some(ANSWER_WITHIN))
+    }
+
+    fn send_within(
+        &self,
+        request: Result<Request<Vec<u8>>, ureq::http::Error>,
+        within: Option<Duration>,
     ) -> Result<Response<ureq::Body>, CliError> {
         let request = request.map_err(|error| {
             CliError::Usage(format!(
@@ -150,6 +199,11 @@ impl Client {
                 self.url
             ))
         })?;
+        let request = self
+            .agent
+            .configure_request(request)
+            .timeout_global(within)
+            .build();
         self.agent.run(request).map_err(|error| self.failed(error))
     }
 

@@ -22,6 +22,7 @@ mod query;
 mod serve;
 mod settings;
 mod table;
+mod tail;
 mod token;
 
 use std::io::{self, Write};
@@ -72,6 +73,8 @@ enum Command {
     Token(token::Arguments),
     /// Read a device's telemetry back
     Query(query::Arguments),
+    /// Print what devices send, as it becomes durable
+    Tail(tail::Arguments),
     /// Check configuration, directories, certificates and ports without starting anything
     Check(check::Arguments),
     /// Put load on any broker and measure it
@@ -98,6 +101,7 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::App(command) => app::run(command, &sources),
         Command::Token(command) => token::run(command, &sources),
         Command::Query(command) => query::run(&command, &sources),
+        Command::Tail(command) => tail::run(&command, &sources),
         Command::Check(command) => check::run(&command, &sources),
         Command::Bench(command) => bench::run(command),
     }

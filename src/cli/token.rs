@@ -72,8 +72,10 @@ fn sentence(report: &TokenReport) -> String {
             revoked_ms,
         } => format!(
             "revoked: was of {} ({device}), credential {credential}, until {}\n",
-            name.as_deref()
-                .map_or_else(|| format!("a deleted {}", shown(kind)), |name| format!("{} {}", shown(kind), shown(name))),
+            name.as_deref().map_or_else(
+                || format!("a deleted {}", shown(kind)),
+                |name| format!("{} {}", shown(kind), shown(name))
+            ),
             moment::show_unsigned(*revoked_ms)
         ),
         TokenReport::Unknown { hint } => match hint {

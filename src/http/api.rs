@@ -287,8 +287,9 @@ mod tests {
             r#"{"state":"unknown"}"#
         );
         let id = "00000000-0000-0000-0000-000000000001";
-        let text =
-            format!(r#"{{"state":"live","kind":"device","device":"{id}","name":"a","credential":3,"since_ms":4}}"#);
+        let text = format!(
+            r#"{{"state":"live","kind":"device","device":"{id}","name":"a","credential":3,"since_ms":4}}"#
+        );
         let report: TokenReport = serde_json::from_str(&text).unwrap();
         assert!(matches!(
             report,

@@ -27,6 +27,7 @@ mod parameters;
 mod refused;
 mod routes;
 mod service;
+mod tail;
 mod views;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::refused::{Code, Refused};
 use super::service::Shared;
-use super::{admin, apps, health, history};
+use super::{admin, apps, health, history, tail};
 
 /// One endpoint.
 pub(super) struct Route {
@@ -37,6 +37,7 @@ pub(super) fn routes() -> Vec<Route> {
         delete("/admin/v1/apps/{app}", apps::delete),
         post("/admin/v1/apps/{app}/rotate", apps::rotate),
         post("/admin/v1/apps/{app}/revoke", apps::revoke),
+        get("/admin/v1/telemetry/tail", tail::tail),
         post("/admin/v1/tokens/check", admin::check_token),
         get("/admin/v1/openapi.yaml", health::openapi),
         get("/healthz", health::health),

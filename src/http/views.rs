@@ -135,7 +135,9 @@ fn words(hint: TokenHint) -> &'static str {
         TokenHint::BadChecksum => {
             "it begins like a device token, but its length or checksum is wrong: mistyped or cut"
         }
-        TokenHint::Admin => "it begins like the admin token or an application's; no application has or had it",
+        TokenHint::Admin => {
+            "it begins like the admin token or an application's; no application has or had it"
+        }
     }
 }
 

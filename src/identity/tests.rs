@@ -295,7 +295,10 @@ fn the_registry_refuses_devices_beyond_its_limit() {
     create(&registry, "one").unwrap();
     create(&registry, "two").unwrap();
     let error = create(&registry, "three").unwrap_err();
-    assert!(matches!(error, RegistryError::Full { limit: 2, .. }), "{error}");
+    assert!(
+        matches!(error, RegistryError::Full { limit: 2, .. }),
+        "{error}"
+    );
     registry.rotate("one", None).unwrap();
     let reopened = Registry::open_with(store, &secrets, 2).unwrap();
     assert!(matches!(

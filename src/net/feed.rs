@@ -220,7 +220,8 @@ impl Connection {
             let mut counts = Counts::default();
             while buffer.len() < WRITE_BYTES
                 && self.encode_next(worker, feeding, &mut inner.session, buffer, &mut counts)
-            {}
+            {
+            }
             if counts.sent > 0 {
                 worker.count(|counters| counters.fed(counts.sent, counts.again));
             }

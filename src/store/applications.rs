@@ -45,10 +45,12 @@ pub fn filters(connection: &Connection, application: &DeviceRow) -> Result<Filte
             Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
         })
         .optional()?;
-    Ok(found.map_or_else(Filters::default, |(publish, subscribe)| Filters {
-        publish: lines(&publish),
-        subscribe: lines(&subscribe),
-    }))
+    Ok(
+        found.map_or_else(Filters::default, |(publish, subscribe)| Filters {
+            publish: lines(&publish),
+            subscribe: lines(&subscribe),
+        }),
+    )
 }
 
 /// Visits every application.

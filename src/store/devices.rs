@@ -78,7 +78,9 @@ pub struct LiveCredential {
 /// That the database could not be read; so for every function here.
 pub fn count(connection: &Connection) -> Result<u64, StoreError> {
     let count: Unsigned =
-        connection.query_row("SELECT count(*) FROM device WHERE kind = 0", [], |row| row.get(0))?;
+        connection.query_row("SELECT count(*) FROM device WHERE kind = 0", [], |row| {
+            row.get(0)
+        })?;
     Ok(count.0)
 }
 

@@ -94,11 +94,7 @@ pub fn save(transaction: &Transaction<'_>, changes: &SessionChanges) -> Result<(
             .iter()
             .flat_map(|id| id.to_le_bytes())
             .collect();
-        let lines: Vec<String> = row
-            .filters
-            .iter()
-            .map(line)
-            .collect();
+        let lines: Vec<String> = row.filters.iter().map(line).collect();
         write.execute(params![
             row.number,
             row.device.as_bytes(),

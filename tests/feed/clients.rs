@@ -21,7 +21,9 @@ fn mosquitto_sub_resumes_where_it_stopped() {
         let start = |count: &str| {
             let mut command = Command::new(tool("mosquitto_sub"));
             command.args(["-h", "127.0.0.1", "-p", &broker.mqtt_port().to_string()]);
-            command.args(["-V", version, "-u", &token, "-i", &client_id, "-c", "-q", "1"]);
+            command.args([
+                "-V", version, "-u", &token, "-i", &client_id, "-c", "-q", "1",
+            ]);
             if expiry {
                 command.args(["-x", "3600"]);
             }
@@ -36,7 +38,8 @@ fn mosquitto_sub_resumes_where_it_stopped() {
             .expect("it runs");
         assert!(output.status.success(), "{output:?}");
         counter.send(4);
-        for expected in [&["1", "2"][..], &["3", "4"]] {
+        // With -C it leaves without acknowledging the last one, which comes again.
+        for expected in [&["1", "2"][..], &["2", "3"]] {
             let (stdout, stderr) = printed(&Running::start(&mut start("2")).finish());
             let numbers: Vec<String> = stdout
                 .lines()
@@ -63,7 +66,13 @@ fn paho_in_a_group_misses_nothing_when_one_is_killed() {
     let start = |name: &str| {
         let mut command = Command::new(tool("python"));
         command.arg(clients_dir().join("paho_feed.py"));
-        command.args(["127.0.0.1", &broker.mqtt_port().to_string(), &token, name, &filter]);
+        command.args([
+            "127.0.0.1",
+            &broker.mqtt_port().to_string(),
+            &token,
+            name,
+            &filter,
+        ]);
         command.arg(broker.dir().join(format!("{name}.seen")));
         let mut running = Running::start(&mut command);
         running.wait_for_line("subscribed");
@@ -89,14 +98,20 @@ fn paho_in_a_group_misses_nothing_when_one_is_killed() {
             let path = broker.dir().join(format!("{name}.seen"));
             let text = std::fs::read_to_string(path).unwrap_or_default();
             // A line that the kill cut in two is a message that was not acknowledged.
-            let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            let whole = text
+                .split_inclusive('\n')
+                .filter(|line| line.ends_with('\n'));
             numbers.extend(whole.filter_map(|line| line.trim().parse::<u32>().ok()));
         }
         numbers
     };
     let all: std::collections::BTreeSet<u32> = (1..=MESSAGES).collect();
     while seen() != all {
-        assert!(std::time::Instant::now() < deadline, "{} came", seen().len());
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{} came",
+            seen().len()
+        );
         std::thread::yield_now();
     }
     drop(again);

@@ -69,7 +69,11 @@ fn what_a_member_did_not_acknowledge_goes_to_another() {
         first.wire.reset();
         while taken.len() < 100 {
             let message = second.take();
-            assert!(taken.insert(message.number()), "twice: {}", message.number());
+            assert!(
+                taken.insert(message.number()),
+                "twice: {}",
+                message.number()
+            );
         }
         second.wire.expect_alive();
         second.disconnect();
@@ -121,7 +125,10 @@ fn nothing_is_missing_whoever_is_killed() {
         }
         if round % 2 == 1 {
             for _ in 0..50 {
-                seen.extend(two.take_within(Duration::from_millis(50)).map(|m| m.number()));
+                seen.extend(
+                    two.take_within(Duration::from_millis(50))
+                        .map(|m| m.number()),
+                );
             }
             broker.kill9();
             broker.restart();

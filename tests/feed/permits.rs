@@ -81,9 +81,8 @@ fn sec_32_several_filters_together_cover_what_none_does_alone() {
             .map(|text| FilterBuf::from(Filter::new(text).unwrap()));
         Permit::filters(Vec::new(), compiled.collect())
     };
-    let allows = |filters: &[&str], wanted| {
-        permit(filters).allows_filter(&Filter::new(wanted).unwrap())
-    };
+    let allows =
+        |filters: &[&str], wanted| permit(filters).allows_filter(&Filter::new(wanted).unwrap());
     assert!(allows(&["a", "a/+", "a/+/+/#"], "a/#"));
     assert!(!allows(&["a", "a/+/+/#"], "a/#"));
     assert!(allows(&["+", "+/#"], "#"));

@@ -60,7 +60,9 @@ fn sec_30_an_application_publishes_nothing_it_may_not() {
         ("$SYS/x", 0x87),
         ("mine/x", 0x90), // nothing routes it yet
     ] {
-        client.wire.send(&publish(Version::V5, 1, 1, topic, b"{\"a\":1}"));
+        client
+            .wire
+            .send(&publish(Version::V5, 1, 1, topic, b"{\"a\":1}"));
         let puback = client.wire.packet();
         assert_eq!((puback[0], reason(&puback)), (0x40, code), "{topic}");
     }
@@ -166,21 +168,43 @@ fn an_application_is_shown_and_its_token_is_told() {
     let token = create_app(&broker, "a", &[ALL, "x/#"]);
     assert!(token.starts_with("tga_"), "{token}");
     let shown = broker.cli_ok(&["app", "show", "a"]);
-    assert!(shown.contains("subscribe  v1/devices/+/telemetry x/#"), "{shown}");
+    assert!(
+        shown.contains("subscribe  v1/devices/+/telemetry x/#"),
+        "{shown}"
+    );
     assert!(!shown.contains(&token));
     let listed = broker.cli_json(&["app", "list", "--json"]);
     assert_eq!(listed["apps"][0]["name"], "a");
     let devices = broker.cli_json(&["device", "list", "--json"]);
-    let names: Vec<_> = devices["devices"].as_array().expect("a list").iter().collect();
-    assert!(names.iter().all(|device| device["name"] != "a"), "{devices}");
+    let names: Vec<_> = devices["devices"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .collect();
+    assert!(
+        names.iter().all(|device| device["name"] != "a"),
+        "{devices}"
+    );
     let report = broker.cli_json(&["token", "check", &token, "--json"]);
-    assert_eq!((&report["state"], &report["kind"]), (&"live".into(), &"application".into()));
+    assert_eq!(
+        (&report["state"], &report["kind"]),
+        (&"live".into(), &"application".into())
+    );
     for (arguments, word) in [
         (&["app", "create", "a"][..], "exists already"),
         (&["device", "create", "a"], "application \"a\" exists"),
-        (&["app", "create", "b", "--token", &token], "in use already by application"),
-        (&["app", "create", "b", "--subscribe", "a/#/b"], "subscribe filter"),
-        (&["app", "create", "b", "--subscribe", "$share/g/a"], "share group"),
+        (
+            &["app", "create", "b", "--token", &token],
+            "in use already by application",
+        ),
+        (
+            &["app", "create", "b", "--subscribe", "a/#/b"],
+            "subscribe filter",
+        ),
+        (
+            &["app", "create", "b", "--subscribe", "$share/g/a"],
+            "share group",
+        ),
         (&["app", "create", "b", "--publish", "$SYS/#"], "closed"),
         (&["app", "show", "first-device"], "no application"),
         (&["device", "show", "a"], "no device"),
@@ -192,8 +216,19 @@ fn an_application_is_shown_and_its_token_is_told() {
     }
     let admin = std::fs::read_to_string(broker.dir().join("secrets/admin.token")).expect("a file");
     let output = broker.cli(&["app", "create", "b", "--token", admin.trim()]);
-    assert_eq!(output.status.code(), Some(6), "the admin token opens too much");
-    let chosen = ["app", "create", "b", "--token", "my own app token", "--json"];
+    assert_eq!(
+        output.status.code(),
+        Some(6),
+        "the admin token opens too much"
+    );
+    let chosen = [
+        "app",
+        "create",
+        "b",
+        "--token",
+        "my own app token",
+        "--json",
+    ];
     assert_eq!(broker.cli_json(&chosen)["token"], "my own app token");
     broker.cli_ok(&["app", "delete", "b"]);
     let report = broker.cli_json(&["token", "check", "my own app token", "--json"]);

@@ -1,6 +1,6 @@
 //! A broker with a device that counts, and applications that listen.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use serde_json::Value;
 
@@ -130,6 +130,8 @@ pub(crate) struct Client {
     pub(crate) version: Version,
     /// Whether CONNACK said that the session was there.
     pub(crate) is_present: bool,
+    /// Messages that came before SUBACK, as they may.
+    early: VecDeque<Message>,
 }
 
 /// How a client connects.
@@ -181,10 +183,11 @@ impl Client {
             wire,
             version: options.version,
             is_present: connack[2] == 1,
+            early: VecDeque::new(),
         }
     }
 
-    /// Subscribes at QoS 1; the code of SUBACK. Messages that come before it are an error.
+    /// Subscribes at QoS 1; the code of SUBACK.
     pub(crate) fn subscribe(&mut self, filter: &str) -> u8 {
         self.subscribe_with(filter, 1, &[])
     }
@@ -208,12 +211,19 @@ impl Client {
         text(&mut body, filter);
         body.push(qos);
         self.wire.send(&packet(0x82, &body));
-        let suback = self.wire.packet();
+        let mut suback = self.wire.packet();
+        while suback[0] >> 4 == 3 {
+            self.early.push_back(Message::read(self.version, &suback));
+            suback = self.wire.packet();
+        }
         assert_eq!(suback[0], 0x90, "{}", show(&suback));
         *suback.last().expect("a code")
     }
 
     pub(crate) fn next(&mut self) -> Message {
+        if let Some(early) = self.early.pop_front() {
+            return early;
+        }
         let packet = self.wire.packet();
         Message::read(self.version, &packet)
     }

@@ -35,7 +35,10 @@ fn a_feed_starts_now_at_the_oldest_at_an_offset_or_at_a_time() {
         let mut late = client();
         assert_eq!(late.subscribe_with(ALL, 1, &[("start", start)]), 1);
         assert_eq!(late.take_numbers(2), [1, 2], "{start}");
-        assert!(late.take_within(std::time::Duration::from_millis(1)).is_none());
+        assert!(
+            late.take_within(std::time::Duration::from_millis(1))
+                .is_none()
+        );
         drop(late);
         // An older client says it by the name of a group.
         let options = Options {

@@ -127,7 +127,10 @@ impl Slice {
     }
 
     pub(super) fn records(&self) -> &[FedRecord] {
-        self.chunk.records.get(self.at..self.end).unwrap_or_default()
+        self.chunk
+            .records
+            .get(self.at..self.end)
+            .unwrap_or_default()
     }
 
     /// The records with these offsets are dropped.
@@ -272,12 +275,7 @@ impl ChunkReader {
 }
 
 /// Adds a commit's telemetry; what is beyond a chunk's size goes to further chunks.
-fn fill(
-    chunk: &mut Chunk,
-    more: &mut VecDeque<Arc<Chunk>>,
-    batch: &RecordBatch<'_>,
-    dead: &Dead,
-) {
+fn fill(chunk: &mut Chunk, more: &mut VecDeque<Arc<Chunk>>, batch: &RecordBatch<'_>, dead: &Dead) {
     let mut later: Vec<Chunk> = Vec::new();
     for record in batch.iter() {
         let header = &record.header;

@@ -133,7 +133,11 @@ impl Cursor {
         let slices = self.ready.iter().chain(assigned);
         let offsets = slices.filter_map(|slice| Some(slice.records().first()?.offset));
         let again = self.again.front().copied();
-        offsets.chain(again).min().unwrap_or(self.read).min(self.read)
+        offsets
+            .chain(again)
+            .min()
+            .unwrap_or(self.read)
+            .min(self.read)
     }
 
     /// Lets the journal go of what is settled, on disk.
@@ -248,7 +252,11 @@ impl Cursor {
                 return;
             };
             let room = member.credit - member.records;
-            let records = if is_shared { room.min(SHARE_RECORDS) } else { room };
+            let records = if is_shared {
+                room.min(SHARE_RECORDS)
+            } else {
+                room
+            };
             let given = slice.split(records, MEMBER_BYTES_MAX - member.bytes);
             member.records += given.len();
             let weight: usize = given.records().iter().map(Slice::weight).sum();

@@ -132,11 +132,13 @@ impl Runner {
         loop {
             let is_stopping = self.listen();
             let mut failed = false;
-            while !is_stopping && self.give_out().unwrap_or_else(|error| {
-                tracing::error!(%error, "the feed cannot read the journal and tries again");
-                failed = true;
-                false
-            }) {
+            while !is_stopping
+                && self.give_out().unwrap_or_else(|error| {
+                    tracing::error!(%error, "the feed cannot read the journal and tries again");
+                    failed = true;
+                    false
+                })
+            {
                 if self.listen_now() {
                     break;
                 }
@@ -164,7 +166,11 @@ impl Runner {
         if !is_live {
             self.recent.clear();
         }
-        self.take(if is_live { LOOK_INTERVAL } else { NOTE_INTERVAL })
+        self.take(if is_live {
+            LOOK_INTERVAL
+        } else {
+            NOTE_INTERVAL
+        })
     }
 
     /// As [`Runner::listen`], without waiting.
@@ -366,9 +372,7 @@ impl Runner {
             figures.lag_records = figures.lag_records.max(lag);
             if low >= limit {
                 let from = Offset::new(cursor.recorded.saturating_add(1));
-                cursor
-                    .hold
-                    .get_or_insert_with(|| self.journal.hold(from));
+                cursor.hold.get_or_insert_with(|| self.journal.hold(from));
                 let pinned = self.journal.bytes_from(from);
                 figures.pinned_bytes = figures.pinned_bytes.max(pinned);
             } else if cursor.hold.take().is_some() {

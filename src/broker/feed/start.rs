@@ -78,8 +78,12 @@ impl Start {
         }
     }
 
-    /// The first record to read, and the time before which records are left out.
-    pub(super) fn resolve(self, journal: &Journal) -> Result<(u64, u64), JournalError> {
+    /// The first record to read, and the time (ms) before which records are left out, up to the
+    /// first that is not.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn resolve(self, journal: &Journal) -> Result<(u64, u64), JournalError> {
         match self {
             Start::Offset(offset) => Ok((offset.max(journal.first().number()), 0)),
             Start::Time(ms) => Ok((segment_before(journal, ms)?, ms)),

@@ -357,7 +357,8 @@ fn connack_tells_mqtt_5_what_the_server_changed() {
     assert_eq!(connack.properties.receive_maximum, Some(3));
     let mut old = Client::connected(Version::V311);
     let opening = Opening::new(&connect(Version::V311)).unwrap();
-    old.session.accept(&opening, false, false, None, &mut old.replies);
+    old.session
+        .accept(&opening, false, false, None, &mut old.replies);
     assert_eq!(old.ordered(), "20020000");
 }
 

@@ -161,9 +161,8 @@ impl InFlight {
     /// Numbers of messages of `source`, sent on this connection and acknowledged, although one
     /// before them is not.
     pub fn done(&self, source: u64) -> impl Iterator<Item = u64> + '_ {
-        let is_done = move |entry: &&Entry| {
-            entry.state == State::Done && entry.item.source == source
-        };
+        let is_done =
+            move |entry: &&Entry| entry.state == State::Done && entry.item.source == source;
         self.entries
             .iter()
             .filter(is_done)
