@@ -4,7 +4,8 @@
 //! only one — and has one *home worker*, `hash(key)`: take-over, resume and revocation of a
 //! session are local to that worker and need no lock. [`sessions`] is a worker's table,
 //! [`control`] the lane by which admin calls reach every worker, [`record`] how session changes
-//! are written to the journal, [`feed`] gives telemetry to applications, and [`checkpoint`] the reader that turns those records into rows
+//! are written to the journal, [`feed`] gives telemetry to applications, and
+//! [`checkpoint`] the reader that turns those records into rows
 //! of the state database, so that a start replays only the journal's end.
 
 pub mod checkpoint;

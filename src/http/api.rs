@@ -288,7 +288,8 @@ mod tests {
         );
         let id = "00000000-0000-0000-0000-000000000001";
         let text = format!(
-            r#"{{"state":"live","kind":"device","device":"{id}","name":"a","credential":3,"since_ms":4}}"#
+            r#"{{"state":"live","kind":"device",
+                "device":"{id}","name":"a","credential":3,"since_ms":4}}"#
         );
         let report: TokenReport = serde_json::from_str(&text).unwrap();
         assert!(matches!(

@@ -7,6 +7,7 @@
 mod applications;
 mod changes;
 mod device;
+mod ends;
 mod error;
 mod index;
 mod key;

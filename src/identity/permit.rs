@@ -120,8 +120,7 @@ fn covered<'a>(wanted: &Filter<'_>, allowed: impl Iterator<Item = Filter<'a>>) -
             Walk::At(levels.peekable())
         })
         .collect();
-    let mut passed = 0;
-    for level in wanted.levels() {
+    for (passed, level) in wanted.levels().enumerate() {
         if level == "#" {
             // The level above belongs to it, unless there is no topic: above the first level, and
             // above "/", there is none.
@@ -130,7 +129,6 @@ fn covered<'a>(wanted: &Filter<'_>, allowed: impl Iterator<Item = Filter<'a>>) -
         }
         let name = (level != "+").then_some(level);
         walks.retain_mut(|walk| step(walk, name));
-        passed += 1;
     }
     walks.iter_mut().any(ends)
 }

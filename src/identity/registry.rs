@@ -17,7 +17,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::applications::permit_of;
-use super::changes::{self, As, Changed};
+use super::changes::{self, As};
 use super::index::{TokenEntry, TokenIndex};
 use super::key::{self, Digest, RegistryKey};
 use super::token::{self, TOKEN_BYTES_MAX};
@@ -53,10 +53,10 @@ pub(super) struct Shared {
     permit: Arc<Permit>,
     /// One for each application.
     pub(super) permits: DashMap<Uuid, Arc<Permit>>,
-    devices: AtomicU64,
+    pub(super) devices: AtomicU64,
     devices_max: u64,
     // A leaf lock: pushed to by the writer thread, copied by readers.
-    tombstones: RwLock<Vec<(Uuid, u64)>>,
+    pub(super) tombstones: RwLock<Vec<(Uuid, u64)>>,
 }
 
 /// What the broker has to do everywhere after a change.
@@ -284,107 +284,6 @@ impl Registry {
         Ok((found, more))
     }
 
-    /// Gives a device a new token, a fresh one without `token`, and ends all it had at once. The
-    /// state of its sessions stays (SEC-53 with a grace time of 0).
-    ///
-    /// # Errors
-    /// There is no such device, the token is taken, or the database failed.
-    pub fn rotate(
-        &self,
-        name_or_id: &str,
-        token: Option<DeviceToken>,
-    ) -> Result<(Device, DeviceToken, Change), RegistryError> {
-        let token = token.unwrap_or_else(DeviceToken::generate);
-        self.rotate_as(changes::DEVICE, name_or_id, token)
-    }
-
-    /// Ends all credentials of a device and its stored sessions; the device stays. May be
-    /// repeated, to have the change confirmed again.
-    ///
-    /// # Errors
-    /// There is no such device, or the database failed.
-    pub fn revoke(&self, name_or_id: &str) -> Result<(Device, Change), RegistryError> {
-        self.revoke_as(changes::DEVICE, name_or_id)
-    }
-
-    /// Removes a device, its credentials and its stored sessions. `at` is the journal's offset:
-    /// its records up to there are dead. Returns the device as it was last.
-    ///
-    /// # Errors
-    /// There is no such device, or the database failed.
-    pub fn delete(&self, name_or_id: &str, at: u64) -> Result<(Device, Change), RegistryError> {
-        self.delete_as(changes::DEVICE, name_or_id, at)
-    }
-
-    pub(super) fn rotate_as<T: Send + 'static>(
-        &self,
-        whose: As<T>,
-        name_or_id: &str,
-        token: DeviceToken,
-    ) -> Result<(T, DeviceToken, Change), RegistryError> {
-        let new = self.new_credential(&token);
-        let name_or_id = name_or_id.to_owned();
-        let work = move |transaction: &Transaction<'_>| {
-            changes::rotate(transaction, whose, &name_or_id, &new)
-        };
-        let (shown, change) = self.change(work, move |(changed, credential), shared| {
-            let change = shared.end(&changed, After::StateStays);
-            let entry = TokenEntry {
-                identity: changed.id,
-                credential,
-                generation: changed.generation,
-                kind: whose.kind.number(),
-            };
-            shared.index.insert(&new.digest, entry);
-            (changed.shown, change)
-        })?;
-        Ok((shown, token, change))
-    }
-
-    pub(super) fn revoke_as<T: Send + 'static>(
-        &self,
-        whose: As<T>,
-        name_or_id: &str,
-    ) -> Result<(T, Change), RegistryError> {
-        let name_or_id = name_or_id.to_owned();
-        let work = move |transaction: &Transaction<'_>| {
-            changes::revoke(transaction, whose, &name_or_id, now_ms())
-        };
-        self.change(work, |changed, shared| {
-            let change = shared.end(&changed, After::StateGoes);
-            (changed.shown, change)
-        })
-    }
-
-    pub(super) fn delete_as<T: Send + 'static>(
-        &self,
-        whose: As<T>,
-        name_or_id: &str,
-        at: u64,
-    ) -> Result<(T, Change), RegistryError> {
-        let name_or_id = name_or_id.to_owned();
-        let work = move |transaction: &Transaction<'_>| {
-            changes::delete(transaction, whose, &name_or_id, at, now_ms())
-        };
-        self.change(work, move |changed, shared| {
-            match whose.kind {
-                IdentityKind::Device => {
-                    shared.devices.fetch_sub(1, Ordering::Relaxed);
-                }
-                IdentityKind::Application => {
-                    shared.permits.remove(&changed.id);
-                }
-            }
-            let change = shared.end(&changed, After::DeviceGoes);
-            let mut tombstones = shared
-                .tombstones
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            tombstones.push((changed.id, at));
-            (changed.shown, change)
-        })
-    }
-
     /// What is known about a token that an operator shows.
     ///
     /// # Errors
@@ -521,14 +420,6 @@ impl Registry {
     }
 }
 
-/// What is left of an identity after its credentials ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum After {
-    StateStays,
-    StateGoes,
-    DeviceGoes,
-}
-
 impl Shared {
     pub(super) fn add(
         &self,
@@ -544,19 +435,6 @@ impl Shared {
             kind: kind.number(),
         };
         self.index.insert(digest, entry);
-    }
-
-    fn end<T>(&self, changed: &Changed<T>, after: After) -> Change {
-        let digests: Vec<Digest> = changed.ended.iter().map(|(_, digest)| *digest).collect();
-        let left = (after != After::DeviceGoes).then_some(changed.generation);
-        self.index.end(changed.id, left, &digests);
-        Change {
-            identity: changed.id,
-            generation: changed.generation,
-            credentials_ended: changed.ended.iter().map(|(id, _)| *id).collect(),
-            ends_sessions: true,
-            drops_state: after != After::StateStays,
-        }
     }
 }
 
@@ -576,7 +454,7 @@ fn check_key(store: &Store, secrets: &Secrets) -> Result<(), RegistryError> {
     Ok(())
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

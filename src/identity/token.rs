@@ -24,7 +24,8 @@ const PREFIX_CHARS: usize = 4;
 
 const _: () = assert!(DEVICE_PREFIX.len() == PREFIX_CHARS && ADMIN_PREFIX.len() == PREFIX_CHARS);
 
-/// A device's or application's token in plain: lives from its making or its CONNECT to the end of one function.
+/// A device's or application's token in plain: lives from its making or its CONNECT to the end of
+/// one function.
 /// The text is overwritten when it is dropped, as well as safe code can.
 pub struct DeviceToken {
     text: SecretText,

@@ -470,7 +470,7 @@ impl Connection {
 pub(super) async fn linger(connection: Rc<Connection>) {
     let drained = std::future::poll_fn(|cx| {
         let inner = &mut *connection.inner.borrow_mut();
-        poll_drained(&mut inner.output, cx)
+        inner.output.poll_drained(cx)
     });
     // Either way the socket is closed when this returns.
     let _ = tokio::time::timeout(LINGER, drained).await;
@@ -480,23 +480,9 @@ pub(super) async fn linger(connection: Rc<Connection>) {
 pub(super) async fn drain(output: &mut Output) {
     let drained = std::future::poll_fn(|cx| {
         output.remember(cx.waker());
-        poll_drained(output, cx)
+        output.poll_drained(cx)
     });
     let _ = tokio::time::timeout(LINGER, drained).await;
-}
-
-fn poll_drained(output: &mut Output, cx: &mut Context<'_>) -> Poll<()> {
-    if output.poll_unsent(cx).is_pending() || output.poll_shutdown(cx).is_pending() {
-        return Poll::Pending;
-    }
-    let mut waste = [0; 1024];
-    loop {
-        match output.poll_read(cx, &mut waste) {
-            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-            Poll::Ready(Ok(_)) => {}
-            Poll::Pending => return Poll::Pending,
-        }
-    }
 }
 
 fn is_qos_0_publish(packet: &[u8]) -> bool {

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::rc::Rc;
 
 use super::connection::{Connection, Inner};
 use super::worker::Worker;
@@ -27,6 +28,19 @@ const WRITE_BYTES: usize = 64 * 1024;
 
 /// Bytes of `v1/devices/{id}/telemetry`.
 const TOPIC_BYTES: usize = 57;
+
+/// Gives each client of a worker what comes for it.
+pub(super) async fn run(worker: Rc<Worker>) {
+    let inbox = worker.shared.feeds.inbox(worker.index);
+    loop {
+        for delivery in inbox.take().await {
+            let member = delivery.member;
+            if let Some(connection) = worker.connection(member.slot, member.generation) {
+                connection.fed(&worker, delivery);
+            }
+        }
+    }
+}
 
 /// The feeds of one connection.
 #[derive(Debug, Default)]
@@ -90,7 +104,7 @@ impl Feeding {
             (Some(held), None) => (Start::from_number(held.start), false),
             (_, Some(asked)) => (asked, true),
             (None, None) => {
-                let now = Start::Offset(worker.durable_offset().next().number());
+                let now = Start::Offset(worker.shared.journal.durable().next().number());
                 (named.unwrap_or(now), false)
             }
         };
@@ -318,11 +332,7 @@ impl Connection {
         let count = if slice.missed_from.is_some() { 3 } else { 2 };
         let publish = Publish {
             dup: is_again,
-            qos: if packet_id.is_some() {
-                QoS::AtLeastOnce
-            } else {
-                QoS::AtMostOnce
-            },
+            qos: packet_id.map_or(QoS::AtMostOnce, |_| QoS::AtLeastOnce),
             retain: false,
             topic: topic.as_str(),
             packet_id,

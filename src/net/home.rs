@@ -206,14 +206,8 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
         .or(is_changed.then_some(RecordKind::SessionChange));
     let recorded = record_opening(worker, &connection, ended.as_ref(), change, clocks);
     connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
-    welcome(
-        worker,
-        &connection,
-        &opening,
-        (is_resumed, assigned.as_deref()),
-        recorded,
-        &leftover,
-    );
+    let known = (is_resumed, assigned.as_deref());
+    welcome(worker, &connection, &opening, known, recorded, &leftover);
     worker::serve(worker, connection);
 }
 

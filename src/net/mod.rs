@@ -2,7 +2,9 @@
 //!
 //! [`acceptor`] deals sockets out; [`handshake`] takes one as far as CONNECT on whatever worker
 //! it was dealt to; [`home`] opens its session on the session's home worker; [`connection`] reads
-//! it, [`feed`] gives applications their telemetry, [`publish`] passes what it says through the gate to the journal, [`outbox`] and [`ledger`]
+//! it, [`feed`] gives applications their
+//! telemetry, [`publish`] passes what it says through the gate to the journal, [`outbox`] and
+//! [`ledger`]
 //! hold what was promised until it is durable, and [`worker`] is the thread all this runs on.
 
 mod acceptor;

@@ -132,6 +132,21 @@ impl Output {
         self.waker = waker;
     }
 
+    /// Writes the last words, then throws away what still comes, up to the peer's end.
+    pub(super) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_unsent(cx).is_pending() || self.poll_shutdown(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let mut waste = [0; 1024];
+        loop {
+            match self.poll_read(cx, &mut waste) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
     fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // Taken out and put back, so that the context can borrow it without a clone.
         let waker = self.waker.take();

@@ -23,7 +23,7 @@ use crate::broker::feed::Feeds;
 use crate::broker::{Command, SessionTable};
 use crate::device_api::Profile;
 use crate::identity::Registry;
-use crate::journal::{Journal, Offset, RecordHeader};
+use crate::journal::{Journal, RecordHeader};
 use crate::metrics::{ConnectRefusal as RefusedConnect, Metrics, Refusal, WorkerCounters};
 use crate::mqtt::session::{Close, ConnectRefusal, Replies, SessionLimits};
 use crate::mqtt::wire::{Publish, QoS, ReasonCode, Version};
@@ -138,7 +138,7 @@ impl Worker {
         spawn_vital(flush_each_turn(Rc::clone(&self)));
         spawn_vital(release_after_sync(Rc::clone(&self)));
         spawn_vital(sweep(Rc::clone(&self)));
-        spawn_vital(feed_clients(Rc::clone(&self)));
+        spawn_vital(super::feed::run(Rc::clone(&self)));
         loop {
             // Cancel-safe: `recv` loses nothing when another branch wins. Control goes first.
             tokio::select! {
@@ -197,11 +197,6 @@ impl Worker {
         self.behind_since
             .get()
             .is_some_and(|since| since.elapsed() >= STUCK_AFTER)
-    }
-
-    /// The last offset that is on disk.
-    pub(super) fn durable_offset(&self) -> Offset {
-        self.shared.journal.durable()
     }
 
     /// Makes room for a record, or notes that the journal is behind. Telemetry does not pass
@@ -479,18 +474,6 @@ async fn release_after_sync(worker: Rc<Worker>) {
         worker.release();
         // Room may have come back with the sync.
         worker.flush();
-    }
-}
-
-async fn feed_clients(worker: Rc<Worker>) {
-    let inbox = worker.shared.feeds.inbox(worker.index);
-    loop {
-        for delivery in inbox.take().await {
-            let member = delivery.member;
-            if let Some(connection) = worker.connection(member.slot, member.generation) {
-                connection.fed(&worker, delivery);
-            }
-        }
     }
 }
 

@@ -38,21 +38,22 @@ fn mosquitto_sub_resumes_where_it_stopped() {
             .expect("it runs");
         assert!(output.status.success(), "{output:?}");
         counter.send(4);
-        // With -C it leaves without acknowledging the last one, which comes again.
-        for expected in [&["1", "2"][..], &["2", "3"]] {
-            let (stdout, stderr) = printed(&Running::start(&mut start("2")).finish());
-            let numbers: Vec<String> = stdout
-                .lines()
-                .map(|line| line.replace(|byte: char| !byte.is_ascii_digit(), ""))
-                .collect();
-            let base = if expiry { 4 } else { 0 };
-            let wanted: Vec<String> = expected
-                .iter()
-                .map(|n| (n.parse::<u32>().expect("a number") + base).to_string())
-                .collect();
-            assert_eq!(numbers, wanted, "{version}: {stderr}");
-        }
+        let base = if expiry { 4 } else { 0 };
+        assert_eq!(numbers(&mut start("2")), [base + 1, base + 2]);
+        // With -C it may leave without acknowledging the last one, which then comes again.
+        let rest = numbers(&mut start("2"));
+        assert!(
+            rest == [base + 2, base + 3] || rest == [base + 3, base + 4],
+            "{version}: {rest:?}"
+        );
     }
+}
+
+fn numbers(command: &mut Command) -> Vec<u32> {
+    let (stdout, _) = printed(&Running::start(command).finish());
+    let digits = |line: &str| line.replace(|byte: char| !byte.is_ascii_digit(), "");
+    let lines = stdout.lines().map(digits);
+    lines.map(|line| line.parse().expect("a number")).collect()
 }
 
 /// Two clients of another implementation in one group; one is killed and comes back.

@@ -190,11 +190,27 @@ fn an_application_is_shown_and_its_token_is_told() {
         (&report["state"], &report["kind"]),
         (&"live".into(), &"application".into())
     );
+    refuses_what_makes_no_sense(&broker, &token);
+    let chosen = [
+        "app",
+        "create",
+        "b",
+        "--token",
+        "my own app token",
+        "--json",
+    ];
+    assert_eq!(broker.cli_json(&chosen)["token"], "my own app token");
+    broker.cli_ok(&["app", "delete", "b"]);
+    let report = broker.cli_json(&["token", "check", "my own app token", "--json"]);
+    assert_eq!(report["state"], "unknown");
+}
+
+fn refuses_what_makes_no_sense(broker: &Broker, token: &str) {
     for (arguments, word) in [
         (&["app", "create", "a"][..], "exists already"),
         (&["device", "create", "a"], "application \"a\" exists"),
         (
-            &["app", "create", "b", "--token", &token],
+            &["app", "create", "b", "--token", token],
             "in use already by application",
         ),
         (
@@ -221,16 +237,4 @@ fn an_application_is_shown_and_its_token_is_told() {
         Some(6),
         "the admin token opens too much"
     );
-    let chosen = [
-        "app",
-        "create",
-        "b",
-        "--token",
-        "my own app token",
-        "--json",
-    ];
-    assert_eq!(broker.cli_json(&chosen)["token"], "my own app token");
-    broker.cli_ok(&["app", "delete", "b"]);
-    let report = broker.cli_json(&["token", "check", "my own app token", "--json"]);
-    assert_eq!(report["state"], "unknown");
 }

@@ -50,7 +50,10 @@ fn tail_shows_what_devices_send_now_or_since() {
     let mut shell = Command::new("bash");
     shell
         .args(["-o", "pipefail", "-c"])
-        .arg("\"$0\" tail --json --from earliest --admin-url \"$1\" | head -n 2; echo \"${PIPESTATUS[0]}\"")
+        .arg(
+            "\"$0\" tail --json --from earliest --admin-url \"$1\" | head -n 2; \
+             echo \"${PIPESTATUS[0]}\"",
+        )
         .arg(program)
         .arg(broker.admin_url())
         .env("TOLLGATE_ADMIN_TOKEN", admin_token(&broker));

@@ -277,7 +277,7 @@ impl ChunkReader {
 /// Adds a commit's telemetry; what is beyond a chunk's size goes to further chunks.
 fn fill(chunk: &mut Chunk, more: &mut VecDeque<Arc<Chunk>>, batch: &RecordBatch<'_>, dead: &Dead) {
     let mut later: Vec<Chunk> = Vec::new();
-    for record in batch.iter() {
+    for record in batch {
         let header = &record.header;
         let offset = record.offset.number();
         if header.kind != RecordKind::Telemetry || dead.is_dead(header.device, offset) {
