@@ -31,21 +31,19 @@ pub(super) struct Arguments {
     target: Target,
 }
 
-/// A line of the broker's reply.
+/// A line of the broker's reply: a message, or which records are gone.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Line<'a> {
-    Message {
-        ts: u64,
-        name: String,
-        device: String,
-        #[serde(borrow)]
-        payload: &'a RawValue,
-    },
-    Missed {
-        missed_from: u64,
-        missed_to: u64,
-    },
+struct Line<'a> {
+    #[serde(default)]
+    ts: u64,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    device: String,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+    missed_from: Option<u64>,
+    missed_to: Option<u64>,
 }
 
 pub(super) fn run(arguments: &Arguments, sources: &Sources) -> Result<(), CliError> {
@@ -75,25 +73,21 @@ pub(super) fn run(arguments: &Arguments, sources: &Sources) -> Result<(), CliErr
 }
 
 fn row(line: &str) -> String {
-    match serde_json::from_str(line) {
-        Ok(Line::Message {
-            ts,
-            name,
-            device,
-            payload,
-        }) => {
-            let name = if name.is_empty() { device } else { name };
-            let text = serde_json::from_str::<String>(payload.get());
-            let text = text.unwrap_or_else(|_| payload.get().to_owned());
-            let moment = moment::show_unsigned(ts);
-            format!("{moment}  {}  {}\n", shown(&name), shown(&text))
-        }
-        Ok(Line::Missed {
-            missed_from,
-            missed_to,
-        }) => format!("(records {missed_from} to {missed_to} are not there any more)\n"),
-        Err(_) => format!("{}\n", shown(line)),
+    let Ok(read) = serde_json::from_str::<Line<'_>>(line) else {
+        return format!("{}\n", shown(line));
+    };
+    if let (Some(from), Some(to)) = (read.missed_from, read.missed_to) {
+        return format!("(records {from} to {to} are not there any more)\n");
     }
+    let name = if read.name.is_empty() {
+        read.device
+    } else {
+        read.name
+    };
+    let payload = read.payload.map_or("", RawValue::get);
+    let text = serde_json::from_str::<String>(payload).unwrap_or_else(|_| payload.to_owned());
+    let moment = moment::show_unsigned(read.ts);
+    format!("{moment}  {}  {}\n", shown(&name), shown(&text))
 }
 
 #[cfg(test)]

@@ -40,12 +40,10 @@ fn mosquitto_sub_resumes_where_it_stopped() {
         counter.send(4);
         let base = if expiry { 4 } else { 0 };
         assert_eq!(numbers(&mut start("2")), [base + 1, base + 2]);
-        // With -C it may leave without acknowledging the last one, which then comes again.
+        // With -C it may leave without acknowledging the last ones, which then come again.
         let rest = numbers(&mut start("2"));
-        assert!(
-            rest == [base + 2, base + 3] || rest == [base + 3, base + 4],
-            "{version}: {rest:?}"
-        );
+        let is_next = (base + 1..=base + 3).contains(&rest[0]) && rest[1] == rest[0] + 1;
+        assert!(is_next, "{version}: {rest:?}");
     }
 }
 
