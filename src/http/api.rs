@@ -188,6 +188,7 @@ pub enum TokenReport {
     /// The token opens the door.
     Live {
         /// What it belongs to: `device` or `application`.
+        #[serde(default = "device_kind")]
         kind: String,
         /// Id of its device or application.
         device: Uuid,
@@ -201,6 +202,7 @@ pub enum TokenReport {
     /// The token did once.
     Revoked {
         /// What it belonged to: `device` or `application`.
+        #[serde(default = "device_kind")]
         kind: String,
         /// Id of its device or application.
         device: Uuid,
@@ -218,6 +220,11 @@ pub enum TokenReport {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
     },
+}
+
+/// Brokers that knew devices only did not say it.
+fn device_kind() -> String {
+    "device".to_owned()
 }
 
 /// Reply to `GET /admin/v1/devices/{device}/telemetry`.
