@@ -2,37 +2,43 @@
 
 pub mod banner;
 pub mod certificates;
+mod door;
 mod error;
 mod listeners;
+mod supervisor;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use error::AppError;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
+use crate::backup::Folders;
 use crate::broker::feed::{FeedLimits, FeedThread, Feeds};
 use crate::broker::{Checkpointer, Restored};
 use crate::config::{Config, ConnackStyle, DeviceSessions};
 use crate::device_api::Profile;
 use crate::http::{HttpParts, HttpServer};
 use crate::identity::{DeviceName, Registry, Secrets};
-use crate::journal::{Journal, JournalError, JournalOptions, Offset, OnCommit, RealDisk, Recovery};
+use crate::journal::{
+    Journal, JournalError, JournalOptions, JournalStatus, Offset, OnCommit, RealDisk, Recovery,
+};
 use crate::metrics::Metrics;
 use crate::mqtt::session::SessionLimits;
 use crate::net::{Net, NetParts};
 use crate::store::Store;
 use crate::telemetry::{History, HistoryOptions, ScanOptions};
 use banner::FirstStart;
+use certificates::Reloader;
 use listeners::Bound;
 
 /// Name of the device that a first start makes.
 const FIRST_DEVICE: &str = "first-device";
-
-/// Longest session expiry granted, in seconds: 7 days (SEC-28).
-const SESSION_EXPIRY_MAX_S: u32 = 7 * 24 * 60 * 60;
 
 /// A clean stop takes no longer than this in all (REL-09).
 const STOP_GRACE: Duration = Duration::from_secs(7);
@@ -48,6 +54,7 @@ const HTTP_GRACE: Duration = Duration::from_secs(1);
 pub fn run(config: &Config) -> Result<(), AppError> {
     // First of all: a stop that is asked for during the start is a clean stop too (REL-09).
     let signals = Signals::catch()?;
+    no_core_dumps();
     let store = Store::open(&config.data_dir)?;
     let secrets = Arc::new(Secrets::open(&config.secrets_dir, store.is_empty()?)?);
     let metrics = Metrics::new();
@@ -56,27 +63,29 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     store.on_disk_full(Arc::new(move || ballast.release_ballast()));
     let registry = Registry::open(store.clone(), &secrets)?;
     let bound = Bound::bind(config)?;
-    let tls = listeners::tls(config, SystemTime::now())?;
+    let certificates = listeners::certificates(config, &metrics)?;
+    let tls = certificates.as_ref().map(Reloader::tls);
     let addresses = bound.addresses();
 
     let is_live = |id| registry.is_live(id);
     let (restored, checkpointer) = Checkpointer::start(&store, &journal, is_live, Instant::now())?;
-    let history = start_history(config, &journal, &registry)?;
-    let (mqtt_listeners, http_listeners) = bound.into_listeners(tls.as_ref());
+    // Before the history, which releases the journal: the feeds of the last run hold it then.
     let feed = start_feed(config, &journal, &registry, &metrics, &restored)?;
+    let history = start_history(config, &journal, &registry)?;
+    let (mqtt_listeners, http_listeners) = bound.into_listeners(config, tls.as_ref());
     let net = Net::start(NetParts {
         listeners: mqtt_listeners,
         workers: config.workers.count,
         registry: registry.clone(),
         journal: journal.clone(),
         feeds: feed.feeds(),
-        sessions_max: config.mqtt.sessions_per_identity_max,
         metrics: metrics.clone(),
         limits: session_limits(config),
         profile: profile(config),
         one_session: config.device.sessions == DeviceSessions::One,
         empty_user_name_code_4: config.device.connack_style == ConnackStyle::Magenta,
         restored,
+        door: door::limits(config),
     })?;
     let http = HttpServer::start(HttpParts {
         listeners: http_listeners,
@@ -87,12 +96,26 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         control: net.control(),
         journal: journal.clone(),
         metrics,
+        folders: folders(config),
     })?;
     welcome(config, &registry, &addresses)?;
 
-    let signal = signals.wait();
+    supervisor::ready();
+    let signal = signals.wait(&journal, certificates, config.certs.check_interval);
+    supervisor::stopping();
     tracing::info!(signal, "stopping");
     stop(http, net, feed, checkpointer, &history, &journal)
+}
+
+/// A core dump would hold keys and tokens (SEC-78).
+fn no_core_dumps() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps cannot be turned off; turn them off for the service");
+    }
 }
 
 /// Says that the broker is ready: the listening addresses, and after a first start the lines to
@@ -122,6 +145,14 @@ fn welcome(
     writeln!(out, "ready")
         .and_then(|()| out.flush())
         .map_err(AppError::Output)
+}
+
+fn folders(config: &Config) -> Folders {
+    Folders {
+        data: config.data_dir.clone(),
+        secrets: config.secrets_dir.clone(),
+        certs: config.certs_dir.clone(),
+    }
 }
 
 fn open_journal(config: &Config, metrics: &Metrics) -> Result<Journal, AppError> {
@@ -182,6 +213,9 @@ fn start_history(
 ) -> Result<History, AppError> {
     let options = HistoryOptions {
         head_bytes_max: config.history.head_size_max_bytes,
+        latest_bytes_max: config.history.latest_size_max_bytes,
+        retention: config.history.retention,
+        ..HistoryOptions::new(history_dir(config))
     };
     let tombstones = registry
         .tombstones()
@@ -206,12 +240,21 @@ fn start_feed(
     Feeds::start(journal, registry, metrics, limits, workers, feeds).map_err(AppError::Thread)
 }
 
+/// Where the files of the history are.
+#[must_use]
+pub fn history_dir(config: &Config) -> PathBuf {
+    config.data_dir.join("history")
+}
+
 fn session_limits(config: &Config) -> SessionLimits {
     SessionLimits {
         packet_size_max: config.mqtt.packet_size_max_bytes,
         receive_maximum: config.mqtt.receive_maximum,
         keep_alive_max_s: config.mqtt.keep_alive_max_s,
-        session_expiry_max_s: SESSION_EXPIRY_MAX_S,
+        session_expiry_max_s: config.limits.session_expiry_max_s,
+        subscriptions_max: config.limits.subscriptions_per_session_max,
+        filters_per_packet_max: config.limits.filters_per_packet_max,
+        unreleased_max: config.limits.unfinished_qos2_max,
     }
 }
 
@@ -227,40 +270,94 @@ fn profile(config: &Config) -> Profile {
     }
 }
 
-/// SIGTERM and SIGINT, caught from the moment this is made.
+/// SIGTERM, SIGINT and SIGHUP, caught from the moment this is made.
 struct Signals {
     runtime: tokio::runtime::Runtime,
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
     fn catch() -> Result<Self, AppError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
+            .enable_all()
             .build()
             .map_err(AppError::Thread)?;
         let guard = runtime.enter();
         let terminate = signal(SignalKind::terminate()).map_err(AppError::Thread)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(AppError::Thread)?;
+        let hang_up = signal(SignalKind::hangup()).map_err(AppError::Thread)?;
         drop(guard);
         Ok(Self {
             runtime,
             terminate,
             interrupt,
+            hang_up,
         })
     }
 
-    /// Waits for one of them; answers its name.
-    fn wait(self) -> &'static str {
-        let (mut terminate, mut interrupt) = (self.terminate, self.interrupt);
-        self.runtime.block_on(async {
-            // Cancel-safe: a signal that came is not lost by the other branch.
-            tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
+    /// Waits for a signal to stop; answers its name. Meanwhile it sees to the certificates, at
+    /// every `interval` (zero: never) and on SIGHUP, and tells the service manager that the broker
+    /// is alive, as long as the journal has not failed.
+    fn wait(
+        self,
+        journal: &Journal,
+        mut certificates: Option<Reloader>,
+        interval: Duration,
+    ) -> &'static str {
+        let Self {
+            runtime,
+            mut terminate,
+            mut interrupt,
+            mut hang_up,
+        } = self;
+        runtime.block_on(async {
+            let mut check = Every::new((!interval.is_zero()).then_some(interval));
+            let mut alive = Every::new(supervisor::alive_interval());
+            loop {
+                // Cancel-safe: a signal that came is not lost by another branch.
+                tokio::select! {
+                    _ = terminate.recv() => return "SIGTERM",
+                    _ = interrupt.recv() => return "SIGINT",
+                    _ = hang_up.recv() => match &mut certificates {
+                        Some(certificates) => {
+                            certificates.reload(SystemTime::now());
+                        }
+                        None => tracing::info!("SIGHUP: no listener has certificates to reload"),
+                    },
+                    () = alive.tick() => if journal.status() != JournalStatus::Failed {
+                        supervisor::alive();
+                    },
+                    () = check.tick() => if let Some(certificates) = &mut certificates {
+                        certificates.poll(SystemTime::now());
+                    },
+                }
             }
         })
+    }
+}
+
+/// Ticks once in a period; without one never.
+struct Every(Option<Interval>);
+
+impl Every {
+    fn new(period: Option<Duration>) -> Self {
+        Self(period.map(|period| {
+            let mut interval = interval_at(tokio::time::Instant::now() + period, period);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        }))
+    }
+
+    /// Cancel-safe.
+    async fn tick(&mut self) {
+        match &mut self.0 {
+            Some(interval) => {
+                interval.tick().await;
+            }
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -282,7 +379,10 @@ fn stop(
     if !runtime.block_on(net.stop(STOP_GRACE)) {
         return Err(AppError::StopTooSlow);
     }
-    feed.stop();
+    let held = feed.stop();
+    // Before the holds of the feeds and the checkpointer go: it releases the journal.
+    history.close();
+    drop(held);
     checkpointer.stop();
     journal.close()?;
     tracing::info!("stopped");

@@ -12,7 +12,11 @@
 //! in one process (the tests) do not count into each other.
 
 mod distribution;
+mod door;
+mod feed;
+mod history;
 mod list;
+mod process;
 mod worker;
 
 use std::sync::Arc;
@@ -23,12 +27,16 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-pub use list::{
-    ConnectRefusal, FIGURES, FeedDrop, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS,
-};
+pub use door::{AcceptPause, DoorFigures, SlowReader, TlsFailure};
+pub use feed::{FeedDrop, FeedFigures};
+pub use history::FileFigures;
+pub use list::{ConnectRefusal, FIGURES, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
 pub use worker::WorkerCounters;
 
 use distribution::Distribution;
+use feed::FeedHandles;
+use history::HistoryHandles;
+use process::Process;
 use worker::WorkerHandles;
 
 /// The figures of one broker. Cloning shares them.
@@ -67,21 +75,11 @@ pub struct HistoryFigures {
     pub unreadable: u64,
 }
 
-/// What the application feed says of itself.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FeedFigures {
-    /// Feeds, connected or not.
-    pub cursors: u64,
-    /// Durable records that the feed furthest behind has not settled.
-    pub lag_records: u64,
-    /// Bytes of the journal that are kept for the feed furthest behind.
-    pub pinned_bytes: u64,
-}
-
 struct Shared {
     prometheus: PrometheusHandle,
     distributions: [Arc<Distribution>; 2],
     worker: WorkerHandles,
+    door: DoorFigures,
     commit: Histogram,
     journal_durable: Gauge,
     journal_bytes: Gauge,
@@ -93,12 +91,13 @@ struct Shared {
     history_head: Gauge,
     history_damage: Gauge,
     history_unreadable: Gauge,
-    feed_cursors: Gauge,
-    feed_lag: Gauge,
-    feed_pinned: Gauge,
-    feed_cuts: Counter,
+    feeds: FeedHandles,
+    history_files: HistoryHandles,
     http_requests: Vec<Counter>,
     http_connections: Gauge,
+    devices: Gauge,
+    tokens: Gauge,
+    process: Process,
 }
 
 impl Metrics {
@@ -114,6 +113,7 @@ impl Metrics {
             Shared {
                 prometheus,
                 worker: WorkerHandles::new(Histogram::from_arc(Arc::clone(&ack_wait))),
+                door: DoorFigures::new(),
                 commit: Histogram::from_arc(Arc::clone(&commit)),
                 distributions: [ack_wait, commit],
                 journal_durable: one_gauge(&list::JOURNAL_DURABLE),
@@ -126,12 +126,13 @@ impl Metrics {
                 history_head: one_gauge(&list::HISTORY_HEAD),
                 history_damage: one_gauge(&list::HISTORY_DAMAGE),
                 history_unreadable: one_gauge(&list::HISTORY_UNREADABLE),
-                feed_cursors: one_gauge(&list::FEED_CURSORS),
-                feed_lag: one_gauge(&list::FEED_LAG),
-                feed_pinned: one_gauge(&list::FEED_PINNED),
-                feed_cuts: one_counter(&list::FEED_CUTS),
+                feeds: FeedHandles::new(),
+                history_files: HistoryHandles::new(),
                 http_requests: counters(&list::HTTP_REQUESTS),
                 http_connections: one_gauge(&list::HTTP_CONNECTIONS),
+                devices: one_gauge(&list::DEVICES),
+                tokens: one_gauge(&list::TOKENS),
+                process: Process::new(),
             }
         });
         Metrics {
@@ -143,6 +144,12 @@ impl Metrics {
     #[must_use]
     pub fn worker(&self) -> WorkerCounters {
         WorkerCounters::new(self.shared.worker.clone())
+    }
+
+    /// What happens at the door: limits, TLS, certificates.
+    #[must_use]
+    pub fn door(&self) -> &DoorFigures {
+        &self.shared.door
     }
 
     /// Where the journal's committer records the seconds of each commit.
@@ -183,19 +190,28 @@ impl Metrics {
     }
 
     /// Takes over what the application feed says of itself.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a figure on a chart, exact up to 2^53"
-    )]
     pub fn set_feeds(&self, figures: FeedFigures) {
-        self.shared.feed_cursors.set(figures.cursors as f64);
-        self.shared.feed_lag.set(figures.lag_records as f64);
-        self.shared.feed_pinned.set(figures.pinned_bytes as f64);
+        self.shared.feeds.set(figures);
     }
 
     /// A feed lost its claim on the journal.
     pub fn feed_cut(&self) {
-        self.shared.feed_cuts.increment(1);
+        self.shared.feeds.cut();
+    }
+
+    /// Takes over how many devices and tokens the registry holds.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a figure on a chart, exact up to 2^53"
+    )]
+    pub fn set_registry(&self, devices: u64, tokens: u64) {
+        self.shared.devices.set(devices as f64);
+        self.shared.tokens.set(tokens as f64);
+    }
+
+    /// Takes over what the history says of its files and latest values.
+    pub fn set_history_files(&self, figures: &FileFigures) {
+        self.shared.history_files.set(figures);
     }
 
     /// Counts one answered HTTP request by its status (200 to 599; anything else is not counted).
@@ -216,6 +232,7 @@ impl Metrics {
     /// Every figure in the Prometheus text format.
     #[must_use]
     pub fn render(&self) -> String {
+        self.shared.process.read();
         let mut text = self.shared.prometheus.render();
         for distribution in &self.shared.distributions {
             distribution.render(&mut text);

@@ -10,12 +10,12 @@ use std::{
 
 use clap::Args;
 use serde::{Serialize, de::DeserializeOwned};
-use ureq::http::{Method, Request, Response, StatusCode};
+use ureq::http::{Method, Request, Response, StatusCode, request::Builder};
 
 use crate::{
     cli::CliError,
     config::{Config, Sources},
-    http::api::{ADMIN_PREFIX, ApiError},
+    http::api::{ADMIN_PREFIX, ApiError, ErrorBody},
 };
 
 /// Where the broker is; the token is never a flag, because everybody may list processes.
@@ -49,7 +49,7 @@ impl Client {
             config,
             url,
             token,
-            agent: agent(),
+            agent: agent(Some(ANSWER_WITHIN)),
         })
     }
 
@@ -87,17 +87,15 @@ impl Client {
 
     /// Asks whether the broker is well: its answer's status. Needs no token.
     pub(super) fn health(&self) -> Result<StatusCode, CliError> {
-        let request = Request::get(format!("{}/healthz", self.url)).body(Vec::new());
-        Ok(self.send(request)?.status())
+        let request = Request::get(format!("{}/healthz", self.url)).body(());
+        Ok(self.ask(&self.agent, request)?.status())
     }
 
     /// A reply without an end, line by line.
     pub(super) fn stream(&self, path: &str) -> Result<impl io::BufRead + use<>, CliError> {
-        let response = self.ask(Method::GET, path, Vec::new(), None)?;
-        if response.status().is_success() {
-            return Ok(io::BufReader::new(response.into_body().into_reader()));
-        }
-        Err(self.refused(response))
+        let request = self.request(Method::GET, path, JSON)?.body(Vec::new());
+        let response = self.ask(&agent(None), request)?;
+        self.reader(response).map(io::BufReader::new)
     }
 
     /// A reply ended in the middle.
@@ -108,38 +106,123 @@ impl Client {
         }
     }
 
+    /// Sends a body that is made while it is sent; it may take long.
+    pub(super) fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        kind: &str,
+        body: &mut dyn io::Read,
+    ) -> Result<Uploaded<T>, CliError> {
+        let request = self.request(Method::POST, path, kind)?;
+        let request = request.body(ureq::SendBody::from_reader(body));
+        let response = self.ask(&agent(None), request)?;
+        let status = response.status();
+        let body = self.body(response)?;
+        if status.is_success() {
+            return self.parsed(&body).map(Uploaded::Done);
+        }
+        match serde_json::from_slice::<ApiError>(&body) {
+            Ok(ApiError { error }) if status != StatusCode::UNAUTHORIZED => {
+                Ok(Uploaded::Refused(error))
+            }
+            _ => Err(self.refusal(status, &body)),
+        }
+    }
+
+    /// Asks for something long, which is read while it comes.
+    pub(super) fn download(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<ureq::BodyReader<'static>, CliError> {
+        let body = serde_json::to_vec(body).map_err(CliError::Reply)?;
+        let request = self.request(Method::POST, path, JSON)?.body(body);
+        let response = self.ask(&agent(None), request)?;
+        self.reader(response)
+    }
+
     fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Vec<u8>,
     ) -> Result<T, CliError> {
-        let mut response = self.ask(method, path, body, Some(ANSWER_WITHIN))?;
-        if response.status().is_success() {
-            let body = self.body(&mut response)?;
-            return serde_json::from_slice(&body)
-                .map_err(|error| self.not_tollgate(error.to_string()));
-        }
-        Err(self.refused(response))
-    }
-
-    fn body(&self, response: &mut Response<ureq::Body>) -> Result<Vec<u8>, CliError> {
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(REPLY_BYTES_MAX)
-            .read_to_vec();
-        body.map_err(|error| self.failed(error))
-    }
-
-    /// What the broker said instead of a success.
-    fn refused(&self, mut response: Response<ureq::Body>) -> CliError {
+        let request = self.request(method, path, JSON)?.body(body);
+        let response = self.ask(&self.agent, request)?;
         let status = response.status();
-        let body = match self.body(&mut response) {
-            Ok(body) => body,
-            Err(error) => return error,
-        };
-        match (serde_json::from_slice::<ApiError>(&body), &self.token) {
+        let body = self.body(response)?;
+        if status.is_success() {
+            return self.parsed(&body);
+        }
+        Err(self.refusal(status, &body))
+    }
+
+    fn token(&self) -> Result<&AdminToken, CliError> {
+        match &self.token {
+            Ok(token) => Ok(token),
+            Err((path, kind)) => {
+                // Without a broker there may well be no token yet: say the first thing first.
+                self.health()?;
+                let source = io::Error::from(*kind);
+                Err(CliError::AdminToken {
+                    path: path.clone(),
+                    source,
+                })
+            }
+        }
+    }
+
+    /// A request with the admin token, and a body of this kind.
+    fn request(&self, method: Method, path: &str, kind: &str) -> Result<Builder, CliError> {
+        let token = self.token()?;
+        Ok(Request::builder()
+            .method(method)
+            .uri(format!("{}{ADMIN_PREFIX}{path}", self.url))
+            .header("authorization", format!("Bearer {}", token.text))
+            .header("content-type", kind))
+    }
+
+    /// The way of every request. What may take long has an agent without a limit on the whole.
+    fn ask(
+        &self,
+        agent: &ureq::Agent,
+        request: Result<Request<impl ureq::AsSendBody>, ureq::http::Error>,
+    ) -> Result<Response<ureq::Body>, CliError> {
+        let request = request.map_err(|error| {
+            CliError::Usage(format!(
+                "{} or the admin token cannot be sent: {error}",
+                self.url
+            ))
+        })?;
+        agent.run(request).map_err(|error| self.failed(error))
+    }
+
+    /// The whole body of a reply.
+    fn body(&self, mut response: Response<ureq::Body>) -> Result<Vec<u8>, CliError> {
+        let body = response.body_mut().with_config().limit(REPLY_BYTES_MAX);
+        body.read_to_vec().map_err(|error| self.failed(error))
+    }
+
+    /// The body of a success, to be read while it comes.
+    fn reader(
+        &self,
+        response: Response<ureq::Body>,
+    ) -> Result<ureq::BodyReader<'static>, CliError> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body().into_reader());
+        }
+        let body = self.body(response)?;
+        Err(self.refusal(status, &body))
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, CliError> {
+        serde_json::from_slice(body).map_err(|error| self.not_tollgate(error.to_string()))
+    }
+
+    /// Why a request was not done, by the body of its reply.
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> CliError {
+        match (serde_json::from_slice::<ApiError>(body), &self.token) {
             (Ok(ApiError { error }), Ok(token)) if status == StatusCode::UNAUTHORIZED => {
                 CliError::Refused {
                     message: format!("{} ({})", error.message, token.origin),
@@ -150,61 +233,6 @@ impl Client {
             },
             (Err(_), _) => self.not_tollgate(format!("HTTP status {status}")),
         }
-    }
-
-    /// Sends a request with the admin token; without `within` it may take for ever.
-    fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Vec<u8>,
-        within: Option<Duration>,
-    ) -> Result<Response<ureq::Body>, CliError> {
-        let token = match &self.token {
-            Ok(token) => token,
-            Err((path, kind)) => {
-                // Without a broker there may well be no token yet: say the first thing first.
-                self.health()?;
-                let source = io::Error::from(*kind);
-                return Err(CliError::AdminToken {
-                    path: path.clone(),
-                    source,
-                });
-            }
-        };
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{ADMIN_PREFIX}{path}", self.url))
-            .header("authorization", format!("Bearer {}", token.text))
-            .header("content-type", "application/json")
-            .body(body);
-        self.send_within(request, within)
-    }
-
-    fn send(
-        &self,
-        request: Result<Request<Vec<u8>>, ureq::http::Error>,
-    ) -> Result<Response<ureq::Body>, CliError> {
-        self.send_within(request, Some(ANSWER_WITHIN))
-    }
-
-    fn send_within(
-        &self,
-        request: Result<Request<Vec<u8>>, ureq::http::Error>,
-        within: Option<Duration>,
-    ) -> Result<Response<ureq::Body>, CliError> {
-        let request = request.map_err(|error| {
-            CliError::Usage(format!(
-                "{} or the admin token cannot be sent: {error}",
-                self.url
-            ))
-        })?;
-        let request = self
-            .agent
-            .configure_request(request)
-            .timeout_global(within)
-            .build();
-        self.agent.run(request).map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: ureq::Error) -> CliError {
@@ -232,6 +260,12 @@ impl Client {
             what,
         }
     }
+}
+
+/// What became of an upload.
+pub(super) enum Uploaded<T> {
+    Done(T),
+    Refused(ErrorBody),
 }
 
 /// One step of a path: a device's name may hold spaces and slashes.
@@ -289,15 +323,19 @@ impl std::fmt::Debug for AdminToken {
     }
 }
 
+const JSON: &str = "application/json";
+
 /// A whole answer must be there by then. A revocation may take 5 s, a query waits 5 s.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Largest reply read: 10,000 points of 64 KiB each fit; more is an error.
 const REPLY_BYTES_MAX: u64 = 1 << 30;
 
-fn agent() -> ureq::Agent {
+/// `within`: the time for a whole answer; without one, only for the connection.
+fn agent(within: Option<Duration>) -> ureq::Agent {
     ureq::Agent::config_builder()
-        .timeout_global(Some(ANSWER_WITHIN))
+        .timeout_global(within)
+        .timeout_connect(Some(ANSWER_WITHIN))
         .http_status_as_error(false)
         // The token goes to the address that was named and nowhere else.
         .max_redirects(0)

@@ -9,8 +9,13 @@
 //! | 4 | the start was refused: directory locked or not writable, port in use, secrets open |
 //! | 5 | no broker answers |
 //! | 6 | the broker refused the request |
+//! | 7 | done in part: bad rows were skipped |
+//! | 8 | the passphrase does not open the backup |
+//! | 9 | the backup is damaged, or none |
+//! | 10 | the backup is of a newer version |
 
 mod app;
+mod backup;
 mod bench;
 mod check;
 mod client;
@@ -18,9 +23,12 @@ mod device;
 mod error;
 mod logging;
 mod moment;
+mod progress;
 mod query;
+mod restore;
 mod serve;
 mod settings;
+mod store;
 mod table;
 mod tail;
 mod token;
@@ -59,7 +67,11 @@ Exit codes:
   3  the journal could not be written
   4  start refused: directory, port, secrets, certificates
   5  no broker answers
-  6  the broker refused the request";
+  6  the broker refused the request
+  7  done in part: bad rows were skipped
+  8  the passphrase does not open the backup
+  9  the backup is damaged, or none
+  10 the backup is of a newer version";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -77,6 +89,12 @@ enum Command {
     Tail(tail::Arguments),
     /// Check configuration, directories, certificates and ports without starting anything
     Check(check::Arguments),
+    /// Write everything an installation needs into one sealed file, while the broker runs or not
+    Backup(backup::Arguments),
+    /// Put a backup in place, where nothing is yet
+    Restore(restore::Arguments),
+    /// Verify the files of the history, or say where they are
+    Store(store::Arguments),
     /// Put load on any broker and measure it
     Bench(bench::Arguments),
 }
@@ -103,6 +121,9 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Query(command) => query::run(&command, &sources),
         Command::Tail(command) => tail::run(&command, &sources),
         Command::Check(command) => check::run(&command, &sources),
+        Command::Backup(command) => backup::run(&command, &sources),
+        Command::Restore(command) => restore::run(&command, &sources),
+        Command::Store(command) => store::run(&command, &sources),
         Command::Bench(command) => bench::run(command),
     }
 }

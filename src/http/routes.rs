@@ -8,7 +8,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::refused::{Code, Refused};
 use super::service::Shared;
-use super::{admin, apps, health, history, tail};
+use super::{admin, apps, backup, bulk, health, history, platform, tail};
 
 /// One endpoint.
 pub(super) struct Route {
@@ -39,6 +39,21 @@ pub(super) fn routes() -> Vec<Route> {
         post("/admin/v1/apps/{app}/revoke", apps::revoke),
         get("/admin/v1/telemetry/tail", tail::tail),
         post("/admin/v1/tokens/check", admin::check_token),
+        get(bulk::PATH, bulk::export),
+        post(bulk::PATH, bulk::import),
+        post("/admin/v1/backup", backup::make),
+        get(
+            "/api/plugins/telemetry/{entityType}/{id}/keys/timeseries",
+            platform::keys,
+        ),
+        get(
+            "/api/plugins/telemetry/{entityType}/{id}/values/timeseries",
+            platform::values,
+        ),
+        get(
+            "/api/plugins/telemetry/{entityType}/{id}/values/timeseries/history",
+            platform::values,
+        ),
         get("/admin/v1/openapi.yaml", health::openapi),
         get("/healthz", health::health),
         get("/readyz", health::readiness),

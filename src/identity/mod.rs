@@ -25,11 +25,15 @@ use uuid::Uuid;
 pub use applications::{APPLICATIONS_MAX, Application, ApplicationPage, FILTERS_MAX, Scope};
 pub use changes::ENDED_CREDENTIALS_KEPT;
 pub use device::{
-    CredentialInfo, CredentialKind, Device, DeviceName, DevicePage, IdentityKind, Page,
+    CredentialInfo, CredentialKind, DEFAULT_PROFILE, Device, DeviceName, DevicePage, IdentityKind,
+    Page,
 };
 pub use error::{RegistryError, SecretsError};
 pub use permit::{Action, Permit};
-pub use registry::{Change, DEVICES_MAX, Registry, TokenReport};
+pub use registry::{
+    Change, DEVICES_MAX, IMPORT_FAULTS_MAX, IMPORT_ROWS_MAX, Import, ImportRow, Imported,
+    ListedDevice, Registry, RowFault, TokenReport,
+};
 pub use secrets::{ADMIN_TOKEN_FILE, REGISTRY_KEY_FILE, Secrets};
 pub use token::{AdminToken, DeviceToken, TOKEN_BYTES_MAX, TokenError, TokenHint};
 

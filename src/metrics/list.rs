@@ -2,6 +2,8 @@
 
 use metrics::Unit;
 
+use super::{door, feed, history};
+
 /// One figure: everything there is to know about it but its value.
 #[derive(Clone, Copy, Debug)]
 pub struct Figure {
@@ -53,6 +55,8 @@ macro_rules! closed_list {
     };
 }
 
+pub(super) use closed_list;
+
 closed_list! {
     /// Why a received message was not stored.
     Refusal {
@@ -94,24 +98,26 @@ closed_list! {
         Timeout = "timeout",
         /// The TLS handshake failed.
         TlsFailed = "tls_failed",
-        /// A limit on connections was reached.
+        /// As many connections as there may be in all.
         TooManyConnections = "too_many_connections",
+        /// As many connections as one address may have.
+        AddressConnections = "address_connections",
+        /// As many connections before CONNECT as one address may have.
+        AddressHandshakes = "address_handshakes",
+        /// The memory for connections before CONNECT was used up.
+        HandshakeMemory = "handshake_memory",
+        /// As many connections as one identity may have.
+        IdentityConnections = "identity_connections",
+        /// As many sessions as one identity may have.
+        IdentitySessions = "identity_sessions",
+        /// A proxy's connection did not begin with a whole PROXY header.
+        ProxyHeader = "proxy_header",
+        /// The client takes no packet as long as the CONNACK.
+        PacketTooLarge = "packet_too_large",
         /// Too many failures from the same address.
         Throttled = "throttled",
         /// The broker could not serve it: storage, or stopping.
         Unavailable = "unavailable",
-    }
-}
-
-closed_list! {
-    /// Why the feed left a message out.
-    FeedDrop {
-        /// Longer than the client takes.
-        TooLarge = "too_large",
-        /// The application may not receive it.
-        NotAuthorized = "not_authorized",
-        /// Its device was deleted.
-        Deleted = "deleted",
     }
 }
 
@@ -135,7 +141,12 @@ const QOS_LABELS: &[&str] = &["0", "1", "2"];
 /// The label values of a HTTP status, by class: 1xx never leaves this server.
 const STATUS_LABELS: &[&str] = &["2xx", "3xx", "4xx", "5xx"];
 
-const fn figure(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -> Figure {
+pub(super) const fn figure(
+    name: &'static str,
+    kind: Kind,
+    unit: Unit,
+    help: &'static str,
+) -> Figure {
     Figure {
         name,
         kind,
@@ -145,7 +156,11 @@ const fn figure(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
     }
 }
 
-const fn labelled(figure: Figure, label: &'static str, values: &'static [&'static str]) -> Figure {
+pub(super) const fn labelled(
+    figure: Figure,
+    label: &'static str,
+    values: &'static [&'static str],
+) -> Figure {
     Figure {
         label: Some((label, values)),
         ..figure
@@ -299,52 +314,6 @@ pub(super) const HISTORY_UNREADABLE: Figure = figure(
     Unit::Count,
     "Journal records met whose payload this version cannot read: a later version wrote them.",
 );
-pub(super) const FEED_DELIVERED: Figure = figure(
-    "tollgate_feed_delivered_total",
-    Kind::Counter,
-    Unit::Count,
-    "Messages written to applications by the feed, those sent again included.",
-);
-pub(super) const FEED_REDELIVERED: Figure = figure(
-    "tollgate_feed_redelivered_total",
-    Kind::Counter,
-    Unit::Count,
-    "Messages the feed sent again under their packet id, after a reconnect.",
-);
-pub(super) const FEED_DROPPED: Figure = labelled(
-    figure(
-        "tollgate_feed_dropped_total",
-        Kind::Counter,
-        Unit::Count,
-        "Messages the feed left out for one application, by reason.",
-    ),
-    "reason",
-    FeedDrop::LABELS,
-);
-pub(super) const FEED_CURSORS: Figure = figure(
-    "tollgate_feed_cursors",
-    Kind::Gauge,
-    Unit::Count,
-    "Feeds of applications, connected or not.",
-);
-pub(super) const FEED_LAG: Figure = figure(
-    "tollgate_feed_lag_records",
-    Kind::Gauge,
-    Unit::Count,
-    "Durable records that the feed furthest behind has not settled.",
-);
-pub(super) const FEED_PINNED: Figure = figure(
-    "tollgate_feed_pinned_bytes",
-    Kind::Gauge,
-    Unit::Bytes,
-    "Journal on disk that is kept for the feed furthest behind.",
-);
-pub(super) const FEED_CUTS: Figure = figure(
-    "tollgate_feed_cuts_total",
-    Kind::Counter,
-    Unit::Count,
-    "Feeds that pinned more than they may and lost their claim on the journal.",
-);
 pub(super) const HTTP_REQUESTS: Figure = labelled(
     figure(
         "tollgate_http_requests_total",
@@ -362,6 +331,53 @@ pub(super) const HTTP_CONNECTIONS: Figure = figure(
     "Open HTTP connections.",
 );
 
+pub(super) const DEVICES: Figure = figure(
+    "tollgate_devices",
+    Kind::Gauge,
+    Unit::Count,
+    "Devices in the registry.",
+);
+pub(super) const TOKENS: Figure = figure(
+    "tollgate_tokens",
+    Kind::Gauge,
+    Unit::Count,
+    "Tokens that open the door.",
+);
+pub(super) const PROCESS_MEMORY: Figure = figure(
+    "process_resident_memory_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "Memory of the process that is in RAM.",
+);
+pub(super) const PROCESS_DESCRIPTORS: Figure = figure(
+    "process_open_fds",
+    Kind::Gauge,
+    Unit::Count,
+    "Open file descriptors: connections, files, and a few more.",
+);
+pub(super) const PROCESS_DESCRIPTORS_MAX: Figure = figure(
+    "process_max_fds",
+    Kind::Gauge,
+    Unit::Count,
+    "File descriptors that the process may have open.",
+);
+pub(super) const PROCESS_START: Figure = figure(
+    "process_start_time_seconds",
+    Kind::Gauge,
+    Unit::Seconds,
+    "When the process began, seconds since the Unix epoch.",
+);
+pub(super) const BUILD: Figure = labelled(
+    figure(
+        "tollgate_build_info",
+        Kind::Gauge,
+        Unit::Count,
+        "Always 1; the label is the version that runs.",
+    ),
+    "version",
+    &[env!("CARGO_PKG_VERSION")],
+);
+
 /// Every figure, in the order of the documentation.
 pub const FIGURES: &[Figure] = &[
     RECEIVED,
@@ -374,6 +390,15 @@ pub const FIGURES: &[Figure] = &[
     CONNECTS,
     CONNECTS_REFUSED,
     TAKEOVERS,
+    door::HANDSHAKES,
+    door::HANDSHAKE_BYTES,
+    door::ACCEPT_PAUSES,
+    door::TLS_FAILURES,
+    door::THROTTLE_ENTRIES,
+    door::SLOW_READERS,
+    door::CERTIFICATE_END,
+    door::CERTIFICATE_RELOADS,
+    door::CERTIFICATE_RELOAD_FAILURES,
     JOURNAL_DURABLE,
     JOURNAL_BYTES,
     JOURNAL_SEGMENTS,
@@ -385,13 +410,34 @@ pub const FIGURES: &[Figure] = &[
     HISTORY_HEAD,
     HISTORY_DAMAGE,
     HISTORY_UNREADABLE,
-    FEED_DELIVERED,
-    FEED_REDELIVERED,
-    FEED_DROPPED,
-    FEED_CURSORS,
-    FEED_LAG,
-    FEED_PINNED,
-    FEED_CUTS,
+    history::LAG_SECONDS,
+    history::UNSEALED,
+    history::FILES,
+    history::FILE_BYTES,
+    history::SAMPLES,
+    history::DAMAGED_FILES,
+    history::SEALS,
+    history::SEAL_SECONDS,
+    history::SEAL_FAILING,
+    history::COMPACTIONS,
+    history::COMPACTION_SECONDS,
+    history::UNPURGED,
+    history::LATEST,
+    history::LATEST_EVICTIONS,
+    feed::DELIVERED,
+    feed::REDELIVERED,
+    feed::DROPPED,
+    feed::CURSORS,
+    feed::LAG,
+    feed::PINNED,
+    feed::CUTS,
     HTTP_REQUESTS,
     HTTP_CONNECTIONS,
+    DEVICES,
+    TOKENS,
+    PROCESS_MEMORY,
+    PROCESS_DESCRIPTORS,
+    PROCESS_DESCRIPTORS_MAX,
+    PROCESS_START,
+    BUILD,
 ];

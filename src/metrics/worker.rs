@@ -4,7 +4,8 @@ use std::{mem, time::Duration};
 
 use metrics::{Counter, Gauge, Histogram};
 
-use super::list::{self, ConnectRefusal, FeedDrop, Refusal};
+use super::feed::{self, FeedDrop};
+use super::list::{self, ConnectRefusal, Refusal};
 use super::{counters, one_counter, one_gauge};
 
 /// Counters of one worker: plain integers, added to the shared figures by [`Self::flush`].
@@ -192,9 +193,9 @@ impl WorkerHandles {
             connects: one_counter(&list::CONNECTS),
             connects_refused: counters(&list::CONNECTS_REFUSED),
             takeovers: one_counter(&list::TAKEOVERS),
-            fed: one_counter(&list::FEED_DELIVERED),
-            fed_again: one_counter(&list::FEED_REDELIVERED),
-            feed_dropped: counters(&list::FEED_DROPPED),
+            fed: one_counter(&feed::DELIVERED),
+            fed_again: one_counter(&feed::REDELIVERED),
+            feed_dropped: counters(&feed::DROPPED),
         }
     }
 }

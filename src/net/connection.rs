@@ -5,25 +5,22 @@
 //! its ledger, so a sync wakes no connection.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::feed::Feeding;
 use super::outbox::Purpose;
 use super::output::Output;
 use super::parked::Parked;
+use super::places::Place;
 use super::publish::Recorded;
+use super::tls;
 use super::worker::Worker;
 use crate::broker::SessionKey;
 use crate::identity::Principal;
-use crate::metrics::Refusal;
+use crate::metrics::{Refusal, SlowReader, TlsFailure};
 use crate::mqtt::session::{Close, Replies, Session, Step};
-use crate::mqtt::wire::{self, Packet, PacketType, QoS, Sender};
-
-/// How long a closed connection is drained, so that the peer reads our last word before the
-/// reset that unread data would cause.
-pub(super) const LINGER: Duration = Duration::from_millis(500);
+use crate::mqtt::wire::{self, PacketType, QoS, Sender};
 
 /// Reads one connection does before the others get their turn.
 const READS_PER_TURN: usize = 4;
@@ -45,6 +42,8 @@ pub(super) struct Connection {
     pub(super) expiry_recorded_s: u32,
     /// Set when the worker has let go of it; nothing it says counts any more.
     pub(super) is_over: Cell<bool>,
+    /// Its place among all connections, given up when the socket is closed.
+    pub(super) _place: Place,
     /// The moving parts.
     pub(super) inner: RefCell<Inner>,
 }
@@ -69,6 +68,8 @@ pub(super) struct Inner {
     pub(super) feeding: Option<Box<Feeding>>,
     /// The client settled messages since the feeds were looked at.
     has_settled: bool,
+    /// The client sends nothing more; it may still wait for acknowledgements.
+    input_ended: bool,
 }
 
 /// Why the connection's task ends.
@@ -125,6 +126,7 @@ impl Inner {
             ends_with: None,
             feeding: None,
             has_settled: false,
+            input_ended: false,
         }
     }
 
@@ -146,6 +148,15 @@ impl Inner {
     /// True while acks or packets wait for the journal.
     pub(super) fn is_waiting_for_journal(&self) -> bool {
         self.runs_waiting > 0 || self.is_waiting_for_room()
+    }
+
+    /// A client that ended its sending side gets the acknowledgements of what it sent, then the
+    /// close: small clients send a value and shut down behind it.
+    fn poll_half_closed(&self) -> Poll<End> {
+        if self.is_waiting_for_journal() {
+            return Poll::Pending;
+        }
+        Poll::Ready(End::Lost)
     }
 
     /// QoS of every PUBLISH that is parked; they end with the connection.
@@ -177,7 +188,13 @@ impl Connection {
         }
         let was_clear = inner.output.is_clear();
         if let Poll::Ready(Err(_)) = inner.output.poll_unsent(cx) {
+            if inner.output.is_overfull() {
+                worker.shared.metrics.door().slow_reader(SlowReader::Bytes);
+            }
             return Poll::Ready(End::Lost);
+        }
+        if inner.input_ended {
+            return inner.poll_half_closed();
         }
         if !was_clear {
             self.pump(worker, inner);
@@ -188,7 +205,14 @@ impl Connection {
                 return Poll::Pending;
             }
             let read = match inner.output.poll_read(cx, buffer) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(End::Lost),
+                Poll::Ready(Ok(0)) => {
+                    inner.input_ended = true;
+                    return inner.poll_half_closed();
+                }
+                Poll::Ready(Err(error)) => {
+                    count_flood(worker, &error);
+                    return Poll::Ready(End::Lost);
+                }
                 Poll::Ready(Ok(read)) => read,
                 Poll::Pending => return Poll::Pending,
             };
@@ -265,6 +289,9 @@ impl Connection {
         inner.parked = parked;
         inner.parked.drop_front(done);
         outcome?;
+        if inner.input_ended {
+            inner.output.wake();
+        }
         if !inner.parked.is_empty() {
             return Ok(false);
         }
@@ -284,6 +311,9 @@ impl Connection {
         let was_waiting = std::mem::take(&mut inner.connack_waits);
         inner.session.acknowledged(places);
         inner.output.write(bytes);
+        if inner.input_ended {
+            inner.output.wake();
+        }
         if was_waiting {
             self.pump(worker, inner);
         }
@@ -379,52 +409,35 @@ impl Connection {
             }
         }
         let version = inner.session.version();
+        if let Some(decoded) = wire::decode_publish(version, Sender::Client, packet) {
+            let publish = decoded.map_err(|error| End::Closed(Close::from(&error)))?;
+            return self
+                .take_publish(worker, inner, &publish, clocks, replies, recorded)
+                .map(|()| Taken::Yes)
+                .map_err(End::Closed);
+        }
         let decoded = wire::decode(version, Sender::Client, packet)
             .map_err(|error| End::Closed(Close::from(&error)))?;
-        let step = match inner.session.handle(&decoded, clocks.now, replies) {
-            Ok(step) => step,
-            Err(close) => {
-                if let Packet::Publish(publish) = &decoded {
-                    worker.count_received(publish.qos);
-                    worker.count_refused(Refusal::ProtocolError);
-                }
-                return Err(End::Closed(close));
-            }
-        };
-        let closed = match step {
-            Step::Done => Ok(()),
-            Step::Publish(publish) => {
-                self.publish(worker, inner, &publish, clocks, replies, recorded)
-            }
-            Step::Repeated => {
-                worker.count_received(QoS::ExactlyOnce);
-                worker.count_repeated();
-                recorded.any = true;
-                Ok(())
-            }
-            Step::Settled(_) => {
-                inner.has_settled = true;
-                Ok(())
-            }
-            Step::ReleasedBefore => {
-                recorded.any = true;
-                Ok(())
-            }
+        let step = inner.session.handle(&decoded, clocks.now, replies);
+        match step.map_err(End::Closed)? {
+            // PUBLISH was taken above.
+            Step::Done | Step::Publish(_) | Step::Repeated => {}
+            Step::Settled(_) => inner.has_settled = true,
+            Step::ReleasedBefore => recorded.any = true,
             Step::Release(packet_id) => {
                 self.release(worker, inner, packet_id, clocks, replies, recorded);
-                Ok(())
             }
             Step::Subscribe(subscribe) => {
-                self.subscribe(worker, inner, &subscribe, clocks, replies, recorded);
-                Ok(())
+                self.subscribe(worker, inner, &subscribe, clocks, replies, recorded)
+                    .map_err(End::Closed)?;
             }
             Step::Unsubscribe(unsubscribe) => {
-                self.unsubscribe(worker, inner, &unsubscribe, clocks, replies, recorded);
-                Ok(())
+                self.unsubscribe(worker, inner, &unsubscribe, clocks, replies, recorded)
+                    .map_err(End::Closed)?;
             }
             Step::Disconnected { .. } => return Err(End::Disconnected),
-        };
-        closed.map(|()| Taken::Yes).map_err(End::Closed)
+        }
+        Ok(Taken::Yes)
     }
 
     /// The room that the packet and its acknowledgement may need, and for what; `None` if it
@@ -466,23 +479,11 @@ impl Connection {
     }
 }
 
-/// Drains what the peer still sends, so that it can read our last word, then lets go.
-pub(super) async fn linger(connection: Rc<Connection>) {
-    let drained = std::future::poll_fn(|cx| {
-        let inner = &mut *connection.inner.borrow_mut();
-        inner.output.poll_drained(cx)
-    });
-    // Either way the socket is closed when this returns.
-    let _ = tokio::time::timeout(LINGER, drained).await;
-}
-
-/// As [`linger`], for an output that belongs to nobody yet.
-pub(super) async fn drain(output: &mut Output) {
-    let drained = std::future::poll_fn(|cx| {
-        output.remember(cx.waker());
-        output.poll_drained(cx)
-    });
-    let _ = tokio::time::timeout(LINGER, drained).await;
+/// A TLS peer that sent more without data than it may is counted, as nobody else tells of it.
+fn count_flood(worker: &Worker, error: &std::io::Error) {
+    if tls::failure(error) == TlsFailure::Flood {
+        worker.shared.metrics.door().tls_failed(TlsFailure::Flood);
+    }
 }
 
 fn is_qos_0_publish(packet: &[u8]) -> bool {

@@ -242,7 +242,7 @@ impl Connection {
             if buffer.is_empty() {
                 break;
             }
-            inner.output.write(buffer);
+            inner.output.feed(buffer);
         }
         report(worker, feeding, &mut inner.session);
     }

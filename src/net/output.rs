@@ -2,15 +2,22 @@
 
 use std::io;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::ReadBuf;
 
 use super::stream::Stream;
 
-/// Bytes that may wait for one client that does not read (SEC-82). Beyond it the client is cut
-/// off: what it was sent are acknowledgements of its own messages, which it will ask for again.
-pub(super) const UNSENT_BYTES_MAX: usize = 1024 * 1024;
+/// What may wait for one client that does not read (SEC-82). Beyond either the client is cut off:
+/// what it was sent are acknowledgements of its own messages, which it will ask for again.
+#[derive(Clone, Copy, Debug)]
+pub struct UnsentLimits {
+    /// Bytes, beyond what the system's buffers hold.
+    pub bytes_max: usize,
+    /// Time without any of them going.
+    pub timeout: Duration,
+}
 
 /// The stream of one connection. Whoever has something to say writes at once; what the kernel
 /// does not take is kept, and the connection's task is woken to write it when it can.
@@ -23,17 +30,38 @@ pub(super) struct Output {
     /// The connection's task, to be woken when the socket takes more.
     waker: Option<Waker>,
     is_broken: bool,
+    unsent_bytes_max: usize,
+    /// Bytes of the feed among those that wait: bounded by the feed itself, so not by the limit.
+    fed: usize,
+    /// Since when bytes wait and none of them has gone.
+    stuck_since: Option<Instant>,
+    is_overfull: bool,
 }
 
 impl Output {
-    pub(super) fn new(stream: Stream) -> Self {
+    pub(super) fn new(stream: Stream, unsent_bytes_max: usize) -> Self {
         Self {
             stream,
             unsent: BytesMut::new(),
             is_unflushed: false,
             waker: None,
             is_broken: false,
+            unsent_bytes_max,
+            fed: 0,
+            stuck_since: None,
+            is_overfull: false,
         }
+    }
+
+    /// True if bytes have waited for `timeout` and none of them has gone.
+    pub(super) fn is_stuck(&self, now: Instant, timeout: Duration) -> bool {
+        self.stuck_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= timeout)
+    }
+
+    /// True if it was cut off because more waited for it than may.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.is_overfull
     }
 
     /// Remembers the task that polls this connection.
@@ -61,6 +89,12 @@ impl Output {
         !self.is_broken && self.unsent.is_empty() && !self.is_unflushed
     }
 
+    /// Writes a portion of the feed; call it only while [`Output::is_clear`].
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
+        self.fed = bytes.len();
+        self.write(bytes);
+    }
+
     /// Writes `bytes` behind all that was written before, now or later.
     pub(super) fn write(&mut self, bytes: &[u8]) {
         if self.is_broken || bytes.is_empty() {
@@ -76,7 +110,9 @@ impl Output {
         if rest.is_empty() {
             return;
         }
-        if self.unsent.len() + rest.len() > UNSENT_BYTES_MAX {
+        self.stuck_since.get_or_insert_with(Instant::now);
+        if self.unsent.len() + rest.len() > self.unsent_bytes_max + self.fed {
+            self.is_overfull = true;
             return self.give_up();
         }
         self.unsent.extend_from_slice(rest);
@@ -93,7 +129,9 @@ impl Output {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.unsent.advance(written);
+            self.stuck_since = Some(Instant::now());
         }
+        self.fed = 0;
         if self.unsent.capacity() > 0 {
             self.unsent = BytesMut::new();
         }
@@ -101,6 +139,7 @@ impl Output {
             ready!(self.stream.poll_flush(cx))?;
             self.is_unflushed = false;
         }
+        self.stuck_since = None;
         Poll::Ready(Ok(()))
     }
 
@@ -132,21 +171,6 @@ impl Output {
         self.waker = waker;
     }
 
-    /// Writes the last words, then throws away what still comes, up to the peer's end.
-    pub(super) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.poll_unsent(cx).is_pending() || self.poll_shutdown(cx).is_pending() {
-            return Poll::Pending;
-        }
-        let mut waste = [0; 1024];
-        loop {
-            match self.poll_read(cx, &mut waste) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-
     fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // Taken out and put back, so that the context can borrow it without a clone.
         let waker = self.waker.take();
@@ -169,6 +193,9 @@ impl Output {
                 Poll::Ready(Ok(())) => false,
                 Poll::Pending | Poll::Ready(Err(_)) => true,
             };
+            if self.is_unflushed {
+                self.stuck_since.get_or_insert_with(Instant::now);
+            }
         }
         self.waker = waker;
         result

@@ -25,8 +25,8 @@ pub(super) struct Recorded {
 }
 
 impl Connection {
-    /// Gate, route, record, verdict: the way of a PUBLISH.
-    pub(super) fn publish(
+    /// Takes a PUBLISH that was read.
+    pub(super) fn take_publish(
         &self,
         worker: &Worker,
         inner: &mut Inner,
@@ -36,6 +36,30 @@ impl Connection {
         recorded: &mut Recorded,
     ) -> Result<(), Close> {
         worker.count_received(publish.qos);
+        match inner.session.handle_publish(publish, clocks.now, replies) {
+            Ok(true) => self.publish(worker, inner, publish, clocks, replies, recorded),
+            Ok(false) => {
+                worker.count_repeated();
+                recorded.any = true;
+                Ok(())
+            }
+            Err(close) => {
+                worker.count_refused(Refusal::ProtocolError);
+                Err(close)
+            }
+        }
+    }
+
+    /// Gate, route, record, verdict: the way of a PUBLISH.
+    fn publish(
+        &self,
+        worker: &Worker,
+        inner: &mut Inner,
+        publish: &Publish<'_>,
+        clocks: Clocks,
+        replies: &mut Replies,
+        recorded: &mut Recorded,
+    ) -> Result<(), Close> {
         let verdict = match self.route(worker, publish) {
             Route::Telemetry => {
                 let packet_id = publish.packet_id.filter(|_| publish.qos.as_u8() == 2);
@@ -84,7 +108,7 @@ impl Connection {
         clocks: Clocks,
         replies: &mut Replies,
         recorded: &mut Recorded,
-    ) {
+    ) -> Result<(), Close> {
         let Principal { permit, kind, .. } = &self.principal;
         let mut wishes = Vec::new();
         let feeding = inner.feeding.as_deref();
@@ -108,12 +132,13 @@ impl Connection {
                 }
             },
             replies,
-        );
+        )?;
         self.take_up(worker, inner, wishes);
         if changed {
             self.record_change(worker, inner, clocks, recorded);
         }
         recorded.any |= self.session_number != 0;
+        Ok(())
     }
 
     pub(super) fn unsubscribe(
@@ -124,16 +149,17 @@ impl Connection {
         clocks: Clocks,
         replies: &mut Replies,
         recorded: &mut Recorded,
-    ) {
+    ) -> Result<(), Close> {
         let known = |filter: &Filter<'_>| match self.principal.kind {
             IdentityKind::Device => device_api::is_allowed(filter),
             IdentityKind::Application => Wanted::of(filter).is_some(),
         };
-        if inner.session.unsubscribe(unsubscribe, known, replies) {
+        if inner.session.unsubscribe(unsubscribe, known, replies)? {
             self.drop_feeds(worker, inner);
             self.record_change(worker, inner, clocks, recorded);
         }
         recorded.any |= self.session_number != 0;
+        Ok(())
     }
 
     /// A record header in this connection's name.

@@ -10,12 +10,19 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
-use super::acceptor::{self, Accepted, Listener};
+use super::acceptor::{self, Accepted, Door, Listener};
 use super::handshake::Arrival;
+use super::output::UnsentLimits;
+use super::places::{PlaceLimits, Places};
+use super::throttle::Throttle;
+use super::tls::TlsWarnings;
 use super::worker::{Shared, Worker};
 use crate::broker::control::COMMANDS_WAITING_MAX;
 use crate::broker::feed::Feeds;
-use crate::broker::{Command, Control, Places, Restored, SessionTable};
+use crate::broker::{
+    Command, Control, IdentityLimits, IdentityPlaces, Restored, SessionKey, SessionTable, Stored,
+    vital,
+};
 use crate::device_api::Profile;
 use crate::identity::Registry;
 use crate::journal::Journal;
@@ -38,8 +45,6 @@ pub struct NetParts {
     pub journal: Journal,
     /// Where applications get telemetry from.
     pub feeds: Feeds,
-    /// Sessions, live and stored, that one identity may have (SEC-28).
-    pub sessions_max: u32,
     /// What the broker counts.
     pub metrics: Metrics,
     /// What every session is granted.
@@ -52,6 +57,34 @@ pub struct NetParts {
     pub empty_user_name_code_4: bool,
     /// Sessions of the last run.
     pub restored: Restored,
+    /// Who may come in, and how many.
+    pub door: DoorLimits,
+}
+
+/// Who may come in, and how many.
+#[derive(Clone, Debug)]
+pub struct DoorLimits {
+    /// Connections, in all and per address.
+    pub places: PlaceLimits,
+    /// Connections that the process has file descriptors for; at that many, accepting rests.
+    pub descriptors_max: usize,
+    /// Connections accepted in one second.
+    pub accepts_per_second_max: u32,
+    /// Failed authentications of one address or credential in one minute.
+    pub failures_per_minute_max: u32,
+    /// Connections and sessions of one identity.
+    pub per_identity: IdentityLimits,
+    /// What may wait for a client that does not read.
+    pub unsent: UnsentLimits,
+}
+
+/// What handshakes and connections are watched with; one for all workers.
+pub(super) struct Guards {
+    /// Slows down who guesses credentials.
+    pub(super) throttle: Throttle,
+    pub(super) tls_warnings: TlsWarnings,
+    /// What may wait for a client that does not read.
+    pub(super) unsent: UnsentLimits,
 }
 
 /// A thread of the network could not start.
@@ -92,15 +125,17 @@ impl Net {
             next_number,
             feeds: _,
         } = parts.restored;
-        let places = Arc::new(Places::new(parts.sessions_max));
-        let mut tables: Vec<SessionTable> = (0..workers)
-            .map(|_| SessionTable::new(Arc::clone(&places)))
-            .collect();
-        for (key, stored) in sessions {
-            if let Some(table) = tables.get_mut(key.home(workers)) {
-                table.store(&key, stored);
-            }
-        }
+        let tables = tables(workers, parts.door.per_identity, sessions);
+        let figures = parts.metrics.door().clone();
+        let trusted = parts.door.places.trusted.clone();
+        let failures_max = parts.door.failures_per_minute_max;
+        let door = Door {
+            places: Places::new(parts.door.places, figures.clone()),
+            per_second_max: parts.door.accepts_per_second_max,
+            descriptors_max: parts.door.descriptors_max,
+            figures: figures.clone(),
+            counters: parts.metrics.worker(),
+        };
         let shared = Arc::new(Shared {
             registry: parts.registry,
             limits: parts.limits,
@@ -110,6 +145,11 @@ impl Net {
             metrics: parts.metrics,
             feeds: parts.feeds,
             journal: parts.journal.clone(),
+            guards: Guards {
+                throttle: Throttle::new(failures_max, trusted, figures),
+                tls_warnings: TlsWarnings::new(),
+                unsent: parts.door.unsent,
+            },
             session_numbers: AtomicU32::new(next_number),
             homes,
         });
@@ -124,7 +164,7 @@ impl Net {
         let (stop_accepting, stopped) = watch::channel(false);
         let listeners = parts.listeners;
         threads.push(spawn("net-accept", move || {
-            acceptor::accept_all(listeners, dealt, stopped)
+            acceptor::accept_all(listeners, door, dealt, stopped)
         })?);
         Ok(Self {
             control: Control::new(lanes),
@@ -154,11 +194,32 @@ impl Net {
     }
 }
 
-/// A thread or task that the broker cannot do without has panicked: the process ends, and with it
-/// every promise that is not on disk. Clients come back to a broker that works.
-pub(super) fn end_after_panic() -> ! {
-    tracing::error!("a part of the network panicked: the broker ends, with exit code 1");
-    std::process::exit(1);
+/// Starts a task without which the worker is of no use: its panic ends the process (SEC-16).
+pub(super) fn spawn_vital(task: impl Future<Output = ()> + 'static) {
+    let task = tokio::task::spawn_local(task);
+    tokio::task::spawn_local(async move {
+        if task.await.is_err_and(|error| error.is_panic()) {
+            vital::end_after_panic("network");
+        }
+    });
+}
+
+/// The workers' tables, with the sessions of the last run at home.
+fn tables(
+    workers: usize,
+    limits: IdentityLimits,
+    sessions: Vec<(SessionKey, Stored)>,
+) -> Vec<SessionTable> {
+    let identities = IdentityPlaces::new(limits);
+    let mut tables: Vec<SessionTable> = (0..workers)
+        .map(|_| SessionTable::new(Arc::clone(&identities)))
+        .collect();
+    for (key, stored) in sessions {
+        if let Some(table) = tables.get_mut(key.home(workers)) {
+            table.store(&key, stored);
+        }
+    }
+    tables
 }
 
 fn spawn<F>(
@@ -182,10 +243,7 @@ where
             {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    let run = std::panic::AssertUnwindSafe(|| runtime.block_on(run()));
-                    if std::panic::catch_unwind(run).is_err() {
-                        end_after_panic();
-                    }
+                    vital::run("network", || runtime.block_on(run()));
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));

@@ -15,16 +15,22 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::coop::unconstrained;
 
-use super::connection::{Connection, End, LINGER};
+use super::connection::{Connection, End};
 use super::home;
+use super::linger::LINGER;
 use super::outbox::{Outbox, Purpose};
+use super::start::{Guards, spawn_vital};
+use super::turnstile::Turnstile;
 use crate::broker::feed::Feeds;
 use crate::broker::{Command, SessionTable};
 use crate::device_api::Profile;
 use crate::identity::Registry;
 use crate::journal::{Journal, RecordHeader};
-use crate::metrics::{ConnectRefusal as RefusedConnect, Metrics, Refusal, WorkerCounters};
+use crate::metrics::{
+    ConnectRefusal as RefusedConnect, Metrics, Refusal, SlowReader, WorkerCounters,
+};
 use crate::mqtt::session::{Close, ConnectRefusal, Replies, SessionLimits};
 use crate::mqtt::wire::{Publish, QoS, ReasonCode, Version};
 
@@ -57,6 +63,7 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     pub(super) feeds: Feeds,
     pub(super) journal: Journal,
+    pub(super) guards: Guards,
     /// The next session number.
     pub(super) session_numbers: AtomicU32,
     /// Where connections are sent to their home worker.
@@ -73,7 +80,8 @@ pub(super) struct Worker {
     pub(super) feed_buffer: RefCell<Vec<u8>>,
     pub(super) connections: RefCell<Slab<Rc<Connection>>>,
     pub(super) sessions: RefCell<SessionTable>,
-    pub(super) handshakes: Cell<usize>,
+    /// Where handshakes take their turns.
+    pub(super) turnstile: Rc<Turnstile>,
     /// Clients let in whose session cannot be recorded yet.
     pub(super) arrivals_waiting: Cell<usize>,
     outbox: RefCell<Outbox>,
@@ -85,7 +93,7 @@ pub(super) struct Worker {
     behind_since: Cell<Option<Instant>>,
     is_stopping: Cell<bool>,
     /// Connection tasks that have not returned yet.
-    tasks: Cell<usize>,
+    pub(super) tasks: Cell<usize>,
     flush: Notify,
     /// Wakes the release task; the committer calls it from its own thread.
     durable: Arc<Notify>,
@@ -113,7 +121,7 @@ impl Worker {
             feed_buffer: RefCell::default(),
             connections: RefCell::default(),
             sessions: RefCell::new(sessions),
-            handshakes: Cell::new(0),
+            turnstile: Rc::default(),
             arrivals_waiting: Cell::new(0),
             outbox: RefCell::new(Outbox::new(submitter)),
             counters: RefCell::new(counters),
@@ -135,10 +143,14 @@ impl Worker {
         mut arrivals: mpsc::Receiver<super::handshake::Arrival>,
         mut sockets: mpsc::Receiver<super::acceptor::Accepted>,
     ) {
-        spawn_vital(flush_each_turn(Rc::clone(&self)));
-        spawn_vital(release_after_sync(Rc::clone(&self)));
+        // Unconstrained: the runtime lets a task do 128 reads and writes at a time, and a sync may
+        // have an ack for each of thousands of connections. Those beyond would be kept in memory
+        // and their tasks woken, one by one.
+        spawn_vital(unconstrained(flush_each_turn(Rc::clone(&self))));
+        spawn_vital(unconstrained(release_after_sync(Rc::clone(&self))));
         spawn_vital(sweep(Rc::clone(&self)));
         spawn_vital(super::feed::run(Rc::clone(&self)));
+        spawn_vital(Rc::clone(&self.turnstile).turns());
         loop {
             // Cancel-safe: `recv` loses nothing when another branch wins. Control goes first.
             tokio::select! {
@@ -300,6 +312,11 @@ impl Worker {
 
     /// Hands over what is pending; wakes parked connections when there is room again.
     fn flush(&self) {
+        if !self.outbox.borrow().is_pending() && self.behind_since.get().is_none() {
+            // As after most syncs: nothing came meanwhile, and nobody waits for room.
+            self.counters.borrow_mut().flush();
+            return;
+        }
         let handed_over = self.outbox.borrow_mut().hand_over();
         if handed_over {
             self.behind_since.set(None);
@@ -368,7 +385,7 @@ impl Worker {
     /// Cuts off silent clients, drops expired sessions, tells MQTT 5 clients of a stuck journal.
     fn sweep_at(&self, now: Instant) {
         let is_stuck = self.is_stuck();
-        let (mut over, mut refused) = (Vec::new(), Vec::new());
+        let (mut over, mut refused, mut slow) = (Vec::new(), Vec::new(), Vec::new());
         for (_, connection) in self.connections.borrow().iter() {
             let inner = connection.inner.borrow();
             let is_v5 = inner.session.version() == Version::V5;
@@ -380,12 +397,20 @@ impl Worker {
                 over.push((Rc::clone(connection), ReasonCode::QuotaExceeded));
             } else if !inner.is_stalled() && inner.session.keep_alive_deadline() <= now {
                 over.push((Rc::clone(connection), ReasonCode::KeepAliveTimeout));
+            } else if inner
+                .output
+                .is_stuck(now, self.shared.guards.unsent.timeout)
+            {
+                slow.push(Rc::clone(connection));
             } else if inner.output.is_broken() {
                 inner.output.wake();
             }
         }
         for (connection, reason) in over {
             self.end(&connection, End::Closed(Close::because(reason)));
+        }
+        for connection in slow {
+            home::cut_off(self, &connection, SlowReader::Time);
         }
         for connection in refused {
             home::refuse(self, &connection, ConnectRefusal::StorageFull);
@@ -435,29 +460,6 @@ impl Worker {
             progress.await;
         }
     }
-}
-
-/// Starts the connection's task: it reads until the end, then drains.
-pub(super) fn serve(worker: &Rc<Worker>, connection: Rc<Connection>) {
-    let worker = Rc::clone(worker);
-    worker.tasks.set(worker.tasks.get() + 1);
-    tokio::task::spawn_local(async move {
-        let end = std::future::poll_fn(|cx| connection.poll(&worker, cx)).await;
-        worker.end(&connection, end);
-        super::connection::linger(connection).await;
-        worker.tasks.set(worker.tasks.get() - 1);
-        worker.progress.notify_waiters();
-    });
-}
-
-/// Starts a task without which the worker is of no use: its panic ends the process (SEC-16).
-fn spawn_vital(task: impl Future<Output = ()> + 'static) {
-    let task = tokio::task::spawn_local(task);
-    tokio::task::spawn_local(async move {
-        if task.await.is_err_and(|error| error.is_panic()) {
-            super::start::end_after_panic();
-        }
-    });
 }
 
 async fn flush_each_turn(worker: Rc<Worker>) {

@@ -18,6 +18,7 @@
 //! requests are there or not.
 
 pub mod applications;
+pub mod bulk;
 pub mod devices;
 mod error;
 mod file;
@@ -25,6 +26,7 @@ mod integer;
 mod migrations;
 mod readers;
 pub mod sessions;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -36,6 +38,7 @@ pub use rusqlite::{Connection, Transaction};
 
 pub use error::StoreError;
 pub use integer::Unsigned;
+pub use snapshot::snapshot;
 
 use readers::Readers;
 use writer::Writer;

@@ -140,7 +140,7 @@ fn what_a_deleted_device_sent_is_not_fed() {
 
 #[test]
 fn sec_28_an_application_has_as_many_sessions_as_it_may() {
-    let broker = Broker::start_with(&[("TOLLGATE_MQTT_SESSIONS_PER_IDENTITY_MAX", "3")]);
+    let broker = Broker::start_with(&[("TOLLGATE_LIMITS_SESSIONS_PER_IDENTITY_MAX", "3")]);
     let token = create_app(&broker, "a", &[ALL]);
     let options = |client_id| Options {
         client_id,

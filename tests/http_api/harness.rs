@@ -14,6 +14,7 @@ use rustls::ServerConfig;
 use serde_json::Value;
 use tempfile::TempDir;
 use tollgate::{
+    backup::Folders,
     broker::{Command, Control, Receipt},
     http::{HttpParts, HttpServer},
     identity::{ADMIN_TOKEN_FILE, Change, Registry, Secrets},
@@ -94,7 +95,12 @@ impl Server {
         };
         let panic = |error: &_| panic!("the journal failed: {error}");
         let (journal, _) = Journal::open(Arc::new(RealDisk), options, Box::new(panic)).unwrap();
-        let history = History::start(journal.clone(), HistoryOptions::default(), []).unwrap();
+        let history = History::start(
+            journal.clone(),
+            HistoryOptions::new(dir.path().join("data/history")),
+            [],
+        )
+        .unwrap();
         let metrics = Metrics::new();
         let (lane, seen) = tokio::sync::mpsc::channel(1);
         let (changes_in, changes) = mpsc::channel();
@@ -111,6 +117,11 @@ impl Server {
             control: Control::new(vec![lane]),
             journal: journal.clone(),
             metrics: metrics.clone(),
+            folders: Folders {
+                data: dir.path().join("data"),
+                secrets: secrets_dir.clone(),
+                certs: dir.path().join("certs"),
+            },
         };
         let http = HttpServer::start(parts).unwrap();
         let admin_token = fs::read_to_string(secrets_dir.join(ADMIN_TOKEN_FILE)).unwrap();

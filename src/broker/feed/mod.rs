@@ -30,6 +30,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::vital;
 use crate::identity::Registry;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -39,6 +40,7 @@ pub use chunk::{FedRecord, Slice};
 pub use start::{NotAStart, START_PROPERTY, Start};
 
 use cursor::Owner;
+use runner::Runner;
 
 /// Feeds there can be at once, connected or not: each may hold 1 MiB for each member and, while it
 /// is behind, a reader. A SUBSCRIBE beyond it is refused with 0x97.
@@ -194,7 +196,13 @@ pub struct Feeds {
 /// The feed thread itself.
 pub struct FeedThread {
     feeds: Feeds,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Runner>,
+}
+
+/// What the feeds of a stopped thread still need of the journal; held until it is dropped.
+#[must_use = "what it holds is lost when something releases the journal"]
+pub struct HeldForFeeds {
+    _runner: Option<Runner>,
 }
 
 struct Shared {
@@ -241,7 +249,7 @@ impl Feeds {
             feeds: AtomicUsize::new(0),
             workers: (0..workers).map(|_| Arc::default()).collect(),
         });
-        let mut runner = runner::Runner::new(
+        let mut runner = Runner::new(
             Arc::clone(&shared),
             journal.clone(),
             registry.clone(),
@@ -251,7 +259,7 @@ impl Feeds {
         runner.restore(restored);
         let thread = std::thread::Builder::new()
             .name("feed".to_owned())
-            .spawn(move || runner.run())?;
+            .spawn(move || vital::run("feed", || runner.run()))?;
         Ok(FeedThread {
             feeds: Feeds { shared },
             thread,
@@ -321,12 +329,14 @@ impl FeedThread {
     }
 
     /// Notes what is settled and ends the thread. Call it when no client is connected any more and
-    /// before the journal is closed.
-    pub fn stop(self) {
+    /// before the journal is closed. Whoever releases the journal must be done before the answer
+    /// is dropped.
+    pub fn stop(self) -> HeldForFeeds {
         lock(&self.feeds.shared.inbox).is_stopping = true;
         self.feeds.shared.wake.notify_one();
-        // A panic was reported by the thread itself.
-        let _ = self.thread.join();
+        // A panic of it has ended the process.
+        let _runner = self.thread.join().ok();
+        HeldForFeeds { _runner }
     }
 }
 

@@ -126,8 +126,8 @@ impl Runner {
         }
     }
 
-    /// Runs until it is told to stop.
-    pub(super) fn run(mut self) {
+    /// Runs until it is told to stop; then it still holds the journal.
+    pub(super) fn run(mut self) -> Self {
         let mut noted = Instant::now();
         loop {
             let is_stopping = self.listen();
@@ -151,7 +151,7 @@ impl Runner {
             if is_stopping {
                 let before = Offset::new(self.noted.number().saturating_sub(1));
                 let _durable = self.journal.wait_past(before, LAST_NOTES_TIMEOUT);
-                return;
+                return self;
             }
             if failed {
                 std::thread::sleep(RETRY_WAIT);
