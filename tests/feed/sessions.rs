@@ -188,8 +188,7 @@ fn unsubscribing_ends_the_feed() {
 #[test]
 fn a_client_that_does_not_read_costs_a_bounded_amount_of_memory() {
     const MESSAGES: u32 = 1_500;
-    // The history's memory is not what is measured here.
-    let broker = Broker::start_with(&[("TOLLGATE_HISTORY_HEAD_SIZE_MAX_BYTES", "1048576")]);
+    let broker = Broker::start();
     let device = broker.create_device("d");
     let token = create_app(&broker, "a", &[ALL]);
     let mut client = Client::connect(&broker, &token, &Options::V5);
@@ -198,9 +197,10 @@ fn a_client_that_does_not_read_costs_a_bounded_amount_of_memory() {
     let connect = crate::common::packets::Connect::with_token(Version::V311, "d", &device);
     crate::common::packets::log_in(&mut wire, &connect);
     let before = broker.rss_kib();
-    let filler = "x".repeat(30_000);
+    // Nothing that the history keeps: its memory is not what is measured here.
+    let filler = " ".repeat(30_000);
     for number in 1..=MESSAGES {
-        let payload = format!("{{\"n\":{number},\"s\":\"{filler}\"}}");
+        let payload = format!("{{\"n\":{number}{filler}}}");
         let topic = crate::common::packets::TELEMETRY;
         let packet =
             crate::common::packets::publish(Version::V311, 1, 1, topic, payload.as_bytes());
