@@ -76,10 +76,10 @@ pub fn write<W: Write>(
     written
 }
 
-/// As [`write`], of an installation whose broker is stopped: takes its lock meanwhile.
+/// As [`write()`], of an installation whose broker is stopped: takes its lock meanwhile.
 ///
 /// # Errors
-/// As [`write`]; [`BackupError::InUse`] if a broker runs.
+/// As [`write()`]; [`BackupError::InUse`] if a broker runs.
 pub fn write_stopped<W: Write>(
     folders: &Folders,
     passphrase: &Passphrase,

@@ -61,20 +61,20 @@ pub(super) struct HistoryHandles {
 impl HistoryHandles {
     pub(super) fn new() -> Self {
         Self {
-            lag: one_gauge(&LAG_SECONDS),
-            unsealed_records: one_gauge(&UNSEALED),
-            files: one_gauge(&FILES),
-            file_bytes: one_gauge(&FILE_BYTES),
-            samples: one_gauge(&SAMPLES),
-            damaged_files: one_gauge(&DAMAGED_FILES),
-            seals: one_counter(&SEALS),
-            seal_last: one_gauge(&SEAL_SECONDS),
-            seal_failing: one_gauge(&SEAL_FAILING),
-            compactions: one_counter(&COMPACTIONS),
-            compaction_last: one_gauge(&COMPACTION_SECONDS),
-            unpurged_devices: one_gauge(&UNPURGED),
-            latest_bytes: one_gauge(&LATEST),
-            latest_evictions: one_counter(&LATEST_EVICTIONS),
+            lag: one_gauge(&HISTORY_LAG_SECONDS),
+            unsealed_records: one_gauge(&HISTORY_UNSEALED),
+            files: one_gauge(&HISTORY_FILES),
+            file_bytes: one_gauge(&HISTORY_FILE_BYTES),
+            samples: one_gauge(&HISTORY_SAMPLES),
+            damaged_files: one_gauge(&HISTORY_DAMAGED_FILES),
+            seals: one_counter(&HISTORY_SEALS),
+            seal_last: one_gauge(&HISTORY_SEAL_SECONDS),
+            seal_failing: one_gauge(&HISTORY_SEAL_FAILING),
+            compactions: one_counter(&HISTORY_COMPACTIONS),
+            compaction_last: one_gauge(&HISTORY_COMPACTION_SECONDS),
+            unpurged_devices: one_gauge(&HISTORY_UNPURGED),
+            latest_bytes: one_gauge(&HISTORY_LATEST),
+            latest_evictions: one_counter(&HISTORY_LATEST_EVICTIONS),
         }
     }
 
@@ -106,98 +106,109 @@ fn float(number: u64) -> f64 {
     number as f64
 }
 
-pub(super) const LAG_SECONDS: Figure = figure(
+pub(super) const HISTORY_LAG: Figure = figure(
+    "tollgate_history_lag_records",
+    Kind::Gauge,
+    Unit::Count,
+    "Durable records the history has not read yet.",
+);
+pub(super) const HISTORY_HEAD: Figure = figure(
+    "tollgate_history_head_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "Memory that holds the newest part of the history.",
+);
+pub(super) const HISTORY_DAMAGE: Figure = figure(
+    "tollgate_history_damage",
+    Kind::Gauge,
+    Unit::Count,
+    "Damaged stretches met in the journal: data on disk that cannot be served.",
+);
+pub(super) const HISTORY_UNREADABLE: Figure = figure(
+    "tollgate_history_unreadable",
+    Kind::Gauge,
+    Unit::Count,
+    "Journal records met whose payload this version cannot read: a later version wrote them.",
+);
+pub(super) const HISTORY_LAG_SECONDS: Figure = figure(
     "tollgate_history_lag_seconds",
     Kind::Gauge,
     Unit::Seconds,
     "Age of the oldest durable record the history has not read yet; 0 when there is none.",
 );
-
-pub(super) const UNSEALED: Figure = figure(
+pub(super) const HISTORY_UNSEALED: Figure = figure(
     "tollgate_history_unsealed_records",
     Kind::Gauge,
     Unit::Count,
     "Durable records that are not in files of the history yet, which the journal therefore keeps.",
 );
-
-pub(super) const FILES: Figure = figure(
+pub(super) const HISTORY_FILES: Figure = figure(
     "tollgate_history_files",
     Kind::Gauge,
     Unit::Count,
     "Files of the history.",
 );
-
-pub(super) const FILE_BYTES: Figure = figure(
+pub(super) const HISTORY_FILE_BYTES: Figure = figure(
     "tollgate_history_file_bytes",
     Kind::Gauge,
     Unit::Bytes,
     "Room the files of the history take on disk.",
 );
-
-pub(super) const SAMPLES: Figure = figure(
+pub(super) const HISTORY_SAMPLES: Figure = figure(
     "tollgate_history_samples",
     Kind::Gauge,
     Unit::Count,
     "Samples in the files of the history.",
 );
-
-pub(super) const DAMAGED_FILES: Figure = figure(
+pub(super) const HISTORY_DAMAGED_FILES: Figure = figure(
     "tollgate_history_damaged_files",
     Kind::Gauge,
     Unit::Count,
     "Files of the history met that are not what was written; the log names them.",
 );
-
-pub(super) const SEALS: Figure = figure(
+pub(super) const HISTORY_SEALS: Figure = figure(
     "tollgate_history_seals_total",
     Kind::Counter,
     Unit::Count,
     "Files written from memory.",
 );
-
-pub(super) const SEAL_SECONDS: Figure = figure(
+pub(super) const HISTORY_SEAL_SECONDS: Figure = figure(
     "tollgate_history_seal_seconds",
     Kind::Gauge,
     Unit::Seconds,
     "How long it took to write the last file from memory.",
 );
-
-pub(super) const SEAL_FAILING: Figure = figure(
+pub(super) const HISTORY_SEAL_FAILING: Figure = figure(
     "tollgate_history_seal_failing",
     Kind::Gauge,
     Unit::Count,
     "1 while files of the history cannot be written and the journal keeps what is new, else 0.",
 );
-
-pub(super) const COMPACTIONS: Figure = figure(
+pub(super) const HISTORY_COMPACTIONS: Figure = figure(
     "tollgate_history_compactions_total",
     Kind::Counter,
     Unit::Count,
     "Files of the history merged or rewritten.",
 );
-
-pub(super) const COMPACTION_SECONDS: Figure = figure(
+pub(super) const HISTORY_COMPACTION_SECONDS: Figure = figure(
     "tollgate_history_compaction_seconds",
     Kind::Gauge,
     Unit::Seconds,
     "How long the last merge of files took.",
 );
-
-pub(super) const UNPURGED: Figure = figure(
+pub(super) const HISTORY_UNPURGED: Figure = figure(
     "tollgate_history_unpurged_devices",
     Kind::Gauge,
     Unit::Count,
     "Deleted devices whose bytes may still be in files; they are never shown.",
 );
-
-pub(super) const LATEST: Figure = figure(
+pub(super) const HISTORY_LATEST: Figure = figure(
     "tollgate_history_latest_bytes",
     Kind::Gauge,
     Unit::Bytes,
     "Memory that holds the latest value of each series.",
 );
-
-pub(super) const LATEST_EVICTIONS: Figure = figure(
+pub(super) const HISTORY_LATEST_EVICTIONS: Figure = figure(
     "tollgate_history_latest_evictions_total",
     Kind::Counter,
     Unit::Count,

@@ -1,8 +1,9 @@
 //! Which files are merged next. Pure, so that a test can play years of it.
 //!
 //! A file's tier is how often its size has grown fourfold. Four files of a tier, with nothing
-//! larger between them, become one of the next tier; so a sample is written some five times in all,
-//! and there are few files. Neighbours only: a file's name goes on telling the offsets in it.
+//! larger between them, become one of the next tier, and so do fewer that fill a file; so a sample
+//! is written some five times in all, and there are few files. Neighbours only: a file's name goes
+//! on telling the offsets in it.
 
 use std::ops::Range;
 
@@ -45,15 +46,16 @@ fn run(files: &[Candidate], highest: u32, span_max_ms: Option<i64>) -> Option<Ra
     let mut start = 0;
     while start < files.len() {
         let mut end = start;
-        let (mut bytes, mut of_tier) = (0_u64, 0);
+        let (mut bytes, mut of_tier, mut is_full) = (0_u64, 0, false);
         let (mut least, mut greatest) = (i64::MAX, i64::MIN);
         for file in files.get(start..).into_iter().flatten() {
             let times = (least.min(file.times.0), greatest.max(file.times.1));
             let is_too_long =
                 span_max_ms.is_some_and(|span| times.1.saturating_sub(times.0) > span);
-            let fits = !file.is_fixed
-                && tier(file.bytes) <= highest
-                && bytes.saturating_add(file.bytes) <= FILE_BYTES_MAX
+            let is_candidate = !file.is_fixed && tier(file.bytes) <= highest;
+            is_full = is_candidate && bytes.saturating_add(file.bytes) > FILE_BYTES_MAX;
+            let fits = is_candidate
+                && !is_full
                 && end - start < FILES_MERGED_MAX
                 && !(is_too_long && end > start);
             if !fits {
@@ -64,7 +66,7 @@ fn run(files: &[Candidate], highest: u32, span_max_ms: Option<i64>) -> Option<Ra
             of_tier += usize::from(tier(file.bytes) == highest);
             end += 1;
         }
-        if of_tier >= FILES_PER_TIER {
+        if of_tier >= FILES_PER_TIER || is_full && of_tier >= 2 {
             return Some(start..end);
         }
         start = end.max(start + 1);
