@@ -10,8 +10,14 @@ mod clients;
 #[path = "feed/groups.rs"]
 mod groups;
 #[cfg(test)]
+#[path = "common/parts.rs"]
+mod parts;
+#[cfg(test)]
 #[path = "feed/permits.rs"]
 mod permits;
+#[cfg(test)]
+#[path = "feed/releases.rs"]
+mod releases;
 #[cfg(test)]
 #[path = "feed/rights.rs"]
 mod rights;

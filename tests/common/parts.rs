@@ -41,6 +41,20 @@ pub(crate) struct Parts {
 impl Parts {
     /// Starts it with so many devices and workers.
     pub(crate) fn start(devices: usize, workers: usize) -> Parts {
+        let limits = FeedLimits {
+            keep_bytes: 1 << 30,
+            pin_bytes_max: 1 << 30,
+        };
+        Parts::start_with(devices, workers, 64 * 1024 * 1024, limits)
+    }
+
+    /// As [`Parts::start`], with segments of this size.
+    pub(crate) fn start_with(
+        devices: usize,
+        workers: usize,
+        segment_bytes: u64,
+        limits: FeedLimits,
+    ) -> Parts {
         let dir = TempDir::with_prefix("tollgate-allocations-").expect("a temporary directory");
         let store = Store::open(&dir.path().join("data")).expect("a new database");
         let secrets = Secrets::open(&dir.path().join("secrets"), true).expect("new secrets");
@@ -54,6 +68,7 @@ impl Parts {
             .collect();
         let options = JournalOptions {
             ballast_bytes: 0,
+            segment_bytes,
             ..JournalOptions::new(dir.path().join("data/journal"))
         };
         let failed = |error: &_| panic!("the journal failed: {error}");
@@ -62,10 +77,6 @@ impl Parts {
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = socket.local_addr().expect("it is bound");
         let metrics = Metrics::new();
-        let limits = FeedLimits {
-            keep_bytes: 1 << 30,
-            pin_bytes_max: 1 << 30,
-        };
         let feed = Feeds::start(&journal, &registry, &metrics, limits, workers, Vec::new());
         let feed = feed.expect("a thread");
         let net = Net::start(NetParts {

@@ -35,7 +35,10 @@ pub(crate) struct Counter {
 
 impl Counter {
     pub(crate) fn connect(broker: &Broker, token: &str) -> Counter {
-        let mut wire = broker.wire();
+        Counter::over(broker.wire(), token)
+    }
+
+    pub(crate) fn over(mut wire: Wire, token: &str) -> Counter {
         log_in(&mut wire, &Connect::with_token(Version::V311, "d", token));
         Counter { wire, next: 1 }
     }
@@ -160,6 +163,10 @@ impl Options<'_> {
 
 impl Client {
     pub(crate) fn connect(broker: &Broker, token: &str, options: &Options<'_>) -> Client {
+        Client::over(broker.wire(), token, options)
+    }
+
+    pub(crate) fn over(mut wire: Wire, token: &str, options: &Options<'_>) -> Client {
         let mut connect = Connect {
             clean: !options.is_kept,
             ..Connect::with_token(options.version, options.client_id, token)
@@ -177,7 +184,6 @@ impl Client {
                 connect.properties.extend(maximum.to_be_bytes());
             }
         }
-        let mut wire = broker.wire();
         let connack = log_in(&mut wire, &connect);
         Client {
             wire,
