@@ -91,15 +91,7 @@ impl Parts {
             journal: journal.clone(),
             feeds: feed.feeds(),
             metrics,
-            limits: SessionLimits {
-                packet_size_max: 262_144,
-                receive_maximum: 100,
-                keep_alive_max_s: 7_200,
-                session_expiry_max_s: 3_600,
-                subscriptions_max: 100,
-                filters_per_packet_max: 100,
-                unreleased_max: 1_000,
-            },
+            limits: SESSION_LIMITS,
             profile: Profile {
                 payload_size_max: 65_536,
                 acks_bad_payload: false,
@@ -132,6 +124,16 @@ impl Parts {
         self.journal.close().expect("a clean end");
     }
 }
+
+const SESSION_LIMITS: SessionLimits = SessionLimits {
+    packet_size_max: 262_144,
+    receive_maximum: 100,
+    keep_alive_max_s: 7_200,
+    session_expiry_max_s: 3_600,
+    subscriptions_max: 100,
+    filters_per_packet_max: 100,
+    unreleased_max: 1_000,
+};
 
 /// A door that is open to everybody.
 fn door() -> DoorLimits {
