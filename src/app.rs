@@ -19,7 +19,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::backup::Folders;
-use crate::broker::Checkpointer;
+use crate::broker::feed::{FeedLimits, FeedThread, Feeds};
+use crate::broker::{Checkpointer, Restored};
 use crate::config::{Config, ConnackStyle, DeviceSessions};
 use crate::device_api::Profile;
 use crate::http::{HttpParts, HttpServer};
@@ -66,16 +67,10 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let tls = certificates.as_ref().map(Reloader::tls);
     let addresses = bound.addresses();
 
-    let is_live = |id: uuid::Uuid| {
-        let device = registry.device(&id.to_string());
-        device.is_ok_and(|device| {
-            device
-                .credentials
-                .iter()
-                .any(|held| held.revoked_ms.is_none())
-        })
-    };
+    let is_live = |id| registry.is_live(id);
     let (restored, checkpointer) = Checkpointer::start(&store, &journal, is_live, Instant::now())?;
+    // Before the history, which releases the journal: the feeds of the last run hold it then.
+    let feed = start_feed(config, &journal, &registry, &metrics, &restored)?;
     let history = start_history(config, &journal, &registry)?;
     let (mqtt_listeners, http_listeners) = bound.into_listeners(config, tls.as_ref());
     let net = Net::start(NetParts {
@@ -83,6 +78,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         workers: config.workers.count,
         registry: registry.clone(),
         journal: journal.clone(),
+        feeds: feed.feeds(),
         metrics: metrics.clone(),
         limits: session_limits(config),
         profile: profile(config),
@@ -108,7 +104,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let signal = signals.wait(&journal, certificates, config.certs.check_interval);
     supervisor::stopping();
     tracing::info!(signal, "stopping");
-    stop(http, net, checkpointer, &history, &journal)
+    stop(http, net, feed, checkpointer, &history, &journal)
 }
 
 /// A core dump would hold keys and tokens (SEC-78).
@@ -226,6 +222,22 @@ fn start_history(
         .into_iter()
         .map(|(id, at)| (id, Offset::new(at)));
     History::start(journal.clone(), options, tombstones).map_err(AppError::Thread)
+}
+
+fn start_feed(
+    config: &Config,
+    journal: &Journal,
+    registry: &Registry,
+    metrics: &Metrics,
+    restored: &Restored,
+) -> Result<FeedThread, AppError> {
+    let limits = FeedLimits {
+        keep_bytes: config.feed.keep_size_bytes,
+        pin_bytes_max: config.feed.pin_size_max_bytes,
+    };
+    let workers = config.workers.count.get();
+    let feeds = restored.feeds.clone();
+    Feeds::start(journal, registry, metrics, limits, workers, feeds).map_err(AppError::Thread)
 }
 
 /// Where the files of the history are.
@@ -353,6 +365,7 @@ impl Every {
 fn stop(
     http: HttpServer,
     net: Net,
+    feed: FeedThread,
     checkpointer: Checkpointer,
     history: &History,
     journal: &Journal,
@@ -366,8 +379,10 @@ fn stop(
     if !runtime.block_on(net.stop(STOP_GRACE)) {
         return Err(AppError::StopTooSlow);
     }
-    // First, so that the checkpointer still holds what it has not written.
+    let held = feed.stop();
+    // Before the holds of the feeds and the checkpointer go: it releases the journal.
     history.close();
+    drop(held);
     checkpointer.stop();
     journal.close()?;
     tracing::info!("stopped");

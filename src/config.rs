@@ -57,6 +57,8 @@ pub struct Config {
     pub journal: Journal,
     /// The queryable history.
     pub history: History,
+    /// The application feed.
+    pub feed: Feed,
     /// Threads that serve connections.
     pub workers: Workers,
     /// The broker's own messages, on stderr.
@@ -171,6 +173,15 @@ pub struct History {
     pub retention: Option<Duration>,
 }
 
+/// `[feed]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feed {
+    /// Bytes of journal kept for feeds that start in the past, in whole segments.
+    pub keep_size_bytes: u64,
+    /// Most bytes of journal that feeds may pin.
+    pub pin_size_max_bytes: u64,
+}
+
 /// `[workers]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workers {
@@ -261,6 +272,10 @@ fn checked(layers: &Layers) -> Result<Config, ConfigError> {
                 0 => None,
                 days => Some(Duration::from_secs(days * 86_400)),
             },
+        },
+        feed: Feed {
+            keep_size_bytes: layers.number(&key::FEED_KEEP_SIZE_BYTES)?,
+            pin_size_max_bytes: layers.number(&key::FEED_PIN_SIZE_MAX_BYTES)?,
         },
         workers: Workers {
             count: worker_count(layers.number(&key::WORKERS_COUNT)?),

@@ -13,6 +13,7 @@
 
 mod distribution;
 mod door;
+mod feed;
 mod history;
 mod list;
 mod process;
@@ -27,11 +28,13 @@ use metrics::{
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 pub use door::{AcceptPause, DoorFigures, SlowReader, TlsFailure};
+pub use feed::{FeedDrop, FeedFigures};
 pub use history::FileFigures;
 pub use list::{ConnectRefusal, FIGURES, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
 pub use worker::WorkerCounters;
 
 use distribution::Distribution;
+use feed::FeedHandles;
 use history::HistoryHandles;
 use process::Process;
 use worker::WorkerHandles;
@@ -88,6 +91,7 @@ struct Shared {
     history_head: Gauge,
     history_damage: Gauge,
     history_unreadable: Gauge,
+    feeds: FeedHandles,
     history_files: HistoryHandles,
     http_requests: Vec<Counter>,
     http_connections: Gauge,
@@ -122,6 +126,7 @@ impl Metrics {
                 history_head: one_gauge(&history::HISTORY_HEAD),
                 history_damage: one_gauge(&history::HISTORY_DAMAGE),
                 history_unreadable: one_gauge(&history::HISTORY_UNREADABLE),
+                feeds: FeedHandles::new(),
                 history_files: HistoryHandles::new(),
                 http_requests: counters(&list::HTTP_REQUESTS),
                 http_connections: one_gauge(&list::HTTP_CONNECTIONS),
@@ -182,6 +187,16 @@ impl Metrics {
         self.shared
             .history_unreadable
             .set(figures.unreadable as f64);
+    }
+
+    /// Takes over what the application feed says of itself.
+    pub fn set_feeds(&self, figures: FeedFigures) {
+        self.shared.feeds.set(figures);
+    }
+
+    /// A feed lost its claim on the journal.
+    pub fn feed_cut(&self) {
+        self.shared.feeds.cut();
     }
 
     /// Takes over how many devices and tokens the registry holds.

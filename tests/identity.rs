@@ -16,8 +16,8 @@ use std::time::Instant;
 
 use aws_lc_rs::hmac;
 use tollgate::identity::{
-    AdminToken, CredentialKind, DeviceName, DeviceToken, ENDED_CREDENTIALS_KEPT, Page, Registry,
-    RegistryError, Secrets, SecretsError, TokenHint, TokenReport,
+    AdminToken, CredentialKind, DeviceName, DeviceToken, ENDED_CREDENTIALS_KEPT, IdentityKind,
+    Page, Registry, RegistryError, Secrets, SecretsError, TokenHint, TokenReport,
 };
 use tollgate::store::{Store, devices};
 use uuid::Uuid;
@@ -150,14 +150,14 @@ fn names_and_tokens_are_taken_once() {
         .unwrap();
     let error = registry.create_device(&name("one"), None).unwrap_err();
     assert!(
-        matches!(&error, RegistryError::NameTaken { name } if name == "one"),
+        matches!(&error, RegistryError::NameTaken { name, .. } if name == "one"),
         "{error}"
     );
     let error = registry
         .create_device(&name("two"), token("first"))
         .unwrap_err();
     let taken =
-        matches!(&error, RegistryError::TokenTaken { owner, ended: false } if owner == "one");
+        matches!(&error, RegistryError::TokenTaken { owner, ended: false, .. } if owner == "one");
     assert!(taken, "{error}");
     assert!(
         !error.to_string().contains("first"),
@@ -446,6 +446,7 @@ fn a_token_can_be_asked_about_without_being_shown() {
     let credential = device.credentials[0].id;
     let live = registry.check_token(token.expose()).unwrap();
     let expected = TokenReport::Live {
+        kind: IdentityKind::Device,
         device: "boiler".to_owned(),
         id: device.id,
         credential,

@@ -16,12 +16,13 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::feed::RestoredFeed;
 use super::record::{self, SessionBody};
 use super::sessions::{SessionKey, Stored};
 use crate::journal::{Entry, Hold, Journal, JournalError, Offset, Record, RecordKind};
 use crate::mqtt::session::{PacketIds, SessionState, Subscribed};
 use crate::mqtt::wire::PacketId;
-use crate::store::sessions::{self as rows, SessionChanges, SessionRow};
+use crate::store::sessions::{self as rows, FilterRow, SessionChanges, SessionRow};
 use crate::store::{Store, StoreError};
 
 /// How often the journal is followed; between two looks it only grows.
@@ -42,6 +43,8 @@ pub struct Restored {
     pub sessions: Vec<(SessionKey, Stored)>,
     /// The first session number that was never used.
     pub next_number: u32,
+    /// The feeds of these sessions.
+    pub feeds: Vec<RestoredFeed>,
 }
 
 /// Why sessions could not be restored.
@@ -91,6 +94,8 @@ struct Session {
     device: Uuid,
     body: SessionBody,
     unreleased: PacketIds,
+    /// Of each feed, by its filter, the offset up to which it is settled.
+    settled: HashMap<Box<str>, u64>,
 }
 
 impl Checkpointer {
@@ -185,12 +190,18 @@ impl Shadow {
         };
         for row in rows {
             shadow.highest = shadow.highest.max(row.number);
+            let settled = row
+                .filters
+                .iter()
+                .filter_map(|row| Some((row.filter.as_str().into(), row.settled?)))
+                .collect();
             let subscriptions = row
                 .filters
                 .into_iter()
-                .map(|(qos, filter)| Subscribed {
-                    filter: filter.into(),
-                    qos,
+                .map(|row| Subscribed {
+                    filter: row.filter.into(),
+                    qos: row.qos,
+                    start: row.start,
                 })
                 .collect();
             let body = SessionBody {
@@ -207,6 +218,7 @@ impl Shadow {
                 device: row.device,
                 body,
                 unreleased,
+                settled,
             };
             shadow.sessions.insert(row.number, session);
         }
@@ -263,6 +275,7 @@ impl Shadow {
             }
             RecordKind::SessionBegin => self.describe(number, record, true),
             RecordKind::SessionChange => self.describe(number, record, false),
+            RecordKind::FeedProgress => self.progress(number, record.body),
             RecordKind::SessionEnd => {
                 if self.sessions.remove(&number).is_some() {
                     self.changed.remove(&number);
@@ -280,6 +293,15 @@ impl Shadow {
         }
     }
 
+    fn progress(&mut self, number: u32, body: &[u8]) {
+        if let Some((settled, filter)) = record::decode_progress(body)
+            && let Some(session) = self.sessions.get_mut(&number)
+        {
+            session.settled.insert(filter.into(), settled);
+            self.changed.insert(number);
+        }
+    }
+
     fn describe(&mut self, number: u32, record: &Record<'_>, begins: bool) {
         let Some(body) = record::decode(record.body) else {
             tracing::warn!(
@@ -289,11 +311,21 @@ impl Shadow {
             return;
         };
         let before = self.sessions.remove(&number).filter(|_| !begins);
-        let unreleased = before.map(|session| session.unreleased).unwrap_or_default();
+        let (unreleased, settled) = match before {
+            Some(mut before) => {
+                // A feed that started anew has settled nothing.
+                before
+                    .settled
+                    .retain(|filter, _| start_of(&before.body, filter) == start_of(&body, filter));
+                (before.unreleased, before.settled)
+            }
+            None => Default::default(),
+        };
         let session = Session {
             device: record.header.device,
             body,
             unreleased,
+            settled,
         };
         self.sessions.insert(number, session);
         self.changed.insert(number);
@@ -312,6 +344,7 @@ impl Shadow {
             let state = SessionState {
                 subscriptions: session.body.subscriptions.clone(),
                 unreleased: session.unreleased.clone(),
+                ..SessionState::default()
             };
             let stored = Stored::new(*number, state, session.body.expiry_s, now);
             // Of two sessions with one key the later began because the earlier had ended.
@@ -320,10 +353,31 @@ impl Shadow {
                 by_key.insert(key, stored);
             }
         }
+        let sessions: Vec<(SessionKey, Stored)> = by_key.into_iter().collect();
+        let held = sessions.iter().map(|(_, stored)| stored.number);
+        let feeds = held.flat_map(|number| self.feeds(number)).collect();
         Restored {
-            sessions: by_key.into_iter().collect(),
+            sessions,
             next_number: self.highest.wrapping_add(1).max(1),
+            feeds,
         }
+    }
+
+    fn feeds(&self, number: u32) -> Vec<RestoredFeed> {
+        let Some(session) = self.sessions.get(&number) else {
+            return Vec::new();
+        };
+        let feeds = session.body.subscriptions.iter();
+        feeds
+            .filter(|held| held.start != 0)
+            .map(|held| RestoredFeed {
+                session: number,
+                identity: session.device,
+                filter: held.filter.clone(),
+                start: held.start,
+                settled: session.settled.get(&held.filter).copied(),
+            })
+            .collect()
     }
 
     fn save(&mut self, store: &Store) -> Result<(), StoreError> {
@@ -345,6 +399,13 @@ impl Shadow {
     }
 }
 
+/// Where the feed of this filter starts, if the session has it.
+fn start_of(body: &SessionBody, filter: &str) -> Option<u64> {
+    let mut held = body.subscriptions.iter();
+    held.find(|held| *held.filter == *filter)
+        .map(|held| held.start)
+}
+
 impl Session {
     fn row(&self, number: u32) -> SessionRow {
         let subscriptions = self.body.subscriptions.iter();
@@ -355,7 +416,12 @@ impl Session {
             expiry_s: self.body.expiry_s,
             unreleased: self.unreleased.iter().map(PacketId::get).collect(),
             filters: subscriptions
-                .map(|held| (held.qos, held.filter.to_string()))
+                .map(|held| FilterRow {
+                    qos: held.qos,
+                    filter: held.filter.to_string(),
+                    start: held.start,
+                    settled: self.settled.get(&held.filter).copied(),
+                })
                 .collect(),
         }
     }

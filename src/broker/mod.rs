@@ -4,15 +4,17 @@
 //! only one — and has one *home worker*, `hash(key)`: take-over, resume and revocation of a
 //! session are local to that worker and need no lock. [`sessions`] is a worker's table,
 //! [`identity_places`] what one identity may have over all tables, [`control`] the lane by which
-//! admin calls reach every worker, [`record`] how session changes are written to the journal, and
-//! [`checkpoint`] the reader that turns those records into rows of the state database, so that a
-//! start replays only the journal's end.
+//! admin calls reach every worker, [`record`] how session changes are written to the journal,
+//! [`feed`] gives telemetry to applications, and [`checkpoint`] is the reader that turns those
+//! records into rows of the state database, so that a start replays only the journal's end.
 
 pub mod checkpoint;
 pub mod control;
+pub mod feed;
 pub mod identity_places;
 pub mod record;
 pub mod sessions;
+pub mod vital;
 
 pub use checkpoint::{Checkpointer, RestoreError, Restored};
 pub use control::{Command, Control, NotConfirmed, Receipt};

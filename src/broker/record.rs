@@ -7,6 +7,12 @@
 //! | 2 | number of subscriptions |
 //! | each 1 + 2 + n | granted QoS; filter: length, UTF-8 |
 //!
+//! Behind that, only where a subscription is a feed: for each subscription, in their order, 8 bytes
+//! with its start (`feed::Start::number`, 0 for no feed).
+//!
+//! `FeedProgress` says how far a session's feed is settled: 8 bytes with the offset, little endian,
+//! then the filter of the subscription.
+//!
 //! `SessionBegin` starts a session without unfinished QoS 2 ids; `SessionChange` replaces all of
 //! the above and keeps the ids; `SessionEnd` has no body. Ids are not repeated here: the records
 //! of the messages and of their releases are the truth about them.
@@ -41,6 +47,24 @@ pub fn encode(
         out.push(subscribed.qos);
         put(out, &subscribed.filter);
     }
+    if subscriptions.iter().any(|subscribed| subscribed.start != 0) {
+        for subscribed in subscriptions {
+            out.extend_from_slice(&subscribed.start.to_le_bytes());
+        }
+    }
+}
+
+/// Writes the body of `FeedProgress` behind what `out` holds.
+pub fn encode_progress(settled: u64, filter: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(&settled.to_le_bytes());
+    out.extend_from_slice(filter.as_bytes());
+}
+
+/// Reads the body of `FeedProgress`: offset and filter. `None` if it is not one.
+#[must_use]
+pub fn decode_progress(mut body: &[u8]) -> Option<(u64, &str)> {
+    let settled = u64::from_le_bytes(take(&mut body)?);
+    Some((settled, std::str::from_utf8(body).ok()?))
 }
 
 /// Reads a body; `None` if it is not one. The journal's checksum has been verified before, so
@@ -50,14 +74,21 @@ pub fn decode(mut body: &[u8]) -> Option<SessionBody> {
     let expiry_s = u32::from_le_bytes(take(&mut body)?);
     let client_id = string(&mut body)?;
     let count = u16::from_le_bytes(take(&mut body)?);
-    let mut subscriptions = BTreeSet::new();
+    let mut listed = Vec::with_capacity(usize::from(count.min(1_000)));
     for _ in 0..count {
         let [qos] = take(&mut body)?;
-        subscriptions.insert(Subscribed {
+        listed.push(Subscribed {
             filter: string(&mut body)?,
             qos,
+            start: 0,
         });
     }
+    if !body.is_empty() {
+        for subscribed in &mut listed {
+            subscribed.start = u64::from_le_bytes(take(&mut body)?);
+        }
+    }
+    let subscriptions = BTreeSet::from_iter(listed);
     body.is_empty().then_some(SessionBody {
         expiry_s,
         client_id,
@@ -96,10 +127,12 @@ mod tests {
                 Subscribed {
                     filter: "v1/devices/me/attributes".into(),
                     qos: 1,
+                    start: 0,
                 },
                 Subscribed {
                     filter: "v1/devices/me/rpc/request/+".into(),
                     qos: 0,
+                    start: 0,
                 },
             ]
             .into(),
@@ -120,6 +153,21 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         assert_eq!(decode(&bytes(&body())), Some(body()));
+    }
+
+    #[test]
+    fn a_feed_keeps_its_start() {
+        let mut body = body();
+        body.subscriptions.insert(Subscribed {
+            filter: "v1/devices/+/telemetry".into(),
+            qos: 1,
+            start: 1 << 63 | 5,
+        });
+        assert_eq!(decode(&bytes(&body)), Some(body));
+        let mut progress = Vec::new();
+        encode_progress(9, "a/+", &mut progress);
+        assert_eq!(decode_progress(&progress), Some((9, "a/+")));
+        assert_eq!(decode_progress(&progress[..7]), None);
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl SessionTable {
         }
     }
 
-    /// Keeps a session whose connection ended.
+    /// Keeps a session whose connection ended, or one of the last run.
     pub fn store(&mut self, key: &SessionKey, stored: Stored) {
         self.replace(key, Some(Place::Stored(Box::new(stored))));
     }

@@ -87,8 +87,23 @@ impl Client {
 
     /// Asks whether the broker is well: its answer's status. Needs no token.
     pub(super) fn health(&self) -> Result<StatusCode, CliError> {
-        let request = Request::get(format!("{}/healthz", self.url)).body(Vec::new());
-        Ok(self.send(request)?.status())
+        let request = Request::get(format!("{}/healthz", self.url)).body(());
+        Ok(self.ask(&self.agent, request)?.status())
+    }
+
+    /// A reply without an end, line by line.
+    pub(super) fn stream(&self, path: &str) -> Result<impl io::BufRead + use<>, CliError> {
+        let request = self.request(Method::GET, path, JSON)?.body(Vec::new());
+        let response = self.ask(&agent(None), request)?;
+        self.reader(response).map(io::BufReader::new)
+    }
+
+    /// A reply ended in the middle.
+    pub(super) fn cut_off(&self, error: &io::Error) -> CliError {
+        CliError::NoBroker {
+            url: self.url.clone(),
+            what: format!("the reply was cut off ({error})"),
+        }
     }
 
     /// Sends a body that is made while it is sent; it may take long.
@@ -98,24 +113,19 @@ impl Client {
         kind: &str,
         body: &mut dyn io::Read,
     ) -> Result<Uploaded<T>, CliError> {
-        let token = self.token()?;
-        let request = self.request(Method::POST, path, token, kind);
+        let request = self.request(Method::POST, path, kind)?;
         let request = request.body(ureq::SendBody::from_reader(body));
-        let response = self.slow().run(self.sendable(request)?);
-        let mut response = response.map_err(|error| self.failed(error))?;
+        let response = self.ask(&agent(None), request)?;
         let status = response.status();
-        let body = response.body_mut().with_config().limit(REPLY_BYTES_MAX);
-        let body = body.read_to_vec().map_err(|error| self.failed(error))?;
+        let body = self.body(response)?;
         if status.is_success() {
-            let reply = serde_json::from_slice(&body);
-            let reply = reply.map_err(|error| self.not_tollgate(error.to_string()))?;
-            return Ok(Uploaded::Done(reply));
+            return self.parsed(&body).map(Uploaded::Done);
         }
         match serde_json::from_slice::<ApiError>(&body) {
             Ok(ApiError { error }) if status != StatusCode::UNAUTHORIZED => {
                 Ok(Uploaded::Refused(error))
             }
-            _ => Err(self.refusal(status, &body, token)),
+            _ => Err(self.refusal(status, &body)),
         }
     }
 
@@ -125,18 +135,26 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<ureq::BodyReader<'static>, CliError> {
-        let token = self.token()?;
         let body = serde_json::to_vec(body).map_err(CliError::Reply)?;
-        let request = self.request(Method::POST, path, token, "application/json");
-        let response = self.slow().run(self.sendable(request.body(body))?);
-        let mut response = response.map_err(|error| self.failed(error))?;
+        let request = self.request(Method::POST, path, JSON)?.body(body);
+        let response = self.ask(&agent(None), request)?;
+        self.reader(response)
+    }
+
+    fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<T, CliError> {
+        let request = self.request(method, path, JSON)?.body(body);
+        let response = self.ask(&self.agent, request)?;
         let status = response.status();
+        let body = self.body(response)?;
         if status.is_success() {
-            return Ok(response.into_body().into_reader());
+            return self.parsed(&body);
         }
-        let limit = response.body_mut().with_config().limit(REPLY_BYTES_MAX);
-        let body = limit.read_to_vec().map_err(|error| self.failed(error))?;
-        Err(self.refusal(status, &body, token))
+        Err(self.refusal(status, &body))
     }
 
     fn token(&self) -> Result<&AdminToken, CliError> {
@@ -154,73 +172,67 @@ impl Client {
         }
     }
 
-    fn request(&self, method: Method, path: &str, token: &AdminToken, kind: &str) -> Builder {
-        Request::builder()
+    /// A request with the admin token, and a body of this kind.
+    fn request(&self, method: Method, path: &str, kind: &str) -> Result<Builder, CliError> {
+        let token = self.token()?;
+        Ok(Request::builder()
             .method(method)
             .uri(format!("{}{ADMIN_PREFIX}{path}", self.url))
             .header("authorization", format!("Bearer {}", token.text))
-            .header("content-type", kind)
+            .header("content-type", kind))
     }
 
-    /// For what may take long: without a limit on the whole.
-    fn slow(&self) -> ureq::Agent {
-        agent(None)
-    }
-
-    fn call<T: DeserializeOwned>(
+    /// The way of every request. What may take long has an agent without a limit on the whole.
+    fn ask(
         &self,
-        method: Method,
-        path: &str,
-        body: Vec<u8>,
-    ) -> Result<T, CliError> {
-        let token = self.token()?;
-        let request = self.request(method, path, token, "application/json");
-        let mut response = self.send(request.body(body))?;
-        let status = response.status();
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(REPLY_BYTES_MAX)
-            .read_to_vec();
-        let body = body.map_err(|error| self.failed(error))?;
-        if status.is_success() {
-            return serde_json::from_slice(&body)
-                .map_err(|error| self.not_tollgate(error.to_string()));
-        }
-        Err(self.refusal(status, &body, token))
-    }
-
-    /// Why a request was not done, by the body of its reply.
-    fn refusal(&self, status: StatusCode, body: &[u8], token: &AdminToken) -> CliError {
-        match serde_json::from_slice::<ApiError>(body) {
-            Ok(ApiError { error }) if status == StatusCode::UNAUTHORIZED => CliError::Refused {
-                message: format!("{} ({})", error.message, token.origin),
-            },
-            Ok(ApiError { error }) => CliError::Refused {
-                message: error.message,
-            },
-            Err(_) => self.not_tollgate(format!("HTTP status {status}")),
-        }
-    }
-
-    fn send(
-        &self,
-        request: Result<Request<Vec<u8>>, ureq::http::Error>,
+        agent: &ureq::Agent,
+        request: Result<Request<impl ureq::AsSendBody>, ureq::http::Error>,
     ) -> Result<Response<ureq::Body>, CliError> {
-        let request = self.sendable(request)?;
-        self.agent.run(request).map_err(|error| self.failed(error))
-    }
-
-    fn sendable<B>(
-        &self,
-        request: Result<Request<B>, ureq::http::Error>,
-    ) -> Result<Request<B>, CliError> {
-        request.map_err(|error| {
+        let request = request.map_err(|error| {
             CliError::Usage(format!(
                 "{} or the admin token cannot be sent: {error}",
                 self.url
             ))
-        })
+        })?;
+        agent.run(request).map_err(|error| self.failed(error))
+    }
+
+    /// The whole body of a reply.
+    fn body(&self, mut response: Response<ureq::Body>) -> Result<Vec<u8>, CliError> {
+        let body = response.body_mut().with_config().limit(REPLY_BYTES_MAX);
+        body.read_to_vec().map_err(|error| self.failed(error))
+    }
+
+    /// The body of a success, to be read while it comes.
+    fn reader(
+        &self,
+        response: Response<ureq::Body>,
+    ) -> Result<ureq::BodyReader<'static>, CliError> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body().into_reader());
+        }
+        let body = self.body(response)?;
+        Err(self.refusal(status, &body))
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, CliError> {
+        serde_json::from_slice(body).map_err(|error| self.not_tollgate(error.to_string()))
+    }
+
+    /// Why a request was not done, by the body of its reply.
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> CliError {
+        match (serde_json::from_slice::<ApiError>(body), &self.token) {
+            (Ok(ApiError { error }), Ok(token)) if status == StatusCode::UNAUTHORIZED => {
+                CliError::Refused {
+                    message: format!("{} ({})", error.message, token.origin),
+                }
+            }
+            (Ok(ApiError { error }), _) => CliError::Refused {
+                message: error.message,
+            },
+            (Err(_), _) => self.not_tollgate(format!("HTTP status {status}")),
+        }
     }
 
     fn failed(&self, error: ureq::Error) -> CliError {
@@ -310,6 +322,8 @@ impl std::fmt::Debug for AdminToken {
             .finish_non_exhaustive()
     }
 }
+
+const JSON: &str = "application/json";
 
 /// A whole answer must be there by then. A revocation may take 5 s, a query waits 5 s.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);

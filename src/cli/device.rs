@@ -74,7 +74,7 @@ struct Named {
 }
 
 #[derive(Debug, Args)]
-struct ChosenToken {
+pub(super) struct ChosenToken {
     /// Use this token instead of a random one; `-` reads it from standard input, where no list
     /// of processes shows it
     #[arg(long, value_name = "TEXT")]
@@ -206,7 +206,7 @@ fn details(device: &DeviceView) -> String {
     out
 }
 
-fn credential_row(credential: &CredentialView) -> [String; 4] {
+pub(super) fn credential_row(credential: &CredentialView) -> [String; 4] {
     let state = match credential.revoked_ms {
         Some(at) => format!("revoked {}", moment::show_unsigned(at)),
         None => "live".to_owned(),
@@ -266,7 +266,7 @@ fn path_of(device: &str) -> String {
 }
 
 impl ChosenToken {
-    fn read(self) -> Result<Option<TokenText>, CliError> {
+    pub(super) fn read(self) -> Result<Option<TokenText>, CliError> {
         match self.token.as_deref() {
             Some("-") => read_token().map(Some),
             Some(text) => Ok(Some(TokenText::new(text.to_owned()))),

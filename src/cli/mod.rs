@@ -14,6 +14,7 @@
 //! | 9 | the backup is damaged, or none |
 //! | 10 | the backup is of a newer version |
 
+mod app;
 mod backup;
 mod bench;
 mod check;
@@ -29,6 +30,7 @@ mod serve;
 mod settings;
 mod store;
 mod table;
+mod tail;
 mod token;
 
 use std::io::{self, Write};
@@ -77,10 +79,14 @@ enum Command {
     Serve,
     /// Create, list, show, rotate, revoke or delete devices
     Device(device::Arguments),
+    /// Create, list, show, rotate, revoke or delete applications
+    App(app::Arguments),
     /// Say what a token is worth
     Token(token::Arguments),
     /// Read a device's telemetry back
     Query(query::Arguments),
+    /// Print what devices send, as it becomes durable
+    Tail(tail::Arguments),
     /// Check configuration, directories, certificates and ports without starting anything
     Check(check::Arguments),
     /// Write everything an installation needs into one sealed file, while the broker runs or not
@@ -110,8 +116,10 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(&sources),
         Command::Device(command) => device::run(command, &sources),
+        Command::App(command) => app::run(command, &sources),
         Command::Token(command) => token::run(command, &sources),
         Command::Query(command) => query::run(&command, &sources),
+        Command::Tail(command) => tail::run(&command, &sources),
         Command::Check(command) => check::run(&command, &sources),
         Command::Backup(command) => backup::run(&command, &sources),
         Command::Restore(command) => restore::run(&command, &sources),

@@ -53,29 +53,34 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
 fn sentence(report: &TokenReport) -> String {
     match report {
         TokenReport::Live {
+            kind,
             device,
             name,
             credential,
             since_ms,
         } => format!(
-            "live: opens the door for {} ({device}), credential {credential}, since {}\n",
+            "live: opens the door for {} {} ({device}), credential {credential}, since {}\n",
+            shown(kind),
             shown(name),
             moment::show_unsigned(*since_ms)
         ),
         TokenReport::Revoked {
+            kind,
             device,
             name,
             credential,
             revoked_ms,
         } => format!(
             "revoked: was of {} ({device}), credential {credential}, until {}\n",
-            name.as_deref()
-                .map_or_else(|| "a deleted device".to_owned(), shown),
+            name.as_deref().map_or_else(
+                || format!("a deleted {}", shown(kind)),
+                |name| format!("{} {}", shown(kind), shown(name))
+            ),
             moment::show_unsigned(*revoked_ms)
         ),
         TokenReport::Unknown { hint } => match hint {
-            Some(hint) => format!("unknown: no device has or had it; {}\n", shown(hint)),
-            None => "unknown: no device has or had it\n".to_owned(),
+            Some(hint) => format!("unknown: nobody has or had it; {}\n", shown(hint)),
+            None => "unknown: nobody has or had it\n".to_owned(),
         },
     }
 }
@@ -90,6 +95,7 @@ mod tests {
     fn each_state_of_a_token_has_its_sentence() {
         let (device, credential) = (Uuid::nil(), 3);
         let live = TokenReport::Live {
+            kind: "device".to_owned(),
             device,
             name: "boiler".to_owned(),
             credential,
@@ -98,11 +104,12 @@ mod tests {
         assert_eq!(
             sentence(&live),
             format!(
-                "live: opens the door for boiler ({device}), credential 3, since \
+                "live: opens the door for device boiler ({device}), credential 3, since \
                      1970-01-01T00:00:00.000Z\n"
             )
         );
         let revoked = TokenReport::Revoked {
+            kind: "device".to_owned(),
             device,
             name: None,
             credential,

@@ -126,6 +126,8 @@ pub const KEYS: &[&Key] = &[
     &HISTORY_HEAD_SIZE_MAX_BYTES,
     &HISTORY_LATEST_SIZE_MAX_BYTES,
     &HISTORY_RETENTION_DAYS,
+    &FEED_KEEP_SIZE_BYTES,
+    &FEED_PIN_SIZE_MAX_BYTES,
     &WORKERS_COUNT,
     &LOG_FORMAT,
     &LOG_LEVEL,
@@ -445,6 +447,27 @@ pub(super) const HISTORY_RETENTION_DAYS: Key = Key::new(
         least: 0,
         most: 36_500,
         unit: "days",
+    },
+);
+
+pub(super) const FEED_KEEP_SIZE_BYTES: Key = Key::new(
+    "feed",
+    "keep_size_bytes",
+    "1073741824",
+    Shape::Number {
+        least: 0,
+        most: 1 << 50,
+        unit: "bytes",
+    },
+);
+pub(super) const FEED_PIN_SIZE_MAX_BYTES: Key = Key::new(
+    "feed",
+    "pin_size_max_bytes",
+    "17179869184",
+    Shape::Number {
+        least: 0,
+        most: 1 << 50,
+        unit: "bytes",
     },
 );
 

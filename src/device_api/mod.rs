@@ -78,6 +78,20 @@ pub fn refuse_foreign(topic: &str) -> Route {
     )
 }
 
+/// Refuses a PUBLISH of an application: 0x87 where its filters do not cover the topic, else 0x90:
+/// nothing is routed there. The connection stays.
+#[must_use]
+pub fn refuse_application(topic: &str, is_allowed: bool) -> Route {
+    if is_allowed {
+        return refuse_foreign(topic);
+    }
+    let refused = Refused {
+        reason: ReasonCode::NotAuthorized,
+        ending: Ending::Stays,
+    };
+    Route::Refuse(refused, Why::SystemTopic)
+}
+
 fn telemetry(payload: &[u8], profile: &Profile) -> Route {
     if payload.len() > profile.payload_size_max {
         // TB-17: MQTT 5's PUBACK cannot say 0x95, so the connection ends for every version.

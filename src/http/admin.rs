@@ -28,10 +28,10 @@ use crate::journal::Offset;
 /// Up to which journal offset the records of a deleted device are dead: all of them, whatever is
 /// still on its way to the disk, as a device's id is never given out again. The largest number
 /// that the state database holds.
-const ALL_RECORDS: u64 = u64::MAX >> 1;
+pub(super) const ALL_RECORDS: u64 = u64::MAX >> 1;
 
 /// What a handler returns.
-type Reply<T> = Result<Json<T>, Refused>;
+pub(super) type Reply<T> = Result<Json<T>, Refused>;
 
 /// `GET /admin/v1/devices`
 pub(super) async fn list(
@@ -146,7 +146,7 @@ pub(super) async fn check_token(
 }
 
 /// Asks the registry, off this thread.
-async fn in_registry<T: Send + 'static>(
+pub(super) async fn in_registry<T: Send + 'static>(
     shared: &ServiceState,
     ask: impl FnOnce(&Registry) -> Result<T, RegistryError> + Send + 'static,
 ) -> Result<T, Refused> {
@@ -156,7 +156,7 @@ async fn in_registry<T: Send + 'static>(
 }
 
 /// Has every worker confirm a change that is durable already.
-async fn confirm(shared: &ServiceState, change: Change) -> Result<Receipt, Refused> {
+pub(super) async fn confirm(shared: &ServiceState, change: Change) -> Result<Receipt, Refused> {
     let receipt = shared.control.apply(change).await.map_err(|late| {
         // What a reply would have shown once (a new token) is lost with it: asking again helps.
         let message = format!("durable, not yet confirmed everywhere: {late}");
@@ -171,7 +171,7 @@ async fn confirm(shared: &ServiceState, change: Change) -> Result<Receipt, Refus
 }
 
 /// Runs a change to its end, also when nobody waits for the reply any more.
-async fn to_the_end<T: Send + 'static>(
+pub(super) async fn to_the_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, Refused>> + Send + 'static,
 ) -> Result<T, Refused> {
     let task = tokio::spawn(change);

@@ -4,6 +4,8 @@
 //! Times are milliseconds since the Unix epoch. Requests refuse unknown fields, so that a
 //! misspelt one is an error; replies may gain fields, so readers ignore what they do not know.
 
+mod apps;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::identity::DeviceToken;
+pub use apps::{AppCreated, AppEnded, AppPage, AppRotated, AppView, CreateApp};
 
 /// Path prefix of every admin endpoint.
 pub const ADMIN_PREFIX: &str = "/admin/v1";
@@ -209,9 +212,12 @@ pub struct Receipt {
 pub enum TokenReport {
     /// The token opens the door.
     Live {
-        /// Id of its device.
+        /// What it belongs to: `device` or `application`.
+        #[serde(default = "device_kind")]
+        kind: String,
+        /// Id of its device or application.
         device: Uuid,
-        /// Name of its device.
+        /// Name of it.
         name: String,
         /// Its credential.
         credential: u64,
@@ -220,9 +226,12 @@ pub enum TokenReport {
     },
     /// The token did once.
     Revoked {
-        /// Id of its device.
+        /// What it belonged to: `device` or `application`.
+        #[serde(default = "device_kind")]
+        kind: String,
+        /// Id of its device or application.
         device: Uuid,
-        /// Name of its device; absent when the device was deleted.
+        /// Name of it; absent when the device was deleted.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
         /// Its credential.
@@ -236,6 +245,11 @@ pub enum TokenReport {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
     },
+}
+
+/// Brokers that knew devices only did not say it.
+fn device_kind() -> String {
+    "device".to_owned()
 }
 
 /// Reply to `GET /admin/v1/devices/{device}/telemetry`.
@@ -364,8 +378,10 @@ mod tests {
             r#"{"state":"unknown"}"#
         );
         let id = "00000000-0000-0000-0000-000000000001";
-        let text =
-            format!(r#"{{"state":"live","device":"{id}","name":"a","credential":3,"since_ms":4}}"#);
+        let text = format!(
+            r#"{{"state":"live","kind":"device",
+                "device":"{id}","name":"a","credential":3,"since_ms":4}}"#
+        );
         let report: TokenReport = serde_json::from_str(&text).unwrap();
         assert!(matches!(
             report,

@@ -18,17 +18,20 @@ pub(super) const REGISTRY_CALLS_MAX: usize = 4;
 /// for the store's reader, so they must not pile up.
 pub(super) const HISTORY_CALLS_MAX: usize = 4;
 
+/// Tails at once; more are refused with 503. Each has a thread for as long as it runs.
+pub(super) const TAILS_MAX: usize = 8;
 /// Imports and backups at once; more are refused with 503. Each takes long, and memory or disk.
 pub(super) const BULK_CALLS_MAX: usize = 1;
 
 /// Threads for blocking work: one for each call that may run at once.
 pub(super) const BLOCKING_THREADS_MAX: usize =
-    REGISTRY_CALLS_MAX + HISTORY_CALLS_MAX + BULK_CALLS_MAX;
+    REGISTRY_CALLS_MAX + HISTORY_CALLS_MAX + TAILS_MAX + BULK_CALLS_MAX;
 
 /// The lanes.
 pub(super) struct Lanes {
     registry: Arc<Semaphore>,
     history: Arc<Semaphore>,
+    tails: Arc<Semaphore>,
     bulk: Arc<Semaphore>,
 }
 
@@ -37,6 +40,7 @@ impl Lanes {
         Lanes {
             registry: Arc::new(Semaphore::new(REGISTRY_CALLS_MAX)),
             history: Arc::new(Semaphore::new(HISTORY_CALLS_MAX)),
+            tails: Arc::new(Semaphore::new(TAILS_MAX)),
             bulk: Arc::new(Semaphore::new(BULK_CALLS_MAX)),
         }
     }
@@ -49,6 +53,20 @@ impl Lanes {
         let permit = Arc::clone(&self.registry).acquire_owned().await;
         let permit = permit.map_err(|closed| Refused::internal(&closed))?;
         run(permit, call).await
+    }
+
+    /// Starts a tail, or refuses it when as many as allowed are running.
+    pub(super) fn tail(&self, run: impl FnOnce() + Send + 'static) -> Result<(), Refused> {
+        let Ok(permit) = Arc::clone(&self.tails).try_acquire_owned() else {
+            let message = format!("{TAILS_MAX} tails are running already");
+            return Err(Refused::new(Code::Busy, message));
+        };
+        // It ends by itself, when nobody reads what it sends.
+        drop(spawn_blocking(move || {
+            run();
+            drop(permit);
+        }));
+        Ok(())
     }
 
     /// Runs a history query, or refuses it when as many as allowed are running.

@@ -16,6 +16,7 @@
 pub mod api;
 
 mod admin;
+mod apps;
 mod backup;
 mod body;
 mod bulk;
@@ -29,6 +30,7 @@ mod platform;
 mod refused;
 mod routes;
 mod service;
+mod tail;
 mod views;
 
 #[cfg(test)]

@@ -15,13 +15,22 @@ pub(super) struct Parameters(Vec<(String, String)>);
 /// A path with one variable part, percent-decoded.
 pub(super) type RawPath = Result<Path<String>, PathRejection>;
 
-/// The variable part of the path.
+/// The device that the path names.
 pub(super) fn device_in(path: RawPath) -> Result<String, Refused> {
-    let Path(device) = path.map_err(|_| {
-        let message = "the device in the address is not percent-encoded UTF-8";
-        Refused::new(Code::BadParameter, message).target("device")
+    named_in(path, "device")
+}
+
+/// The application that the path names.
+pub(super) fn app_in(path: RawPath) -> Result<String, Refused> {
+    named_in(path, "app")
+}
+
+fn named_in(path: RawPath, what: &str) -> Result<String, Refused> {
+    let Path(name) = path.map_err(|_| {
+        let message = format!("the {what} in the address is not percent-encoded UTF-8");
+        Refused::new(Code::BadParameter, message).target(what)
     })?;
-    Ok(device)
+    Ok(name)
 }
 
 impl Parameters {

@@ -8,7 +8,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::refused::{Code, Refused};
 use super::service::Shared;
-use super::{admin, backup, bulk, health, history, platform};
+use super::{admin, apps, backup, bulk, health, history, platform, tail};
 
 /// One endpoint.
 pub(super) struct Route {
@@ -31,6 +31,13 @@ pub(super) fn routes() -> Vec<Route> {
         post("/admin/v1/devices/{device}/rotate", admin::rotate),
         post("/admin/v1/devices/{device}/revoke", admin::revoke),
         get("/admin/v1/devices/{device}/telemetry", history::telemetry),
+        get("/admin/v1/apps", apps::list),
+        post("/admin/v1/apps", apps::create),
+        get("/admin/v1/apps/{app}", apps::show),
+        delete("/admin/v1/apps/{app}", apps::delete),
+        post("/admin/v1/apps/{app}/rotate", apps::rotate),
+        post("/admin/v1/apps/{app}/revoke", apps::revoke),
+        get("/admin/v1/telemetry/tail", tail::tail),
         post("/admin/v1/tokens/check", admin::check_token),
         get(bulk::PATH, bulk::export),
         post(bulk::PATH, bulk::import),

@@ -33,6 +33,7 @@ pub(super) type Shared = Arc<ServiceState>;
 /// The inside of [`Shared`].
 pub(super) struct ServiceState {
     pub(super) registry: Registry,
+    pub(super) secrets: Arc<Secrets>,
     pub(super) history: History,
     pub(super) control: Control,
     pub(super) journal: Journal,
@@ -67,6 +68,7 @@ impl Service {
         let metrics = parts.metrics.clone();
         let shared = Arc::new(ServiceState {
             registry: parts.registry,
+            secrets: Arc::clone(&parts.secrets),
             history: parts.history,
             control: parts.control,
             journal: parts.journal,

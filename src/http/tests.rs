@@ -133,7 +133,7 @@ fn the_limits_are_in_the_description() {
 
 /// Every body with every field it can have, as JSON.
 fn bodies() -> Vec<(&'static str, Vec<String>)> {
-    [requests(), devices(), changes(), fleet(), others()].concat()
+    [requests(), devices(), changes(), apps(), fleet(), others()].concat()
 }
 
 type Bodies = Vec<(&'static str, Vec<String>)>;
@@ -222,6 +222,46 @@ fn changes() -> Bodies {
     ]
 }
 
+fn apps() -> Bodies {
+    let create = CreateApp {
+        name: "a".to_owned(),
+        token: Some(token()),
+        publish: Vec::new(),
+        subscribe: Vec::new(),
+    };
+    let app = AppView {
+        identity: device(),
+        publish: Vec::new(),
+        subscribe: Vec::new(),
+    };
+    let page = AppPage {
+        apps: Vec::new(),
+        next: Some("b".to_owned()),
+    };
+    let created = AppCreated {
+        app: app.clone(),
+        token: token(),
+    };
+    let receipt = Receipt::default();
+    let rotated = AppRotated {
+        app: app.clone(),
+        token: token(),
+        receipt,
+    };
+    let ended = AppEnded {
+        app: app.clone(),
+        receipt,
+    };
+    vec![
+        ("CreateApp", json(&create)),
+        ("AppView", json(&app)),
+        ("AppPage", json(&page)),
+        ("AppCreated", json(&created)),
+        ("AppRotated", json(&rotated)),
+        ("AppEnded", json(&ended)),
+    ]
+}
+
 fn row() -> RowError {
     RowError {
         row: 1,
@@ -276,12 +316,14 @@ fn others() -> Bodies {
     };
     let reports = [
         TokenReport::Live {
+            kind: "device".to_owned(),
             device,
             name: name.clone(),
             credential,
             since_ms: 1,
         },
         TokenReport::Revoked {
+            kind: "device".to_owned(),
             device,
             name: Some(name),
             credential,

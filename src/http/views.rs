@@ -1,9 +1,10 @@
 //! From the registry's words to the API's, and back.
 
-use super::api::{CredentialView, DevicePage, DeviceView, TokenReport, TokenText};
+use super::api::{AppView, CredentialView, DevicePage, DeviceView, TokenReport, TokenText};
 use super::refused::{Code, Refused};
 use crate::identity::{
-    self, CredentialKind, Device, DeviceName, DeviceToken, RegistryError, TokenHint,
+    self, Application, CredentialKind, Device, DeviceName, DeviceToken, IdentityKind,
+    RegistryError, TokenHint,
 };
 use crate::store::StoreError;
 
@@ -34,6 +35,15 @@ pub(super) fn device_view(device: Device) -> DeviceView {
     }
 }
 
+/// An application as the API shows it.
+pub(super) fn app_view(application: Application) -> AppView {
+    AppView {
+        identity: device_view(application.identity),
+        publish: application.publish,
+        subscribe: application.subscribe,
+    }
+}
+
 /// A page of devices as the API shows it.
 pub(super) fn page_view(page: identity::DevicePage) -> DevicePage {
     let devices = page.devices.into_iter().map(device_view).collect();
@@ -47,23 +57,27 @@ pub(super) fn page_view(page: identity::DevicePage) -> DevicePage {
 pub(super) fn report_view(report: identity::TokenReport) -> TokenReport {
     match report {
         identity::TokenReport::Live {
+            kind,
             device,
             id,
             credential,
             since_ms,
         } => TokenReport::Live {
+            kind: kind.to_string(),
             device: id,
             name: device,
             credential,
             since_ms,
         },
         identity::TokenReport::Revoked {
+            kind,
             device,
             id,
             credential,
             at_ms,
             ..
         } => TokenReport::Revoked {
+            kind: kind.to_string(),
             device: id,
             name: Some(device),
             credential,
@@ -93,7 +107,10 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
     let code = match error {
         RegistryError::NameTaken { .. } => Code::NameTaken,
         RegistryError::TokenTaken { .. } => Code::TokenTaken,
-        RegistryError::NotFound { .. } => Code::DeviceNotFound,
+        RegistryError::NotFound { kind, .. } => match kind {
+            IdentityKind::Device => Code::DeviceNotFound,
+            IdentityKind::Application => Code::AppNotFound,
+        },
         RegistryError::Invalid { .. } => Code::BadField,
         RegistryError::Full { .. } => Code::RegistryFull,
         RegistryError::Store(StoreError::Full) => Code::StorageFull,
@@ -106,7 +123,10 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
     match error {
         RegistryError::NameTaken { .. } => refused.target("name"),
         RegistryError::TokenTaken { .. } => refused.target("token"),
-        RegistryError::NotFound { .. } => refused.target("device"),
+        RegistryError::NotFound { kind, .. } => refused.target(match kind {
+            IdentityKind::Device => "device",
+            IdentityKind::Application => "app",
+        }),
         RegistryError::Invalid { field, .. } => refused.target(*field),
         _ => refused,
     }
@@ -117,7 +137,9 @@ fn words(hint: TokenHint) -> &'static str {
         TokenHint::BadChecksum => {
             "it begins like a device token, but its length or checksum is wrong: mistyped or cut"
         }
-        TokenHint::Admin => "it looks like an admin token: for this API, not for devices",
+        TokenHint::Admin => {
+            "it begins like the admin token or an application's; no application has or had it"
+        }
     }
 }
 
@@ -134,7 +156,13 @@ mod tests {
             (RegistryError::Store(failed), Code::Internal),
             (RegistryError::Store(StoreError::Stopped), Code::Internal),
             (RegistryError::WrongKey { key }, Code::Internal),
-            (RegistryError::Full { limit: 7 }, Code::RegistryFull),
+            (
+                RegistryError::Full {
+                    kind: IdentityKind::Device,
+                    limit: 7,
+                },
+                Code::RegistryFull,
+            ),
         ] {
             let refused = refused_by_registry(&error);
             assert_eq!(refused.code, code, "{error}");

@@ -1,10 +1,12 @@
 //! A device as operators see it.
 
+use std::fmt;
+
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::RegistryError;
-use crate::store::devices::{CredentialRow, DeviceRow};
+use crate::store::devices::{self, CredentialRow, DeviceRow};
 
 /// Bytes a device name may have.
 const NAME_BYTES_MAX: usize = 255;
@@ -78,6 +80,43 @@ impl DeviceName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// What an identity is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdentityKind {
+    /// It sends telemetry on the device topics.
+    Device,
+    /// It does what its filters say.
+    Application,
+}
+
+impl IdentityKind {
+    /// The number in the database.
+    pub(super) const fn number(self) -> u8 {
+        match self {
+            IdentityKind::Device => devices::DEVICE,
+            IdentityKind::Application => devices::APPLICATION,
+        }
+    }
+
+    /// What a newer version wrote has no filters here, so that it may do nothing.
+    pub(super) const fn from_number(number: u8) -> IdentityKind {
+        match number {
+            devices::DEVICE => IdentityKind::Device,
+            _ => IdentityKind::Application,
+        }
+    }
+}
+
+impl fmt::Display for IdentityKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            IdentityKind::Device => "device",
+            IdentityKind::Application => "application",
+        })
     }
 }
 

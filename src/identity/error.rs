@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::TokenError;
+use super::{IdentityKind, TokenError};
 use crate::store::StoreError;
 
 /// Why the registry refused a change or a question.
@@ -11,19 +11,23 @@ use crate::store::StoreError;
 #[non_exhaustive]
 pub enum RegistryError {
     /// Names are unique.
-    #[error("a device named {name:?} exists already; choose another name, or rotate its token")]
+    #[error("{kind} {name:?} exists already; choose another name, or rotate its token")]
     NameTaken {
+        /// What has the name.
+        kind: IdentityKind,
         /// The name.
         name: String,
     },
-    /// A token names one device, once and for ever.
+    /// A token names one identity, once and for ever.
     #[error(
-        "that token {} device {owner:?}; choose another, or leave it out to get a fresh one",
+        "that token {} {kind} {owner:?}; choose another, or leave it out to get a fresh one",
         if *.ended { "was ended, and cannot be used again: it belonged to" }
         else { "is in use already by" }
     )]
     TokenTaken {
-        /// The name of the device that has or had it.
+        /// What has or had it.
+        kind: IdentityKind,
+        /// The name of who has or had it.
         owner: String,
         /// Whether it has been ended there.
         ended: bool,
@@ -31,6 +35,8 @@ pub enum RegistryError {
     /// No such thing.
     #[error("there is no {what}")]
     NotFound {
+        /// What kind of identity was looked for.
+        kind: IdentityKind,
         /// What was looked for: `device "boiler"`.
         what: String,
     },
@@ -43,9 +49,11 @@ pub enum RegistryError {
         what: String,
     },
     /// The registry is at its limit.
-    #[error("the registry holds {limit} devices, which is its limit; delete devices first")]
+    #[error("the registry holds {limit} {kind}s, which is its limit; delete some first")]
     Full {
-        /// Devices.
+        /// Which of its limits.
+        kind: IdentityKind,
+        /// Devices or applications.
         limit: u64,
     },
     /// The registry key is not the one that made the digests.

@@ -17,6 +17,8 @@ pub(super) struct TokenEntry {
     pub(super) identity: Uuid,
     pub(super) credential: u64,
     pub(super) generation: u32,
+    /// The kind's number in the database.
+    pub(super) kind: u8,
 }
 
 /// [`TokenEntry`] without padding.
@@ -25,6 +27,7 @@ struct PackedEntry {
     identity: [u8; 16],
     credential: [u8; 8],
     generation: [u8; 4],
+    kind: u8,
 }
 
 // The figure above: table slots are at most 2.1 per entry, each with one byte of its own.
@@ -54,6 +57,7 @@ impl TokenIndex {
             identity: Uuid::from_bytes(packed.identity),
             credential: u64::from_le_bytes(packed.credential),
             generation: u32::from_le_bytes(packed.generation),
+            kind: packed.kind,
         })
     }
 
@@ -62,6 +66,7 @@ impl TokenIndex {
             identity: entry.identity.into_bytes(),
             credential: entry.credential.to_le_bytes(),
             generation: entry.generation.to_le_bytes(),
+            kind: entry.kind,
         };
         self.tokens.insert(DigestKey::new(digest), packed);
     }
@@ -80,6 +85,11 @@ impl TokenIndex {
         self.moved
             .get(&identity)
             .is_none_or(|now| *now == Some(generation))
+    }
+
+    /// Whether an identity was deleted since the process began.
+    pub(super) fn is_deleted(&self, identity: Uuid) -> bool {
+        self.moved.get(&identity).is_some_and(|now| now.is_none())
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,11 +1,13 @@
-//! Who, and what may they: devices, credentials, the token index, rights.
+//! Who, and what may they: devices, applications, credentials, the token index, rights.
 //!
 //! However a peer came in, it gets one [`Principal`]; everything after CONNECT sees only that.
 //! Tokens are known by keyed digests alone (SEC-51); the key and the admin token are files beside
 //! the data, never in it ([`Secrets`]).
 
+mod applications;
 mod changes;
 mod device;
+mod ends;
 mod error;
 mod index;
 mod key;
@@ -20,9 +22,11 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+pub use applications::{APPLICATIONS_MAX, Application, ApplicationPage, FILTERS_MAX, Scope};
 pub use changes::ENDED_CREDENTIALS_KEPT;
 pub use device::{
-    CredentialInfo, CredentialKind, DEFAULT_PROFILE, Device, DeviceName, DevicePage, Page,
+    CredentialInfo, CredentialKind, DEFAULT_PROFILE, Device, DeviceName, DevicePage, IdentityKind,
+    Page,
 };
 pub use error::{RegistryError, SecretsError};
 pub use permit::{Action, Permit};
@@ -36,8 +40,10 @@ pub use token::{AdminToken, DeviceToken, TOKEN_BYTES_MAX, TokenError, TokenHint}
 /// Who a connection belongs to and what it may do.
 #[derive(Clone, Debug)]
 pub struct Principal {
-    /// The device.
+    /// The device or application.
     pub identity: Uuid,
+    /// Which of the two.
+    pub kind: IdentityKind,
     /// The credential that it showed.
     pub credential: u64,
     /// The identity's generation when it showed it.

@@ -14,23 +14,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dashmap::DashMap;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::changes;
+use super::applications::permit_of;
+use super::changes::{self, As};
 use super::index::{TokenEntry, TokenIndex};
 use super::key::{self, Digest, RegistryKey};
 use super::token::{self, TOKEN_BYTES_MAX};
 use super::{
-    CredentialKind, Device, DeviceName, DevicePage, DeviceToken, Page, Permit, Principal,
-    ProfileFlags, RegistryError, Secrets, TokenHint,
+    CredentialKind, Device, DeviceName, DevicePage, DeviceToken, IdentityKind, Page, Permit,
+    Principal, ProfileFlags, RegistryError, Secrets, TokenHint,
 };
 pub use import::{IMPORT_FAULTS_MAX, IMPORT_ROWS_MAX, Import, ImportRow, Imported, RowFault};
 
 pub use crate::store::bulk::ListedDevice;
 
 use crate::store::devices::{self, NewCredential};
-use crate::store::{Connection, Store, Transaction};
+use crate::store::{Connection, Store, Transaction, applications};
 
 /// Devices the registry holds at most: at about 95 bytes of memory each, 400 MB. More are refused;
 /// requests that share the commit which reaches the limit still get in.
@@ -50,15 +52,17 @@ pub struct Registry {
 }
 
 /// What lives in memory.
-struct Shared {
-    key: RegistryKey,
-    index: TokenIndex,
+pub(super) struct Shared {
+    pub(super) key: RegistryKey,
+    pub(super) index: TokenIndex,
     /// One for all plain devices.
     permit: Arc<Permit>,
-    devices: AtomicU64,
+    /// One for each application.
+    pub(super) permits: DashMap<Uuid, Arc<Permit>>,
+    pub(super) devices: AtomicU64,
     devices_max: u64,
     // A leaf lock: pushed to by the writer thread, copied by readers.
-    tombstones: RwLock<Vec<(Uuid, u64)>>,
+    pub(super) tombstones: RwLock<Vec<(Uuid, u64)>>,
 }
 
 /// What the broker has to do everywhere after a change.
@@ -83,9 +87,11 @@ pub struct Change {
 pub enum TokenReport {
     /// A device can connect with it.
     Live {
-        /// The device's name.
+        /// Whether a device or an application.
+        kind: IdentityKind,
+        /// Its name.
         device: String,
-        /// The device's id.
+        /// Its id.
         id: Uuid,
         /// The credential's id.
         credential: u64,
@@ -94,9 +100,11 @@ pub enum TokenReport {
     },
     /// It was valid once.
     Revoked {
-        /// The device's name.
+        /// Whether a device or an application.
+        kind: IdentityKind,
+        /// Its name.
         device: String,
-        /// The device's id.
+        /// Its id.
         id: Uuid,
         /// The credential's id.
         credential: u64,
@@ -127,7 +135,7 @@ impl Registry {
         devices_max: u64,
     ) -> Result<Registry, RegistryError> {
         check_key(&store, secrets)?;
-        let (devices, tombstones, index) = store.read(|connection| {
+        let (devices, tombstones, index, permits) = store.read(|connection| {
             let devices = devices::count(connection)?;
             // One token each is the rule. Too few or too many is only a question of speed.
             let index = TokenIndex::with_capacity(usize::try_from(devices).unwrap_or(0));
@@ -136,15 +144,22 @@ impl Registry {
                     identity: live.device,
                     credential: live.id,
                     generation: live.generation,
+                    kind: live.kind,
                 };
                 index.insert(&live.digest, entry);
             })?;
-            Ok((devices, devices::tombstones(connection)?, index))
+            let permits = DashMap::new();
+            applications::each(connection, |id, filters| {
+                permits.insert(id, Arc::new(permit_of(id, &filters)));
+            })?;
+            let tombstones = devices::tombstones(connection)?;
+            Ok((devices, tombstones, index, permits))
         })?;
         let shared = Arc::new(Shared {
             key: secrets.key().clone(),
             index,
             permit: Arc::new(Permit::device()),
+            permits,
             devices: AtomicU64::new(devices),
             devices_max,
             tombstones: RwLock::new(tombstones),
@@ -163,12 +178,19 @@ impl Registry {
             .shared
             .index
             .find(&self.shared.key.token_digest(user_name))?;
+        let kind = IdentityKind::from_number(entry.kind);
+        let permit = match kind {
+            IdentityKind::Device => Arc::clone(&self.shared.permit),
+            // Copied out of the guard, which is a lock. Without a permit: deleted a moment ago.
+            IdentityKind::Application => Arc::clone(&*self.shared.permits.get(&entry.identity)?),
+        };
         Some(Principal {
             identity: entry.identity,
+            kind,
             credential: entry.credential,
             generation: entry.generation,
             profile: ProfileFlags::default(),
-            permit: Arc::clone(&self.shared.permit),
+            permit,
             expires_at_ms: None,
         })
     }
@@ -199,6 +221,7 @@ impl Registry {
             let room = shared.devices.load(Ordering::Relaxed) < shared.devices_max;
             if !room {
                 return Err(RegistryError::Full {
+                    kind: IdentityKind::Device,
                     limit: shared.devices_max,
                 });
             }
@@ -206,7 +229,7 @@ impl Registry {
         };
         let device = self.change(work, move |(device, credential), shared| {
             shared.devices.fetch_add(1, Ordering::Relaxed);
-            shared.add(&new.digest, &device, credential);
+            shared.add(&new.digest, &device, IdentityKind::Device, credential);
             device
         })?;
         Ok((device, token))
@@ -217,7 +240,7 @@ impl Registry {
     /// # Errors
     /// There is none, or the database failed.
     pub fn device(&self, name_or_id: &str) -> Result<Device, RegistryError> {
-        self.ask(|snapshot| changes::read(snapshot, changes::find(snapshot, name_or_id)?))
+        self.one(changes::DEVICE, name_or_id)
     }
 
     /// A part of the list of devices, by name.
@@ -225,6 +248,27 @@ impl Registry {
     /// # Errors
     /// A limit outside 1 to [`Page::LIMIT_MAX`], or the database failed.
     pub fn devices(&self, page: Page) -> Result<DevicePage, RegistryError> {
+        let (devices, more) = self.page(changes::DEVICE, page)?;
+        let next = devices
+            .last()
+            .filter(|_| more)
+            .map(|device| device.name.clone());
+        Ok(DevicePage { devices, next })
+    }
+
+    pub(super) fn one<T>(&self, whose: As<T>, name_or_id: &str) -> Result<T, RegistryError> {
+        self.ask(|snapshot| {
+            let row = changes::find(snapshot, whose.kind, name_or_id)?;
+            changes::read(snapshot, whose, row)
+        })
+    }
+
+    /// A page, and whether there are more behind it.
+    pub(super) fn page<T>(
+        &self,
+        whose: As<T>,
+        page: Page,
+    ) -> Result<(Vec<T>, bool), RegistryError> {
         if !(1..=Page::LIMIT_MAX).contains(&page.limit) {
             let what = format!("is {}, it must be 1 to {}", page.limit, Page::LIMIT_MAX);
             return Err(RegistryError::Invalid {
@@ -233,81 +277,17 @@ impl Registry {
             });
         }
         let Page { after, limit } = page;
-        let devices: Vec<Device> = self.ask(|snapshot| {
+        let mut found: Vec<T> = self.ask(|snapshot| {
             // One more than asked tells whether there is a next page.
-            let rows = devices::page(snapshot, after.as_deref(), limit + 1)?;
+            let kind = whose.kind.number();
+            let rows = devices::page(snapshot, kind, after.as_deref(), limit + 1)?;
             rows.into_iter()
-                .map(|row| changes::read(snapshot, row))
+                .map(|row| changes::read(snapshot, whose, row))
                 .collect()
         })?;
-        let more = devices.len() > limit;
-        let devices: Vec<Device> = devices.into_iter().take(limit).collect();
-        let next = devices
-            .last()
-            .filter(|_| more)
-            .map(|device| device.name.clone());
-        Ok(DevicePage { devices, next })
-    }
-
-    /// Gives a device a new token, a fresh one without `token`, and ends all it had at once. The
-    /// state of its sessions stays (SEC-53 with a grace time of 0).
-    ///
-    /// # Errors
-    /// There is no such device, the token is taken, or the database failed.
-    pub fn rotate(
-        &self,
-        name_or_id: &str,
-        token: Option<DeviceToken>,
-    ) -> Result<(Device, DeviceToken, Change), RegistryError> {
-        let token = token.unwrap_or_else(DeviceToken::generate);
-        let new = self.new_credential(&token);
-        let name_or_id = name_or_id.to_owned();
-        let work =
-            move |transaction: &Transaction<'_>| changes::rotate(transaction, &name_or_id, &new);
-        let (device, change) = self.change(work, move |(device, ended, credential), shared| {
-            let change = shared.end(&device, &ended, After::StateStays);
-            shared.add(&new.digest, &device, credential);
-            (device, change)
-        })?;
-        Ok((device, token, change))
-    }
-
-    /// Ends all credentials of a device and its stored sessions; the device stays. May be
-    /// repeated, to have the change confirmed again.
-    ///
-    /// # Errors
-    /// There is no such device, or the database failed.
-    pub fn revoke(&self, name_or_id: &str) -> Result<(Device, Change), RegistryError> {
-        let name_or_id = name_or_id.to_owned();
-        let work = move |transaction: &Transaction<'_>| {
-            changes::revoke(transaction, &name_or_id, now_ms())
-        };
-        self.change(work, |(device, ended), shared| {
-            let change = shared.end(&device, &ended, After::StateGoes);
-            (device, change)
-        })
-    }
-
-    /// Removes a device, its credentials and its stored sessions. `at` is the journal's offset:
-    /// its records up to there are dead. Returns the device as it was last.
-    ///
-    /// # Errors
-    /// There is no such device, or the database failed.
-    pub fn delete(&self, name_or_id: &str, at: u64) -> Result<(Device, Change), RegistryError> {
-        let name_or_id = name_or_id.to_owned();
-        let work = move |transaction: &Transaction<'_>| {
-            changes::delete(transaction, &name_or_id, at, now_ms())
-        };
-        self.change(work, move |(device, ended), shared| {
-            shared.devices.fetch_sub(1, Ordering::Relaxed);
-            let change = shared.end(&device, &ended, After::DeviceGoes);
-            let mut tombstones = shared
-                .tombstones
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            tombstones.push((device.id, at));
-            (device, change)
-        })
+        let more = found.len() > limit;
+        found.truncate(limit);
+        Ok((found, more))
     }
 
     /// What is known about a token that an operator shows.
@@ -325,15 +305,18 @@ impl Registry {
             },
             Some((device, credential)) => {
                 let (id, since_ms) = (device.id, credential.created_ms);
+                let kind = IdentityKind::from_number(device.kind);
                 let (device, number) = (device.name, credential.id);
                 match credential.revoked_ms {
                     None => TokenReport::Live {
+                        kind,
                         device,
                         id,
                         credential: number,
                         since_ms,
                     },
                     Some(at_ms) => TokenReport::Revoked {
+                        kind,
                         device,
                         id,
                         credential: number,
@@ -355,6 +338,25 @@ impl Registry {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.shared.devices.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether this identity was deleted since the broker started: nothing of it is delivered any
+    /// more. What was deleted before is in [`Registry::tombstones`].
+    #[must_use]
+    pub fn is_deleted(&self, identity: Uuid) -> bool {
+        self.shared.index.is_deleted(identity)
+    }
+
+    /// Whether somebody can still connect as this identity.
+    #[must_use]
+    pub fn is_live(&self, identity: Uuid) -> bool {
+        let credentials = self.store.read(|connection| {
+            let row = devices::by_id(connection, identity)?;
+            row.map(|row| devices::credentials(connection, &row))
+                .transpose()
+        });
+        let credentials = credentials.ok().flatten().unwrap_or_default();
+        credentials.iter().any(|held| held.revoked_ms.is_none())
     }
 
     /// Live tokens, for metrics.
@@ -380,9 +382,13 @@ impl Registry {
         row.ok().flatten().map(|row| row.name)
     }
 
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Runs `work` in a transaction; once it is on disk, `then` changes the memory, on the
     /// writer thread (invariant 1).
-    fn change<T, R>(
+    pub(super) fn change<T, R>(
         &self,
         mut work: impl FnMut(&Transaction<'_>) -> Result<T, RegistryError> + Send + 'static,
         then: impl FnOnce(T, &Shared) -> R + Send + 'static,
@@ -416,7 +422,7 @@ impl Registry {
         })?
     }
 
-    fn new_credential(&self, token: &DeviceToken) -> NewCredential {
+    pub(super) fn new_credential(&self, token: &DeviceToken) -> NewCredential {
         NewCredential {
             kind: CredentialKind::ACCESS_TOKEN,
             digest: self.shared.key.token_digest(token.expose()),
@@ -426,35 +432,21 @@ impl Registry {
     }
 }
 
-/// What is left of an identity after its credentials ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum After {
-    StateStays,
-    StateGoes,
-    DeviceGoes,
-}
-
 impl Shared {
-    fn add(&self, digest: &Digest, device: &Device, credential: u64) {
+    pub(super) fn add(
+        &self,
+        digest: &Digest,
+        identity: &Device,
+        kind: IdentityKind,
+        credential: u64,
+    ) {
         let entry = TokenEntry {
-            identity: device.id,
+            identity: identity.id,
             credential,
-            generation: device.generation,
+            generation: identity.generation,
+            kind: kind.number(),
         };
         self.index.insert(digest, entry);
-    }
-
-    fn end(&self, device: &Device, ended: &[(u64, Digest)], after: After) -> Change {
-        let digests: Vec<Digest> = ended.iter().map(|(_, digest)| *digest).collect();
-        let left = (after != After::DeviceGoes).then_some(device.generation);
-        self.index.end(device.id, left, &digests);
-        Change {
-            identity: device.id,
-            generation: device.generation,
-            credentials_ended: ended.iter().map(|(id, _)| *id).collect(),
-            ends_sessions: true,
-            drops_state: after != After::StateStays,
-        }
     }
 }
 
@@ -474,7 +466,7 @@ fn check_key(store: &Store, secrets: &Secrets) -> Result<(), RegistryError> {
     Ok(())
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

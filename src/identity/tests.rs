@@ -243,6 +243,7 @@ fn the_index_finds_what_is_live_and_knows_what_has_moved() {
         identity,
         credential: u64::MAX - 1,
         generation: 1,
+        kind: 0,
     };
     index.insert(&one, first);
     assert_eq!(index.find(&one), Some(first));
@@ -255,6 +256,7 @@ fn the_index_finds_what_is_live_and_knows_what_has_moved() {
         identity,
         credential: 7,
         generation: 2,
+        kind: 0,
     };
     index.insert(&two, second);
     assert_eq!(index.find(&two), Some(second));
@@ -293,7 +295,10 @@ fn the_registry_refuses_devices_beyond_its_limit() {
     create(&registry, "one").unwrap();
     create(&registry, "two").unwrap();
     let error = create(&registry, "three").unwrap_err();
-    assert!(matches!(error, RegistryError::Full { limit: 2 }), "{error}");
+    assert!(
+        matches!(error, RegistryError::Full { limit: 2, .. }),
+        "{error}"
+    );
     registry.rotate("one", None).unwrap();
     let reopened = Registry::open_with(store, &secrets, 2).unwrap();
     assert!(matches!(
@@ -318,6 +323,7 @@ fn a_million_tokens() {
         identity: Uuid::new_v4(),
         credential,
         generation: 1,
+        kind: 0,
     };
     for number in 0..TOKENS {
         index.insert(&key.token_digest(&token(number)), entry(number));

@@ -24,7 +24,8 @@ const PREFIX_CHARS: usize = 4;
 
 const _: () = assert!(DEVICE_PREFIX.len() == PREFIX_CHARS && ADMIN_PREFIX.len() == PREFIX_CHARS);
 
-/// A device's token in plain: lives from its making or its CONNECT to the end of one function.
+/// A device's or application's token in plain: lives from its making or its CONNECT to the end of
+/// one function.
 /// The text is overwritten when it is dropped, as well as safe code can.
 pub struct DeviceToken {
     text: SecretText,
@@ -71,6 +72,37 @@ impl DeviceToken {
             text: SecretText(text.to_owned()),
             chosen: true,
         })
+    }
+
+    /// A fresh one of an application: `tga_`, 30 random characters, 6 of checksum.
+    ///
+    /// # Panics
+    /// If the system gives no random numbers: then no token may be made.
+    #[must_use]
+    pub fn for_application() -> DeviceToken {
+        DeviceToken {
+            text: generate(ADMIN_PREFIX),
+            chosen: false,
+        }
+    }
+
+    /// One that a person chose for an application; may be weak (SEC-50). Whether it is the admin
+    /// token, which would open the admin API to the application, is for the caller to check.
+    ///
+    /// # Errors
+    /// As [`DeviceToken::chosen`]; a device's token is refused instead of an administrator's.
+    pub fn chosen_for_application(text: &str) -> Result<DeviceToken, TokenError> {
+        if text.starts_with(DEVICE_PREFIX) {
+            return Err(TokenError::Device);
+        }
+        match checksum_holds(text, ADMIN_PREFIX) {
+            Some(true) => Ok(DeviceToken {
+                text: SecretText(text.to_owned()),
+                chosen: true,
+            }),
+            Some(false) => Err(TokenError::BadChecksum),
+            None => DeviceToken::chosen(text),
+        }
     }
 
     /// One that comes with an imported device. One of our own form is as good as a generated one:
@@ -154,9 +186,12 @@ pub enum TokenError {
     /// A CONNECT with this user name never reaches the token check.
     #[error("is a user name with a meaning of its own; choose another")]
     Reserved,
-    /// A device must never carry an administrator's token.
-    #[error("is an administrator's token (tga_), not a device's")]
+    /// A device must never carry an administrator's or application's token.
+    #[error("is an administrator's or application's token (tga_), not a device's")]
     Admin,
+    /// An application has a token of its own.
+    #[error("is a device's token (tgd_), not an application's")]
+    Device,
     /// It has the form of ours, but was cut or mistyped.
     #[error("begins like a Tollgate token, but its checksum is wrong: mistyped or cut?")]
     BadChecksum,
@@ -169,7 +204,7 @@ pub enum TokenError {
 pub enum TokenHint {
     /// It begins with `tgd_` and its length or checksum is wrong: mistyped or cut.
     BadChecksum,
-    /// It begins with `tga_`: for the admin API, not for devices.
+    /// It begins with `tga_`: an administrator's, or that of an application.
     Admin,
 }
 

@@ -72,6 +72,36 @@ impl Index {
         }
     }
 
+    /// First offsets of all segments, oldest first.
+    pub(super) fn starts(&self) -> Vec<u64> {
+        self.segments.iter().map(|segment| segment.first).collect()
+    }
+
+    /// The start of the newest segments that have at least `bytes` together, or of the oldest one.
+    pub(super) fn tail(&self, bytes: u64) -> Option<u64> {
+        let mut sum = 0_u64;
+        let newest_first = self.segments.iter().rev();
+        let mut first = None;
+        for segment in newest_first {
+            first = Some(segment.first);
+            sum = sum.saturating_add(segment.bytes);
+            if sum >= bytes {
+                break;
+            }
+        }
+        first
+    }
+
+    /// Bytes of the segment that holds `offset` and of those after it.
+    pub(super) fn bytes_from(&self, offset: u64) -> u64 {
+        let behind = self
+            .segments
+            .partition_point(|segment| segment.first <= offset)
+            .saturating_sub(1);
+        let segments = self.segments.iter().skip(behind);
+        segments.map(|segment| segment.bytes).sum()
+    }
+
     /// Bytes of all files, and how many they are.
     pub(super) fn size(&self) -> (u64, u64) {
         let bytes = self.segments.iter().map(|segment| segment.bytes).sum();

@@ -268,6 +268,27 @@ impl Journal {
         Hold::new(&self.shared().holds, from)
     }
 
+    /// First offsets of all segments kept, oldest first.
+    #[must_use]
+    pub fn segment_starts(&self) -> Vec<Offset> {
+        let starts = lock(&self.shared().index).starts();
+        starts.into_iter().map(Offset::new).collect()
+    }
+
+    /// Where the newest segments begin that have at least `bytes` together; the oldest record kept
+    /// if all have less.
+    #[must_use]
+    pub fn tail_start(&self, bytes: u64) -> Offset {
+        let first = lock(&self.shared().index).tail(bytes);
+        first.map_or_else(|| self.durable().next(), Offset::new)
+    }
+
+    /// Bytes of files that hold the records from `offset` on.
+    #[must_use]
+    pub fn bytes_from(&self, offset: Offset) -> u64 {
+        lock(&self.shared().index).bytes_from(offset.number())
+    }
+
     /// Removes the segments whose records all come before `before` and before every [`Hold`],
     /// oldest first; answers the oldest record kept. The newest segment always stays.
     ///

@@ -65,6 +65,8 @@ pub enum RecordKind {
     SessionEnd = 4,
     /// A session's subscriptions or expiry changed.
     SessionChange = 5,
+    /// How far a session's feed is settled; the body is written by the broker.
+    FeedProgress = 6,
 }
 
 impl RecordKind {
@@ -77,6 +79,7 @@ impl RecordKind {
             3 => Some(RecordKind::SessionBegin),
             4 => Some(RecordKind::SessionEnd),
             5 => Some(RecordKind::SessionChange),
+            6 => Some(RecordKind::FeedProgress),
             _ => None,
         }
     }

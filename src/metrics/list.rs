@@ -2,7 +2,7 @@
 
 use metrics::Unit;
 
-use super::{door, history};
+use super::{door, feed, history};
 
 /// One figure: everything there is to know about it but its value.
 #[derive(Clone, Copy, Debug)]
@@ -400,6 +400,13 @@ pub const FIGURES: &[Figure] = &[
     history::HISTORY_UNPURGED,
     history::HISTORY_LATEST,
     history::HISTORY_LATEST_EVICTIONS,
+    feed::DELIVERED,
+    feed::REDELIVERED,
+    feed::DROPPED,
+    feed::CURSORS,
+    feed::LAG,
+    feed::PINNED,
+    feed::CUTS,
     HTTP_REQUESTS,
     HTTP_CONNECTIONS,
     DEVICES,

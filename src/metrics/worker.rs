@@ -4,6 +4,7 @@ use std::{mem, time::Duration};
 
 use metrics::{Counter, Gauge, Histogram};
 
+use super::feed::{self, FeedDrop};
 use super::list::{self, ConnectRefusal, Refusal};
 use super::{counters, one_counter, one_gauge};
 
@@ -21,6 +22,9 @@ pub struct WorkerCounters {
     disconnects: u64,
     connects_refused: [u64; ConnectRefusal::COUNT],
     takeovers: u64,
+    fed: u64,
+    fed_again: u64,
+    feed_dropped: [u64; FeedDrop::COUNT],
     /// Something was counted since the last flush.
     touched: bool,
     handles: WorkerHandles,
@@ -39,6 +43,9 @@ pub(super) struct WorkerHandles {
     connects: Counter,
     connects_refused: Vec<Counter>,
     takeovers: Counter,
+    fed: Counter,
+    fed_again: Counter,
+    feed_dropped: Vec<Counter>,
 }
 
 impl WorkerCounters {
@@ -99,6 +106,19 @@ impl WorkerCounters {
         self.touched = true;
     }
 
+    /// The feed wrote messages to an application, so many of them again.
+    pub fn fed(&mut self, messages: u64, again: u64) {
+        self.fed = self.fed.saturating_add(messages);
+        self.fed_again = self.fed_again.saturating_add(again);
+        self.touched = true;
+    }
+
+    /// The feed left a message out for an application.
+    pub fn feed_dropped(&mut self, reason: FeedDrop) {
+        add(self.feed_dropped.get_mut(reason as usize), 1);
+        self.touched = true;
+    }
+
     /// Adds everything counted since the last flush to the shared figures.
     #[expect(
         clippy::cast_precision_loss,
@@ -129,6 +149,9 @@ impl WorkerCounters {
         move_one(&mut self.repeated, &self.handles.repeated);
         move_one(&mut self.connects, &self.handles.connects);
         move_one(&mut self.takeovers, &self.handles.takeovers);
+        move_one(&mut self.fed, &self.handles.fed);
+        move_one(&mut self.fed_again, &self.handles.fed_again);
+        move_all(&mut self.feed_dropped, &self.handles.feed_dropped);
     }
 
     pub(super) fn new(handles: WorkerHandles) -> WorkerCounters {
@@ -141,6 +164,9 @@ impl WorkerCounters {
             disconnects: 0,
             connects_refused: [0; ConnectRefusal::COUNT],
             takeovers: 0,
+            fed: 0,
+            fed_again: 0,
+            feed_dropped: [0; FeedDrop::COUNT],
             touched: false,
             handles,
         }
@@ -167,6 +193,9 @@ impl WorkerHandles {
             connects: one_counter(&list::CONNECTS),
             connects_refused: counters(&list::CONNECTS_REFUSED),
             takeovers: one_counter(&list::TAKEOVERS),
+            fed: one_counter(&feed::DELIVERED),
+            fed_again: one_counter(&feed::REDELIVERED),
+            feed_dropped: counters(&feed::DROPPED),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use super::feed::Feeding;
 use super::outbox::Purpose;
 use super::output::Output;
 use super::parked::Parked;
@@ -63,6 +64,10 @@ pub(super) struct Inner {
     connack_waits: bool,
     /// The end that what came with CONNECT has led to.
     ends_with: Option<End>,
+    /// An application's feeds.
+    pub(super) feeding: Option<Box<Feeding>>,
+    /// The client settled messages since the feeds were looked at.
+    has_settled: bool,
     /// The client sends nothing more; it may still wait for acknowledgements.
     input_ended: bool,
 }
@@ -119,6 +124,8 @@ impl Inner {
             runs_waiting: 0,
             connack_waits: false,
             ends_with: None,
+            feeding: None,
+            has_settled: false,
             input_ended: false,
         }
     }
@@ -179,6 +186,7 @@ impl Connection {
         if let Some(end) = inner.ends_with {
             return Poll::Ready(end);
         }
+        let was_clear = inner.output.is_clear();
         if let Poll::Ready(Err(_)) = inner.output.poll_unsent(cx) {
             if inner.output.is_overfull() {
                 worker.shared.metrics.door().slow_reader(SlowReader::Bytes);
@@ -187,6 +195,9 @@ impl Connection {
         }
         if inner.input_ended {
             return inner.poll_half_closed();
+        }
+        if !was_clear {
+            self.pump(worker, inner);
         }
         let buffer = &mut *worker.read_buffer.borrow_mut();
         for _ in 0..READS_PER_TURN {
@@ -244,6 +255,9 @@ impl Connection {
             outcome
         };
         self.reply(worker, inner, replies, recorded);
+        if std::mem::take(&mut inner.has_settled) {
+            self.pump(worker, inner);
+        }
         outcome
     }
 
@@ -291,14 +305,17 @@ impl Connection {
     }
 
     /// Acks whose records are durable have come to be sent.
-    pub(super) fn acknowledge(&self, bytes: &[u8], places: u16) {
+    pub(super) fn acknowledge(&self, worker: &Worker, bytes: &[u8], places: u16) {
         let inner = &mut *self.inner.borrow_mut();
         inner.runs_waiting = inner.runs_waiting.saturating_sub(1);
-        inner.connack_waits = false;
+        let was_waiting = std::mem::take(&mut inner.connack_waits);
         inner.session.acknowledged(places);
         inner.output.write(bytes);
         if inner.input_ended {
             inner.output.wake();
+        }
+        if was_waiting {
+            self.pump(worker, inner);
         }
     }
 
@@ -405,6 +422,7 @@ impl Connection {
         match step.map_err(End::Closed)? {
             // PUBLISH was taken above.
             Step::Done | Step::Publish(_) | Step::Repeated => {}
+            Step::Settled(_) => inner.has_settled = true,
             Step::ReleasedBefore => recorded.any = true,
             Step::Release(packet_id) => {
                 self.release(worker, inner, packet_id, clocks, replies, recorded);

@@ -24,7 +24,7 @@ use super::tls::{self, Tls};
 use super::worker::Worker;
 use super::{home, proxy};
 use crate::broker::SessionKey;
-use crate::identity::{Action, Principal};
+use crate::identity::{Action, IdentityKind, Principal};
 use crate::metrics::{ConnectRefusal as Refusal, TlsFailure};
 use crate::mqtt::session::{ConnectRefusal, Opening};
 use crate::mqtt::topic::Topic;
@@ -50,6 +50,8 @@ pub(super) struct Arrival {
     pub(super) key: SessionKey,
     /// Bytes that came behind CONNECT.
     pub(super) leftover: Vec<u8>,
+    /// The client id the server chose, for a client that sent none [MQTT-3.1.3-6].
+    pub(super) assigned: Option<Box<str>>,
     pub(super) place: Place,
 }
 
@@ -371,10 +373,15 @@ async fn send_home(
     leftover: Vec<u8>,
     place: Place,
 ) {
-    let client_id = if worker.shared.one_session {
-        "".into()
-    } else {
-        opening.client_id.clone()
+    let assigned: Option<Box<str>> = opening
+        .client_id
+        .is_empty()
+        .then(|| uuid::Uuid::new_v4().simple().to_string().into());
+    let has_one = worker.shared.one_session && principal.kind == IdentityKind::Device;
+    let client_id = match &assigned {
+        _ if has_one => "".into(),
+        Some(assigned) => assigned.clone(),
+        None => opening.client_id.clone(),
     };
     let key = SessionKey {
         identity: principal.identity,
@@ -391,6 +398,7 @@ async fn send_home(
         opening,
         key,
         leftover,
+        assigned,
         place,
     };
     if index == worker.index {

@@ -13,7 +13,7 @@ use super::publish::Recorded;
 use super::stream::Stream;
 use super::worker::Worker;
 use crate::broker::{NoPlace, Receipt, Reserved, Stored, record};
-use crate::identity::Change;
+use crate::identity::{Change, IdentityKind};
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::SlowReader;
 use crate::mqtt::session::{Close, ConnectRefusal, Replies, Session, SessionState};
@@ -118,6 +118,7 @@ pub(super) fn drop_expired(worker: &Worker, now: Instant) {
 
 /// What becomes of a session whose connection is over.
 pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
+    connection.leave_feeds(worker, &mut connection.inner.borrow_mut());
     let inner = connection.inner.borrow();
     let session = &inner.session;
     let (number, expiry_s) = (connection.session_number, session.expiry_s());
@@ -171,6 +172,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         opening,
         key,
         leftover,
+        assigned,
         mut place,
     } = arrival;
     let stream = match Stream::attach(stream) {
@@ -224,14 +226,9 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let change = (begins.then_some(RecordKind::SessionBegin))
         .or(is_changed.then_some(RecordKind::SessionChange));
     let recorded = record_opening(worker, &connection, ended.as_ref(), change, clocks);
-    welcome(
-        worker,
-        &connection,
-        &opening,
-        is_resumed,
-        recorded,
-        &leftover,
-    );
+    connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
+    let known = (is_resumed, assigned.as_deref());
+    welcome(worker, &connection, &opening, known, recorded, &leftover);
     serve(worker, connection);
 }
 
@@ -284,7 +281,7 @@ fn welcome(
     worker: &Worker,
     connection: &Connection,
     opening: &crate::mqtt::session::Opening,
-    is_resumed: bool,
+    (is_resumed, assigned): (bool, Option<&str>),
     recorded: Recorded,
     leftover: &[u8],
 ) {
@@ -293,12 +290,11 @@ fn welcome(
         let replies: &mut Replies = &mut worker.replies.borrow_mut();
         replies.clear();
         // [MQTT-3.1.3-6] [MQTT-3.2.2-16]: only MQTT 5 can be told the name it was given.
-        let assigned = (opening.client_id.is_empty()
-            && opening.version == crate::mqtt::wire::Version::V5)
-            .then(|| uuid::Uuid::new_v4().simple().to_string());
+        let assigned = assigned.filter(|_| opening.version == crate::mqtt::wire::Version::V5);
+        let is_sharing = connection.principal.kind == IdentityKind::Application;
         inner
             .session
-            .accept(opening, is_resumed, assigned.as_deref(), replies);
+            .accept(opening, is_resumed, is_sharing, assigned, replies);
         connection.reply(worker, inner, replies, recorded);
     }
     // TB-08: what came behind CONNECT is handled now, in order.
@@ -349,6 +345,7 @@ fn record_state(
 }
 
 fn record_end(worker: &Worker, identity: uuid::Uuid, stored: &Stored) -> bool {
+    worker.shared.feeds.end_session(stored.number);
     let header = RecordHeader {
         kind: RecordKind::SessionEnd,
         qos: 0,
@@ -379,5 +376,5 @@ fn note(worker: &Worker, header: &RecordHeader, body: &[u8]) -> bool {
 }
 
 fn unfinished(state: &SessionState) -> u64 {
-    u64::try_from(state.unreleased.len()).unwrap_or(u64::MAX)
+    u64::try_from(state.unreleased.len() + state.in_flight.len()).unwrap_or(u64::MAX)
 }

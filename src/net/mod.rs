@@ -3,12 +3,13 @@
 //! [`acceptor`] deals sockets out, as far as there are [`places`]; [`handshake`] takes one as far
 //! as CONNECT on whatever worker it was dealt to, in turns with the clients there ([`turnstile`]),
 //! and [`throttle`] slows down who guesses; [`home`] opens its session on the session's home
-//! worker; [`connection`] reads it, [`publish`] passes what it says through the gate to the
-//! journal, [`outbox`] and [`ledger`] hold what was promised until it is durable, and [`worker`]
-//! is the thread all this runs on.
+//! worker; [`connection`] reads it, [`feed`] gives applications their telemetry, [`publish`]
+//! passes what it says through the gate to the journal, [`outbox`] and [`ledger`] hold what was
+//! promised until it is durable, and [`worker`] is the thread all this runs on.
 
 mod acceptor;
 mod connection;
+mod feed;
 mod handshake;
 mod home;
 mod ledger;

@@ -31,6 +31,8 @@ pub(super) struct Output {
     waker: Option<Waker>,
     is_broken: bool,
     unsent_bytes_max: usize,
+    /// Bytes of the feed among those that wait: bounded by the feed itself, so not by the limit.
+    fed: usize,
     /// Since when bytes wait and none of them has gone.
     stuck_since: Option<Instant>,
     is_overfull: bool,
@@ -45,6 +47,7 @@ impl Output {
             waker: None,
             is_broken: false,
             unsent_bytes_max,
+            fed: 0,
             stuck_since: None,
             is_overfull: false,
         }
@@ -81,6 +84,17 @@ impl Output {
         self.is_broken
     }
 
+    /// True if nothing waits to be written, and something may be.
+    pub(super) fn is_clear(&self) -> bool {
+        !self.is_broken && self.unsent.is_empty() && !self.is_unflushed
+    }
+
+    /// Writes a portion of the feed; call it only while [`Output::is_clear`].
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
+        self.fed = bytes.len();
+        self.write(bytes);
+    }
+
     /// Writes `bytes` behind all that was written before, now or later.
     pub(super) fn write(&mut self, bytes: &[u8]) {
         if self.is_broken || bytes.is_empty() {
@@ -97,7 +111,7 @@ impl Output {
             return;
         }
         self.stuck_since.get_or_insert_with(Instant::now);
-        if self.unsent.len() + rest.len() > self.unsent_bytes_max {
+        if self.unsent.len() + rest.len() > self.unsent_bytes_max + self.fed {
             self.is_overfull = true;
             return self.give_up();
         }
@@ -117,6 +131,7 @@ impl Output {
             self.unsent.advance(written);
             self.stuck_since = Some(Instant::now());
         }
+        self.fed = 0;
         if self.unsent.capacity() > 0 {
             self.unsent = BytesMut::new();
         }

@@ -1,13 +1,16 @@
 //! What a connection records: messages, releases and session changes, each behind the rights gate.
 
 use super::connection::{Clocks, Connection, Inner};
+use super::feed::Feeding;
 use super::worker::Worker;
+use crate::broker::feed::Wanted;
 use crate::broker::record;
 use crate::device_api::{self, Route, Why};
-use crate::identity::Action;
+use crate::identity::{Action, IdentityKind, Principal};
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::Refusal;
-use crate::mqtt::session::{Close, Ending, Refused, Replies, Verdict};
+use crate::mqtt::session::{Close, Ending, Granted, Refused, Replies, Verdict};
+use crate::mqtt::topic::Filter;
 use crate::mqtt::wire::{PacketId, Publish, ReasonCode, Subscribe, Unsubscribe};
 
 /// What the acks of one step depend on.
@@ -106,20 +109,31 @@ impl Connection {
         replies: &mut Replies,
         recorded: &mut Recorded,
     ) -> Result<(), Close> {
-        let permit = &self.principal.permit;
+        let Principal { permit, kind, .. } = &self.principal;
+        let mut wishes = Vec::new();
+        let feeding = inner.feeding.as_deref();
         let changed = inner.session.subscribe(
             subscribe,
             |filter| {
-                let granted = device_api::grant(filter)?;
                 // The gate has the last word on what the allow-list knows.
-                if permit.allows_filter(filter) {
-                    Ok(granted)
-                } else {
-                    Err(ReasonCode::NotAuthorized)
+                let is_allowed = permit.allows_filter(filter);
+                let allowed = is_allowed.then_some(()).ok_or(ReasonCode::NotAuthorized);
+                match kind {
+                    IdentityKind::Device => {
+                        let qos = device_api::grant(filter)?;
+                        allowed.map(|()| Granted { qos, start: 0 })
+                    }
+                    IdentityKind::Application => {
+                        allowed?;
+                        let (granted, wish) = Feeding::grant(feeding, worker, subscribe, filter)?;
+                        wishes.push(wish);
+                        Ok(granted)
+                    }
                 }
             },
             replies,
         )?;
+        self.take_up(worker, inner, wishes);
         if changed {
             self.record_change(worker, inner, clocks, recorded);
         }
@@ -136,10 +150,12 @@ impl Connection {
         replies: &mut Replies,
         recorded: &mut Recorded,
     ) -> Result<(), Close> {
-        if inner
-            .session
-            .unsubscribe(unsubscribe, device_api::is_allowed, replies)?
-        {
+        let known = |filter: &Filter<'_>| match self.principal.kind {
+            IdentityKind::Device => device_api::is_allowed(filter),
+            IdentityKind::Application => Wanted::of(filter).is_some(),
+        };
+        if inner.session.unsubscribe(unsubscribe, known, replies)? {
+            self.drop_feeds(worker, inner);
             self.record_change(worker, inner, clocks, recorded);
         }
         recorded.any |= self.session_number != 0;
@@ -174,7 +190,10 @@ impl Connection {
         let is_allowed = publish
             .topic_name()
             .is_some_and(|topic| permit.allows(Action::Publish, topic));
-        if is_allowed {
+        if self.principal.kind == IdentityKind::Application {
+            // No endpoint of the broker is an application's.
+            device_api::refuse_application(publish.topic, is_allowed)
+        } else if is_allowed {
             device_api::route(publish, &worker.shared.profile)
         } else {
             device_api::refuse_foreign(publish.topic)

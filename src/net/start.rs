@@ -18,7 +18,11 @@ use super::throttle::Throttle;
 use super::tls::TlsWarnings;
 use super::worker::{Shared, Worker};
 use crate::broker::control::COMMANDS_WAITING_MAX;
-use crate::broker::{Command, Control, IdentityLimits, IdentityPlaces, Restored, SessionTable};
+use crate::broker::feed::Feeds;
+use crate::broker::{
+    Command, Control, IdentityLimits, IdentityPlaces, Restored, SessionKey, SessionTable, Stored,
+    vital,
+};
 use crate::device_api::Profile;
 use crate::identity::Registry;
 use crate::journal::Journal;
@@ -39,6 +43,8 @@ pub struct NetParts {
     pub registry: Registry,
     /// Where telemetry goes.
     pub journal: Journal,
+    /// Where applications get telemetry from.
+    pub feeds: Feeds,
     /// What the broker counts.
     pub metrics: Metrics,
     /// What every session is granted.
@@ -117,16 +123,9 @@ impl Net {
         let Restored {
             sessions,
             next_number,
+            feeds: _,
         } = parts.restored;
-        let identities = IdentityPlaces::new(parts.door.per_identity);
-        let mut tables: Vec<SessionTable> = (0..workers)
-            .map(|_| SessionTable::new(Arc::clone(&identities)))
-            .collect();
-        for (key, stored) in sessions {
-            if let Some(table) = tables.get_mut(key.home(workers)) {
-                table.store(&key, stored);
-            }
-        }
+        let tables = tables(workers, parts.door.per_identity, sessions);
         let figures = parts.metrics.door().clone();
         let trusted = parts.door.places.trusted.clone();
         let failures_max = parts.door.failures_per_minute_max;
@@ -144,6 +143,8 @@ impl Net {
             one_session: parts.one_session,
             empty_user_name_code_4: parts.empty_user_name_code_4,
             metrics: parts.metrics,
+            feeds: parts.feeds,
+            journal: parts.journal.clone(),
             guards: Guards {
                 throttle: Throttle::new(failures_max, trusted, figures),
                 tls_warnings: TlsWarnings::new(),
@@ -193,11 +194,32 @@ impl Net {
     }
 }
 
-/// A thread or task that the broker cannot do without has panicked: the process ends, and with it
-/// every promise that is not on disk. Clients come back to a broker that works.
-pub(super) fn end_after_panic() -> ! {
-    tracing::error!("a part of the network panicked: the broker ends, with exit code 1");
-    std::process::exit(1);
+/// Starts a task without which the worker is of no use: its panic ends the process (SEC-16).
+pub(super) fn spawn_vital(task: impl Future<Output = ()> + 'static) {
+    let task = tokio::task::spawn_local(task);
+    tokio::task::spawn_local(async move {
+        if task.await.is_err_and(|error| error.is_panic()) {
+            vital::end_after_panic("network");
+        }
+    });
+}
+
+/// The workers' tables, with the sessions of the last run at home.
+fn tables(
+    workers: usize,
+    limits: IdentityLimits,
+    sessions: Vec<(SessionKey, Stored)>,
+) -> Vec<SessionTable> {
+    let identities = IdentityPlaces::new(limits);
+    let mut tables: Vec<SessionTable> = (0..workers)
+        .map(|_| SessionTable::new(Arc::clone(&identities)))
+        .collect();
+    for (key, stored) in sessions {
+        if let Some(table) = tables.get_mut(key.home(workers)) {
+            table.store(&key, stored);
+        }
+    }
+    tables
 }
 
 fn spawn<F>(
@@ -221,10 +243,7 @@ where
             {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    let run = std::panic::AssertUnwindSafe(|| runtime.block_on(run()));
-                    if std::panic::catch_unwind(run).is_err() {
-                        end_after_panic();
-                    }
+                    vital::run("network", || runtime.block_on(run()));
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));

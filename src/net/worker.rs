@@ -21,8 +21,9 @@ use super::connection::{Connection, End};
 use super::home;
 use super::linger::LINGER;
 use super::outbox::{Outbox, Purpose};
-use super::start::Guards;
+use super::start::{Guards, spawn_vital};
 use super::turnstile::Turnstile;
+use crate::broker::feed::Feeds;
 use crate::broker::{Command, SessionTable};
 use crate::device_api::Profile;
 use crate::identity::Registry;
@@ -60,6 +61,8 @@ pub(super) struct Shared {
     pub(super) one_session: bool,
     pub(super) empty_user_name_code_4: bool,
     pub(super) metrics: Metrics,
+    pub(super) feeds: Feeds,
+    pub(super) journal: Journal,
     pub(super) guards: Guards,
     /// The next session number.
     pub(super) session_numbers: AtomicU32,
@@ -73,6 +76,8 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) read_buffer: RefCell<Vec<u8>>,
     pub(super) replies: RefCell<Replies>,
+    /// Packets of the application feed for one write.
+    pub(super) feed_buffer: RefCell<Vec<u8>>,
     pub(super) connections: RefCell<Slab<Rc<Connection>>>,
     pub(super) sessions: RefCell<SessionTable>,
     /// Where handshakes take their turns.
@@ -113,6 +118,7 @@ impl Worker {
             shared,
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES]),
             replies: RefCell::default(),
+            feed_buffer: RefCell::default(),
             connections: RefCell::default(),
             sessions: RefCell::new(sessions),
             turnstile: Rc::default(),
@@ -143,6 +149,7 @@ impl Worker {
         spawn_vital(unconstrained(flush_each_turn(Rc::clone(&self))));
         spawn_vital(unconstrained(release_after_sync(Rc::clone(&self))));
         spawn_vital(sweep(Rc::clone(&self)));
+        spawn_vital(super::feed::run(Rc::clone(&self)));
         spawn_vital(Rc::clone(&self.turnstile).turns());
         loop {
             // Cancel-safe: `recv` loses nothing when another branch wins. Control goes first.
@@ -332,7 +339,7 @@ impl Worker {
             };
             for (run, bytes) in acks.iter() {
                 if let Some(connection) = self.connection(run.slot, run.generation) {
-                    connection.acknowledge(bytes, run.places);
+                    connection.acknowledge(self, bytes, run.places);
                 }
             }
             self.count_stored(&acks);
@@ -455,16 +462,6 @@ impl Worker {
     }
 }
 
-/// Starts a task without which the worker is of no use: its panic ends the process (SEC-16).
-fn spawn_vital(task: impl Future<Output = ()> + 'static) {
-    let task = tokio::task::spawn_local(task);
-    tokio::task::spawn_local(async move {
-        if task.await.is_err_and(|error| error.is_panic()) {
-            super::start::end_after_panic();
-        }
-    });
-}
-
 async fn flush_each_turn(worker: Rc<Worker>) {
     loop {
         worker.flush.notified().await;
@@ -475,6 +472,7 @@ async fn flush_each_turn(worker: Rc<Worker>) {
 async fn release_after_sync(worker: Rc<Worker>) {
     loop {
         worker.durable.notified().await;
+        worker.shared.feeds.durable();
         worker.release();
         // Room may have come back with the sync.
         worker.flush();

@@ -138,16 +138,20 @@ pub fn list(
     limit: usize,
 ) -> Result<Vec<ListedDevice>, StoreError> {
     // Every name is longer than "", so that nothing is left out when there is no `after`.
-    let sql = "SELECT name, id, profile, label FROM device WHERE name > ?1 ORDER BY name LIMIT ?2";
+    let sql = "SELECT name, id, profile, label FROM device
+               WHERE name > ?1 AND kind = ?3 ORDER BY name LIMIT ?2";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(params![after.unwrap_or(""), limit], |row| {
-        Ok(ListedDevice {
-            name: row.get(0)?,
-            id: Uuid::from_bytes(row.get(1)?),
-            profile: row.get(2)?,
-            label: row.get(3)?,
-        })
-    })?;
+    let rows = statement.query_map(
+        params![after.unwrap_or(""), limit, devices::DEVICE],
+        |row| {
+            Ok(ListedDevice {
+                name: row.get(0)?,
+                id: Uuid::from_bytes(row.get(1)?),
+                profile: row.get(2)?,
+                label: row.get(3)?,
+            })
+        },
+    )?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -23,7 +23,15 @@ pub struct DeviceRow {
     pub profile: String,
     /// For people; may be empty.
     pub label: String,
+    /// [`DEVICE`], [`APPLICATION`], or what a newer version added.
+    pub kind: u8,
 }
+
+/// The kind of a device.
+pub const DEVICE: u8 = 0;
+
+/// The kind of an application.
+pub const APPLICATION: u8 = 1;
 
 /// A row of `credential` without its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +72,8 @@ pub struct LiveCredential {
     pub device: Uuid,
     /// The device's generation.
     pub generation: u32,
+    /// [`DEVICE`] or [`APPLICATION`].
+    pub kind: u8,
 }
 
 /// How many devices there are.
@@ -72,13 +82,15 @@ pub struct LiveCredential {
 /// That the database could not be read; so for every function here.
 pub fn count(connection: &Connection) -> Result<u64, StoreError> {
     let count: Unsigned =
-        connection.query_row("SELECT count(*) FROM device", [], |row| row.get(0))?;
+        connection.query_row("SELECT count(*) FROM device WHERE kind = 0", [], |row| {
+            row.get(0)
+        })?;
     Ok(count.0)
 }
 
 /// The device with this id.
 pub fn by_id(connection: &Connection, id: Uuid) -> Result<Option<DeviceRow>, StoreError> {
-    let sql = "SELECT number, id, name, created_ms, generation, profile, label
+    let sql = "SELECT number, id, name, created_ms, generation, profile, label, kind
                FROM device WHERE id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     Ok(statement
@@ -88,24 +100,25 @@ pub fn by_id(connection: &Connection, id: Uuid) -> Result<Option<DeviceRow>, Sto
 
 /// The device with this name.
 pub fn by_name(connection: &Connection, name: &str) -> Result<Option<DeviceRow>, StoreError> {
-    let sql = "SELECT number, id, name, created_ms, generation, profile, label
+    let sql = "SELECT number, id, name, created_ms, generation, profile, label, kind
                FROM device WHERE name = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     Ok(statement.query_row([name], device_row).optional()?)
 }
 
-/// Up to `limit` devices whose names come after `after`, by name, in byte order.
+/// Up to `limit` identities of one kind whose names come after `after`, by name, in byte order.
 pub fn page(
     connection: &Connection,
+    kind: u8,
     after: Option<&str>,
     limit: usize,
 ) -> Result<Vec<DeviceRow>, StoreError> {
     // Every name is longer than "", so that nothing is left out when there is no `after`.
-    let sql = "SELECT number, id, name, created_ms, generation, profile, label FROM device
-               WHERE name > ?1 ORDER BY name LIMIT ?2";
+    let sql = "SELECT number, id, name, created_ms, generation, profile, label, kind FROM device
+               WHERE name > ?1 AND kind = ?3 ORDER BY name LIMIT ?2";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(params![after.unwrap_or(""), limit], device_row)?;
+    let rows = statement.query_map(params![after.unwrap_or(""), limit, kind], device_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -137,7 +150,7 @@ pub fn owner_of(
     let Some((credential, number)) = found else {
         return Ok(None);
     };
-    let sql = "SELECT number, id, name, created_ms, generation, profile, label
+    let sql = "SELECT number, id, name, created_ms, generation, profile, label, kind
                FROM device WHERE number = ?1";
     let device = connection
         .prepare_cached(sql)?
@@ -150,7 +163,7 @@ pub fn each_live(
     connection: &Connection,
     mut visit: impl FnMut(LiveCredential),
 ) -> Result<(), StoreError> {
-    let sql = "SELECT c.id, c.digest, d.id, d.generation
+    let sql = "SELECT c.id, c.digest, d.id, d.generation, d.kind
                FROM credential AS c CROSS JOIN device AS d ON d.number = c.device
                WHERE c.revoked_ms IS NULL ORDER BY c.id";
     let mut statement = connection.prepare(sql)?;
@@ -161,6 +174,7 @@ pub fn each_live(
             digest: row.get(1)?,
             device: Uuid::from_bytes(row.get(2)?),
             generation: row.get(3)?,
+            kind: row.get(4)?,
         });
     }
     Ok(())
@@ -173,10 +187,22 @@ pub fn insert(
     name: &str,
     created_ms: u64,
 ) -> Result<DeviceRow, StoreError> {
-    let sql = "INSERT INTO device (id, name, created_ms, generation) VALUES (?1, ?2, ?3, 1)
-               RETURNING number, id, name, created_ms, generation, profile, label";
+    insert_identity(connection, DEVICE, id, name, created_ms)
+}
+
+/// Adds an identity of generation 1 without credentials.
+pub fn insert_identity(
+    connection: &Connection,
+    kind: u8,
+    id: Uuid,
+    name: &str,
+    created_ms: u64,
+) -> Result<DeviceRow, StoreError> {
+    let sql = "INSERT INTO device (id, name, created_ms, generation, kind)
+               VALUES (?1, ?2, ?3, 1, ?4)
+                RETURNING number, id, name, created_ms, generation, profile, label, kind";
     let mut statement = connection.prepare_cached(sql)?;
-    let values = params![id.as_bytes(), name, Unsigned(created_ms)];
+    let values = params![id.as_bytes(), name, Unsigned(created_ms), kind];
     Ok(statement.query_row(values, device_row)?)
 }
 
@@ -293,6 +319,7 @@ fn device_row(row: &Row<'_>) -> rusqlite::Result<DeviceRow> {
         generation: row.get(4)?,
         profile: row.get(5)?,
         label: row.get(6)?,
+        kind: row.get(7)?,
     })
 }
 

@@ -11,7 +11,7 @@ use super::StoreError;
 pub(super) const APPLICATION_ID: i64 = 0x546f_6c6c;
 
 /// Step n (counting from 1) leads to schema version n.
-const STEPS: &[&str] = &[VERSION_1, VERSION_3];
+const STEPS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 /// `device.number` keeps joins on small integers; `device.id` is what the world sees.
 ///
@@ -69,9 +69,22 @@ CREATE TABLE checkpoint (
 ";
 
 /// The name of the device's profile (ThingsBoard's device type) and a label for people.
-const VERSION_3: &str = "
+const VERSION_2: &str = "
 ALTER TABLE device ADD COLUMN profile TEXT NOT NULL DEFAULT 'default';
 ALTER TABLE device ADD COLUMN label TEXT NOT NULL DEFAULT '';
+";
+
+/// A row of `device` is an identity: a device (kind 0) or an application (kind 1), so that names,
+/// tokens and credential numbers are unique across both. `application` holds what an application
+/// may do: filters, one a line.
+const VERSION_3: &str = "
+ALTER TABLE device ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE application (
+    number INTEGER PRIMARY KEY REFERENCES device (number) ON DELETE CASCADE,
+    publish TEXT NOT NULL,
+    subscribe TEXT NOT NULL
+) STRICT;
 ";
 
 /// The newest schema version this program knows.

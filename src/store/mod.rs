@@ -17,6 +17,7 @@
 //! After a crash at any point, what was answered is there; of what was not answered, whole
 //! requests are there or not.
 
+pub mod applications;
 pub mod bulk;
 pub mod devices;
 mod error;

@@ -22,8 +22,21 @@ pub struct SessionRow {
     pub expiry_s: u32,
     /// QoS 2 packet ids that are not released, ascending.
     pub unreleased: Vec<u16>,
-    /// Subscriptions: granted QoS and filter.
-    pub filters: Vec<(u8, String)>,
+    /// Subscriptions.
+    pub filters: Vec<FilterRow>,
+}
+
+/// A subscription of a stored session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilterRow {
+    /// Granted QoS.
+    pub qos: u8,
+    /// The filter.
+    pub filter: String,
+    /// Where its feed started; 0 if it is none.
+    pub start: u64,
+    /// The offset up to which its feed is settled, if any is.
+    pub settled: Option<u64>,
 }
 
 /// What changed since the last checkpoint.
@@ -81,11 +94,7 @@ pub fn save(transaction: &Transaction<'_>, changes: &SessionChanges) -> Result<(
             .iter()
             .flat_map(|id| id.to_le_bytes())
             .collect();
-        let lines: Vec<String> = row
-            .filters
-            .iter()
-            .map(|(qos, filter)| format!("{qos} {filter}"))
-            .collect();
+        let lines: Vec<String> = row.filters.iter().map(line).collect();
         write.execute(params![
             row.number,
             row.device.as_bytes(),
@@ -111,11 +120,50 @@ fn ids(bytes: &[u8]) -> Vec<u16> {
         .collect()
 }
 
-/// One filter a line behind its QoS: filters hold no control characters (SEC-08).
-fn filters(lines: &str) -> Vec<(u8, String)> {
+/// One subscription: `1 filter`, or with a feed's start and settled offset `1@5 filter`,
+/// `1@5:17 filter`. Filters hold no control characters (SEC-08).
+fn line(row: &FilterRow) -> String {
+    let FilterRow { qos, filter, .. } = row;
+    match (row.start, row.settled) {
+        (0, _) => format!("{qos} {filter}"),
+        (start, None) => format!("{qos}@{start} {filter}"),
+        (start, Some(settled)) => format!("{qos}@{start}:{settled} {filter}"),
+    }
+}
+
+fn filters(lines: &str) -> Vec<FilterRow> {
     let parse = |line: &str| {
-        let (qos, filter) = line.split_once(' ')?;
-        Some((qos.parse().ok()?, filter.to_owned()))
+        let (grant, filter) = line.split_once(' ')?;
+        let (qos, feed) = grant.split_once('@').unwrap_or((grant, "0"));
+        let (start, settled) = match feed.split_once(':') {
+            Some((start, settled)) => (start, Some(settled.parse().ok()?)),
+            None => (feed, None),
+        };
+        Some(FilterRow {
+            qos: qos.parse().ok()?,
+            filter: filter.to_owned(),
+            start: start.parse().ok()?,
+            settled,
+        })
     };
     lines.lines().filter_map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscription_is_read_as_it_was_written_and_as_version_1_wrote_it() {
+        let row = |start, settled| FilterRow {
+            qos: 1,
+            filter: "a b@c:d/+".to_owned(),
+            start,
+            settled,
+        };
+        for row in [row(0, None), row(5, None), row(5, Some(17))] {
+            assert_eq!(filters(&line(&row)), [row]);
+        }
+        assert_eq!(filters("1 a b@c:d/+"), [row(0, None)]);
+    }
 }

@@ -345,6 +345,15 @@ impl Broker {
         self.cli_json(&["device", "revoke", device, "--json"])
     }
 
+    /// Memory of the process, in KiB.
+    pub(crate) fn rss_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(path).expect("the process runs");
+        let row = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = row.and_then(|row| row.split_whitespace().next());
+        number.and_then(|text| text.parse().ok()).expect("a number")
+    }
+
     /// Everything stored of a device, as `tollgate query` tells it.
     pub(crate) fn query_json(&self, device: &str) -> Value {
         self.cli_json(&["query", device, "--format", "json", "--limit", "10000"])

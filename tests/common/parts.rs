@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tollgate::broker::feed::{FeedLimits, FeedThread, Feeds};
 use tollgate::broker::{IdentityLimits, Restored};
 use tollgate::device_api::Profile;
 use tollgate::identity::{DeviceName, Registry, Secrets};
@@ -27,6 +28,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// The broker without its HTTP side and its history.
 pub(crate) struct Parts {
     pub(crate) net: Net,
+    feed: FeedThread,
     pub(crate) registry: Registry,
     pub(crate) journal: Journal,
     /// Where MQTT without TLS is spoken.
@@ -39,6 +41,20 @@ pub(crate) struct Parts {
 impl Parts {
     /// Starts it with so many devices and workers.
     pub(crate) fn start(devices: usize, workers: usize) -> Parts {
+        let limits = FeedLimits {
+            keep_bytes: 1 << 30,
+            pin_bytes_max: 1 << 30,
+        };
+        Parts::start_with(devices, workers, 64 * 1024 * 1024, limits)
+    }
+
+    /// As [`Parts::start`], with segments of this size.
+    pub(crate) fn start_with(
+        devices: usize,
+        workers: usize,
+        segment_bytes: u64,
+        limits: FeedLimits,
+    ) -> Parts {
         let dir = TempDir::with_prefix("tollgate-allocations-").expect("a temporary directory");
         let store = Store::open(&dir.path().join("data")).expect("a new database");
         let secrets = Secrets::open(&dir.path().join("secrets"), true).expect("new secrets");
@@ -52,6 +68,7 @@ impl Parts {
             .collect();
         let options = JournalOptions {
             ballast_bytes: 0,
+            segment_bytes,
             ..JournalOptions::new(dir.path().join("data/journal"))
         };
         let failed = |error: &_| panic!("the journal failed: {error}");
@@ -59,6 +76,9 @@ impl Parts {
             Journal::open(Arc::new(RealDisk), options, Box::new(failed)).expect("a new journal");
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = socket.local_addr().expect("it is bound");
+        let metrics = Metrics::new();
+        let feed = Feeds::start(&journal, &registry, &metrics, limits, workers, Vec::new());
+        let feed = feed.expect("a thread");
         let net = Net::start(NetParts {
             door: door(),
             listeners: vec![Listener {
@@ -69,16 +89,9 @@ impl Parts {
             workers: NonZeroUsize::new(workers).expect("not 0"),
             registry: registry.clone(),
             journal: journal.clone(),
-            metrics: Metrics::new(),
-            limits: SessionLimits {
-                packet_size_max: 262_144,
-                receive_maximum: 100,
-                keep_alive_max_s: 7_200,
-                session_expiry_max_s: 3_600,
-                subscriptions_max: 100,
-                filters_per_packet_max: 100,
-                unreleased_max: 1_000,
-            },
+            feeds: feed.feeds(),
+            metrics,
+            limits: SESSION_LIMITS,
             profile: Profile {
                 payload_size_max: 65_536,
                 acks_bad_payload: false,
@@ -91,6 +104,7 @@ impl Parts {
         .expect("the network starts");
         Parts {
             net,
+            feed,
             registry,
             journal,
             address,
@@ -106,9 +120,20 @@ impl Parts {
             .build()
             .expect("a runtime");
         assert!(runtime.block_on(self.net.stop(STOP_LIMIT)), "in time");
+        let _held = self.feed.stop();
         self.journal.close().expect("a clean end");
     }
 }
+
+const SESSION_LIMITS: SessionLimits = SessionLimits {
+    packet_size_max: 262_144,
+    receive_maximum: 100,
+    keep_alive_max_s: 7_200,
+    session_expiry_max_s: 3_600,
+    subscriptions_max: 100,
+    filters_per_packet_max: 100,
+    unreleased_max: 1_000,
+};
 
 /// A door that is open to everybody.
 fn door() -> DoorLimits {

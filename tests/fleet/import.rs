@@ -142,7 +142,7 @@ fn bad_rows_are_named_by_line_and_column_and_nothing_is_imported() {
     let said = text(&output.stderr);
     for words in [
         "line 3, column name: has a control character",
-        "line 5, column token: is an administrator's token",
+        "line 5, column token: is an administrator's or application's token",
         "line 6, column id: is no id",
         "line 7, column name: is that of line 2 already",
         "line 8, column token: is that of line 2 already",

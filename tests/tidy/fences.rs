@@ -61,7 +61,15 @@ const FENCES: &[(&str, &[&str])] = &[
     ),
     ("strsim", &["src/config"]),
     ("thiserror", &["src/"]),
-    ("time", &["src/cli/", "src/http/", "src/app/certificates"]),
+    (
+        "time",
+        &[
+            "src/cli/",
+            "src/http/",
+            "src/app/certificates",
+            "src/broker/feed/",
+        ],
+    ),
     (
         "tokio",
         &[

@@ -17,9 +17,9 @@ use uuid::Uuid;
 use super::{Registry, Shared, TokenEntry, now_ms};
 use crate::identity::device::{self, DEFAULT_PROFILE};
 use crate::identity::key::Digest;
-use crate::identity::{CredentialKind, DeviceName, DeviceToken, RegistryError};
+use crate::identity::{CredentialKind, DeviceName, DeviceToken, IdentityKind, RegistryError};
 use crate::store::bulk::{self, Inserter, ListedDevice, NewDevice, Taken};
-use crate::store::devices::NewCredential;
+use crate::store::devices::{DEVICE, NewCredential};
 use crate::store::{StoreError, Transaction};
 
 /// Rows of one import; more are imported in parts. Bounds memory (about 110 MB) and the time for
@@ -169,7 +169,10 @@ impl Import {
             .saturating_sub(shared.devices.load(Ordering::Relaxed));
         if self.rows.len() as u64 > room {
             let limit = shared.devices_max;
-            return Err(RegistryError::Full { limit });
+            return Err(RegistryError::Full {
+                limit,
+                kind: IdentityKind::Device,
+            });
         }
         self.give_ids();
         self.rows.sort_unstable_by_key(|row| row.digest);
@@ -350,6 +353,7 @@ impl Staged {
                         identity: row.id,
                         credential,
                         generation: 1,
+                        kind: DEVICE,
                     },
                 )),
                 Err(taken) => {

@@ -21,6 +21,8 @@ pub struct Opening {
     pub expiry_s: u32,
     /// Longest packet the client takes, in bytes.
     pub client_packet_size_max: u32,
+    /// QoS 1 and 2 messages the client takes at once, 1 to 65,535.
+    pub client_receive_maximum: u16,
 }
 
 /// Why a CONNECT is refused, in the words of TB-04's table.
@@ -106,6 +108,10 @@ impl ConnectRefusal {
     }
 }
 
+/// QoS 1 messages to one client that may be unacknowledged, whatever its Receive Maximum: bounds
+/// what is remembered for it (32 bytes each).
+pub const UNACKNOWLEDGED_MAX: u16 = 16_384;
+
 impl Opening {
     /// Keeps what is needed of `connect`, or says why no session can open.
     ///
@@ -132,6 +138,7 @@ impl Opening {
             client_id: connect.client_id.into(),
             expiry_s,
             client_packet_size_max: connect.properties.packet_size_max.unwrap_or(u32::MAX),
+            client_receive_maximum: connect.properties.receive_maximum.unwrap_or(u16::MAX),
         })
     }
 }
@@ -146,7 +153,7 @@ impl Opening {
         }
         let mut replies = Replies::default();
         let assigned = self.client_id.is_empty().then_some(ASSIGNED_LIKE);
-        Session::accepted(self, limits, false, assigned, &mut replies);
+        Session::accepted(self, limits, (false, false), assigned, &mut replies);
         self.takes(replies.ordered.len())
     }
 
@@ -170,7 +177,9 @@ impl Session {
         resumed: Option<SessionState>,
         now: Instant,
     ) -> Self {
-        let state = resumed.unwrap_or_default();
+        let mut state = resumed.unwrap_or_default();
+        let window = opening.client_receive_maximum.min(UNACKNOWLEDGED_MAX);
+        state.in_flight.connect(window);
         Self {
             version: opening.version,
             limits,
@@ -186,21 +195,25 @@ impl Session {
     /// Writes the accepting CONNACK, with what MQTT 5 clients must know of the server's limits.
     /// `assigned` is the client id the server chose for a client that sent none
     /// [MQTT-3.2.2-16].
+    ///
+    /// `is_sharing` says whether share groups can be joined.
     pub fn accept(
         &self,
         opening: &Opening,
         session_present: bool,
+        is_sharing: bool,
         assigned: Option<&str>,
         replies: &mut Replies,
     ) {
-        Self::accepted(opening, self.limits, session_present, assigned, replies);
+        let told = (session_present, is_sharing);
+        Self::accepted(opening, self.limits, told, assigned, replies);
     }
 
     /// As [`Session::accept`], for any session that opens like this.
     fn accepted(
         opening: &Opening,
         limits: SessionLimits,
-        session_present: bool,
+        (session_present, is_sharing): (bool, bool),
         assigned: Option<&str>,
         replies: &mut Replies,
     ) {
@@ -213,7 +226,7 @@ impl Session {
             receive_maximum: Some(limits.receive_maximum),
             packet_size_max: Some(limits.packet_size_max),
             assigned_client_id: assigned,
-            shared_subscription_available: Some(false),
+            shared_subscription_available: (!is_sharing).then_some(false),
             wildcard_subscription_available: None,
             subscription_ids_available: Some(false),
             maximum_qos: None::<QoS>,

@@ -27,6 +27,7 @@ use std::time::Instant;
 
 pub use connect::{ConnectRefusal, Opening};
 pub use inbound::{Ending, Refused, Verdict};
+pub use outbound::in_flight::{InFlight, Item, Sending};
 pub use packet_ids::PacketIds;
 use timers::KeepAlive;
 
@@ -91,6 +92,8 @@ pub enum Step<'p> {
     /// The packet id of a PUBREL is not held: its release happened before, and is acknowledged
     /// again.
     ReleasedBefore,
+    /// The client has this message.
+    Settled(Item),
     /// Decide each filter, then call [`Session::subscribe`].
     Subscribe(Subscribe<'p>),
     /// Call [`Session::unsubscribe`].
@@ -131,6 +134,17 @@ pub struct SessionState {
     pub subscriptions: BTreeSet<Subscribed>,
     /// QoS 2 packet ids whose PUBREL has not come yet.
     pub unreleased: PacketIds,
+    /// QoS 1 messages to the client that are not acknowledged.
+    pub in_flight: InFlight,
+}
+
+/// What is granted for a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Granted {
+    /// The highest QoS.
+    pub qos: u8,
+    /// See [`Subscribed::start`].
+    pub start: u64,
 }
 
 /// One granted subscription.
@@ -140,6 +154,8 @@ pub struct Subscribed {
     pub filter: Box<str>,
     /// Granted maximum QoS.
     pub qos: u8,
+    /// Where the source of its messages began; its owner knows what that means. 0 is "live".
+    pub start: u64,
 }
 
 /// A connected client's session.
@@ -175,6 +191,11 @@ impl Session {
         &self.state
     }
 
+    /// The messages to the client that are not acknowledged.
+    pub fn in_flight(&mut self) -> &mut InFlight {
+        &mut self.state.in_flight
+    }
+
     /// Takes one packet. `Err` ends the connection: write [`Session::disconnect`] and close.
     ///
     /// # Errors
@@ -193,8 +214,13 @@ impl Session {
             }),
             Packet::PubRel(ack) => Ok(self.handle_pubrel(ack.packet_id, replies)),
             Packet::PubRec(ack) => Ok(self.handle_pubrec(ack.packet_id, ack.reason, replies)),
-            // Nothing was sent that these could settle: ignored, as the standard allows (P-41).
-            Packet::PubAck(_) | Packet::PubComp(_) => Ok(Step::Done),
+            // Whatever its reason: it is not sent again. One that settles nothing is ignored, as
+            // the standard allows (P-41).
+            Packet::PubAck(ack) => Ok(match self.state.in_flight.acknowledge(ack.packet_id) {
+                Some(item) => Step::Settled(item),
+                None => Step::Done,
+            }),
+            Packet::PubComp(_) => Ok(Step::Done),
             Packet::Subscribe(subscribe) => Ok(Step::Subscribe(*subscribe)),
             Packet::Unsubscribe(unsubscribe) => Ok(Step::Unsubscribe(*unsubscribe)),
             Packet::PingReq => {
@@ -223,7 +249,7 @@ impl Session {
     pub fn subscribe(
         &mut self,
         subscribe: &Subscribe<'_>,
-        mut decide: impl FnMut(&Filter<'_>) -> Result<u8, ReasonCode>,
+        mut decide: impl FnMut(&Filter<'_>) -> Result<Granted, ReasonCode>,
         replies: &mut Replies,
     ) -> Result<bool, Close> {
         self.check_answer(subscribe.filters().count())?;
@@ -231,9 +257,10 @@ impl Session {
         let mut changed = false;
         for (at, wanted) in subscribe.filters().enumerate() {
             let granted = if at < self.limits.filters_per_packet_max {
-                decide(&wanted.filter)
-                    .map(|most| most.min(wanted.options.qos as u8))
-                    .and_then(|qos| self.hold(&wanted.filter, qos))
+                decide(&wanted.filter).and_then(|granted| {
+                    let qos = granted.qos.min(wanted.options.qos as u8);
+                    self.hold(&wanted.filter, Granted { qos, ..granted })
+                })
             } else {
                 Err(ReasonCode::QuotaExceeded)
             };
@@ -297,7 +324,11 @@ impl Session {
         Ok(())
     }
 
-    fn hold(&mut self, filter: &Filter<'_>, qos: u8) -> Result<(u8, bool), ReasonCode> {
+    fn hold(
+        &mut self,
+        filter: &Filter<'_>,
+        Granted { qos, start }: Granted,
+    ) -> Result<(u8, bool), ReasonCode> {
         // [MQTT-3.8.4-3] an equal filter replaces the subscription.
         let before = self
             .state
@@ -305,7 +336,7 @@ impl Session {
             .iter()
             .find(|held| *held.filter == *filter.as_str());
         match before {
-            Some(held) if held.qos == qos => return Ok((qos, false)),
+            Some(held) if held.qos == qos && held.start == start => return Ok((qos, false)),
             Some(held) => {
                 let held = held.clone();
                 self.state.subscriptions.remove(&held);
@@ -318,6 +349,7 @@ impl Session {
         self.state.subscriptions.insert(Subscribed {
             filter: filter.as_str().into(),
             qos,
+            start,
         });
         Ok((qos, true))
     }

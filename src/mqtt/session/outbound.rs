@@ -1,4 +1,7 @@
-//! What the server writes of its own: answers to SUBSCRIBE and PING, and the last word.
+//! What the server writes of its own: answers to SUBSCRIBE and PING, and the last word; in
+//! [`in_flight`], the messages that wait for their acknowledgement.
+
+pub mod in_flight;
 
 use super::{Close, Replies, Session};
 use crate::mqtt::wire::{

@@ -46,6 +46,7 @@ impl Client {
             Step::Release(id) => format!("release {id}"),
             Step::Done => "done".to_owned(),
             Step::ReleasedBefore => "released before".to_owned(),
+            Step::Settled(item) => format!("settled {}", item.number),
             Step::Repeated => "repeated".to_owned(),
             Step::Subscribe(_) => "subscribe".to_owned(),
             Step::Unsubscribe(_) => "unsubscribe".to_owned(),
@@ -223,7 +224,7 @@ fn sec_12_an_alias_is_refused_as_none_was_announced() {
 fn a_subscribe_is_answered_filter_by_filter() {
     let decide = |filter: &Filter<'_>| {
         if filter.as_str() == "a" {
-            Ok(1)
+            Ok(Granted { qos: 1, start: 0 })
         } else {
             Err(ReasonCode::TopicFilterInvalid)
         }
@@ -268,6 +269,7 @@ fn an_unsubscribe_says_what_it_found() {
     let held = Subscribed {
         filter: "a".into(),
         qos: 1,
+        start: 0,
     };
     client.session.state.subscriptions.insert(held);
     let bytes = bytes("a20c 0001 00 0001 61 0001 62 0001 63");
@@ -350,7 +352,7 @@ fn connack_tells_mqtt_5_what_the_server_changed() {
     let opening = Opening::new(&wish).unwrap();
     client
         .session
-        .accept(&opening, true, Some("given"), &mut client.replies);
+        .accept(&opening, true, false, Some("given"), &mut client.replies);
     let connack = std::mem::take(&mut client.replies.ordered);
     let Packet::ConnAck(connack) = decode(Version::V5, Sender::Server, &connack).unwrap() else {
         panic!("no CONNACK");
@@ -361,7 +363,8 @@ fn connack_tells_mqtt_5_what_the_server_changed() {
     assert_eq!(connack.properties.receive_maximum, Some(3));
     let mut old = Client::connected(Version::V311);
     let opening = Opening::new(&connect(Version::V311)).unwrap();
-    old.session.accept(&opening, false, None, &mut old.replies);
+    old.session
+        .accept(&opening, false, false, None, &mut old.replies);
     assert_eq!(old.ordered(), "20020000");
 }
 

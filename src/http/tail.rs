@@ -1,0 +1,232 @@
+//! `GET /admin/v1/telemetry/tail`: telemetry as it becomes durable, one JSON object a line.
+//!
+//! Each tail has a thread of its own, which reads the journal and waits while the caller does not
+//! read; a caller that takes nothing for [`super::REQUEST_TIME_MAX`] is cut off. A tail holds
+//! nothing in the journal: one that is overtaken goes on with the oldest record kept, and says so.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{RawQuery, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::admin::in_registry;
+use super::parameters::{Parameters, bad};
+use super::refused::Refused;
+use super::service::Shared;
+use crate::broker::feed::Start;
+use crate::identity::{Registry, RegistryError};
+use crate::journal::{Entry, Journal, JournalError, Offset, Reader, Record, RecordKind};
+
+/// Devices one tail may name.
+const DEVICES_MAX: usize = 100;
+
+/// Parts of the reply that may wait for the caller, each of at most [`PART_BYTES`] and one line.
+const PARTS_WAITING_MAX: usize = 4;
+
+/// Bytes of lines sent at a time.
+const PART_BYTES: usize = 64 * 1024;
+
+/// Longest wait before looking whether the caller is still there.
+const IDLE_WAIT: Duration = Duration::from_millis(200);
+
+/// Names of devices remembered by one tail; beyond it they are asked for again.
+const NAMES_MAX: usize = 10_000;
+
+/// A message of a device.
+#[derive(Serialize)]
+struct Line<'a> {
+    offset: u64,
+    ts: u64,
+    device: Uuid,
+    name: &'a str,
+    payload: Payload<'a>,
+}
+
+/// JSON as it was sent; text, if only our scanner can read it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Payload<'a> {
+    Json(&'a RawValue),
+    Text(std::borrow::Cow<'a, str>),
+}
+
+/// Records that are lost, or were let go of before they were read.
+#[derive(Serialize)]
+struct Missed {
+    missed_from: u64,
+    missed_to: u64,
+}
+
+/// Answers with lines until the caller goes.
+pub(super) async fn tail(
+    State(shared): State<Shared>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refused> {
+    let mut parameters = Parameters::new(query.as_deref())?;
+    let names = parameters.list("devices")?.unwrap_or_default();
+    let from = parameters.text("from")?;
+    parameters.finish(&["devices", "from"])?;
+    if names.len() > DEVICES_MAX {
+        return Err(bad("devices", &format!("names more than {DEVICES_MAX}")));
+    }
+    let start = from.map(|text| {
+        let forms = "must be earliest, an offset, milliseconds since the epoch or RFC 3339";
+        Start::parse(&text).ok_or_else(|| bad("from", forms))
+    });
+    let start = start.transpose()?;
+    let resolve = move |registry: &Registry| -> Result<HashSet<Uuid>, RegistryError> {
+        let ids = names.iter().map(|name| Ok(registry.device(name)?.id));
+        ids.collect()
+    };
+    let wanted = in_registry(&shared, resolve).await?;
+    let (lines, parts) = mpsc::channel(PARTS_WAITING_MAX);
+    let (journal, registry) = (shared.journal.clone(), shared.registry.clone());
+    // Fixed before the reply begins: what is acknowledged after it is in it.
+    let now = journal.durable().next().number();
+    shared.lanes.tail(move || {
+        let mut tail = Tail {
+            dead: registry.tombstones().into_iter().collect(),
+            names: HashMap::new(),
+            registry,
+            wanted,
+            not_before_ms: 0,
+            lines,
+        };
+        if let Err(error) = tail.run(&journal, start.unwrap_or(Start::Offset(now))) {
+            tracing::warn!(%error, "a tail ends: the journal cannot be read");
+        }
+    })?;
+    let body = stream::unfold(parts, |mut parts: mpsc::Receiver<Bytes>| async {
+        let part = parts.recv().await?;
+        Some((Ok::<_, Infallible>(part), parts))
+    });
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((kind, Body::from_stream(body)).into_response())
+}
+
+struct Tail {
+    registry: Registry,
+    dead: HashMap<Uuid, u64>,
+    names: HashMap<Uuid, String>,
+    /// Empty for all.
+    wanted: HashSet<Uuid>,
+    not_before_ms: u64,
+    lines: mpsc::Sender<Bytes>,
+}
+
+impl Tail {
+    /// Follows the journal until nobody reads the lines any more.
+    fn run(&mut self, journal: &Journal, start: Start) -> Result<(), JournalError> {
+        let (from, not_before_ms) = start.resolve(journal)?;
+        self.not_before_ms = not_before_ms;
+        let mut reader: Reader = journal.reader(Offset::new(from));
+        let mut part = Vec::new();
+        while !self.lines.is_closed() {
+            let expected = reader.position().number();
+            let is_more = match reader.next()? {
+                Some(Entry::Batch(batch)) => {
+                    self.missed(expected, batch.first().number(), &mut part);
+                    for record in batch {
+                        self.line(&record, &mut part);
+                        if part.len() >= PART_BYTES && !self.send(&mut part) {
+                            return Ok(());
+                        }
+                    }
+                    part.len() < PART_BYTES / 2
+                }
+                Some(Entry::Damage(damage)) => {
+                    self.missed(damage.first.number(), damage.next.number(), &mut part);
+                    true
+                }
+                None => {
+                    if part.is_empty() {
+                        let read = Offset::new(expected.saturating_sub(1));
+                        let _durable = journal.wait_past(read, IDLE_WAIT);
+                    }
+                    false
+                }
+            };
+            if !is_more && !self.send(&mut part) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&self, part: &mut Vec<u8>) -> bool {
+        part.is_empty()
+            || self
+                .lines
+                .blocking_send(std::mem::take(part).into())
+                .is_ok()
+    }
+
+    fn missed(&self, missed_from: u64, next: u64, part: &mut Vec<u8>) {
+        if next > missed_from {
+            let missed_to = next - 1;
+            write(
+                &Missed {
+                    missed_from,
+                    missed_to,
+                },
+                part,
+            );
+        }
+    }
+
+    fn line(&mut self, record: &Record<'_>, part: &mut Vec<u8>) {
+        let header = &record.header;
+        let (device, offset) = (header.device, record.offset.number());
+        let is_dead = self.dead.get(&device).is_some_and(|dead| offset <= *dead)
+            || self.registry.is_deleted(device);
+        let is_wanted = self.wanted.is_empty() || self.wanted.contains(&device);
+        if header.kind != RecordKind::Telemetry || is_dead || !is_wanted {
+            return;
+        }
+        if header.received_ms < self.not_before_ms {
+            return;
+        }
+        self.not_before_ms = 0;
+        if self.names.len() >= NAMES_MAX {
+            self.names.clear();
+        }
+        let registry = &self.registry;
+        let name = self
+            .names
+            .entry(device)
+            .or_insert_with(|| registry.device_name(device).unwrap_or_default());
+        let payload = match serde_json::from_slice(record.body) {
+            // One line is one message, whatever white space the device sent.
+            Ok(json) if !record.body.contains(&b'\n') && !record.body.contains(&b'\r') => {
+                Payload::Json(json)
+            }
+            _ => Payload::Text(String::from_utf8_lossy(record.body)),
+        };
+        write(
+            &Line {
+                offset,
+                ts: header.received_ms,
+                device,
+                name,
+                payload,
+            },
+            part,
+        );
+    }
+}
+
+fn write(line: &impl Serialize, part: &mut Vec<u8>) {
+    // Numbers, an id and text are always written; what was written stands in memory.
+    if serde_json::to_writer(&mut *part, line).is_ok() {
+        part.push(b'\n');
+    }
+}
