@@ -290,8 +290,8 @@ fn the_tables_for_people_name_the_units() {
     }
 }
 
-/// A short share of the soak: losses and the ledger. Rate and memory are for the whole of it, on a
-/// quiet machine.
+/// A short share of the soak: losses, the ledger, history's lag. Rate and memory are for the
+/// whole of it, on a quiet machine.
 #[test]
 fn a_soak_passes_and_says_what_it_saw() {
     let soak = tools::repository().join("scripts/soak");
@@ -301,8 +301,7 @@ fn a_soak_passes_and_says_what_it_saw() {
         .arg(soak)
         .args(["--tollgate", TOLLGATE, "--seconds", "12", "--every", "1"])
         .args(["--rate-share-least", "0.2", "--rss-growth-max", "5"])
-        .args(["--lag-max-s", "60", "--rate", "1000"])
-        .args(["--devices", "50", "--dir"])
+        .args(["--rate", "1000", "--devices", "50", "--dir"])
         .arg(dir.path());
     let done = tools::run(&mut command);
     let (out, said) = tools::printed(&done);
