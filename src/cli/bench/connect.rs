@@ -202,7 +202,9 @@ fn collect_tickets(options: &Connect, target: &Target, count: usize) -> Result<(
     let progress = Progress::new(count as u64, "tickets");
     let limit = Duration::from_secs(options.limit_s);
     let mut opener = Opener::new(target, 'c', 1, limit)?;
+    target.tls.iter().for_each(|tls| tls.only_collects(true));
     opener.open_all(count, opener::IN_PROGRESS, &progress)?;
+    target.tls.iter().for_each(|tls| tls.only_collects(false));
     opener.tally.expect_all(target)?;
     for mut link in opener.into_links().1 {
         let _ = link.send(&DISCONNECT); // it ends either way

@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     net::TcpStream,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustls::{
@@ -26,6 +29,7 @@ pub(super) type Stream = StreamOwned<ClientConnection, TcpStream>;
 pub(super) struct Tls {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
+    tickets: Option<Arc<Tickets>>,
 }
 
 impl Tls {
@@ -47,14 +51,24 @@ impl Tls {
         let mut config = ClientConfig::builder()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.resumption = match resumes {
-            true => Resumption::store(Arc::new(Tickets::default())),
-            false => Resumption::disabled(),
+        let tickets = resumes.then(Arc::<Tickets>::default);
+        config.resumption = match &tickets {
+            Some(tickets) => Resumption::store(Arc::<Tickets>::clone(tickets)),
+            None => Resumption::disabled(),
         };
         Ok(Tls {
             config: Arc::new(config),
             name,
+            tickets,
         })
+    }
+
+    /// From now on tickets are kept and not used, or used again: a connection that uses one may
+    /// get no more than one, so whoever wants a ticket for each collects first.
+    pub(super) fn only_collects(&self, only: bool) {
+        if let Some(tickets) = &self.tickets {
+            tickets.only_collects.store(only, Ordering::Relaxed);
+        }
     }
 
     /// A connection over `socket`; the handshake happens with the first bytes.
@@ -75,6 +89,8 @@ pub(super) fn is_resumed(stream: &Stream) -> bool {
 #[derive(Debug, Default)]
 struct Tickets {
     queue: Mutex<VecDeque<Tls13ClientSessionValue>>,
+    /// See [`Tls::only_collects`].
+    only_collects: AtomicBool,
 }
 
 impl ClientSessionStore for Tickets {
@@ -101,6 +117,9 @@ impl ClientSessionStore for Tickets {
     }
 
     fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        if self.only_collects.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.pop_front()
     }
