@@ -1,13 +1,13 @@
-//! The turnstile: handshakes take turns with the clients that are connected.
+//! The turnstile: the handshakes of a greeter take turns.
 //!
-//! A TLS handshake keeps a worker for 0.1 to 0.5 ms, and after a network outage thousands of
-//! clients begin one in the same moment. If each ran as soon as its bytes are there, a connected
-//! client would wait behind all of them. So a worker gives handshakes [`SHARE`] of time per turn;
-//! whoever comes later waits in line, and the next turn begins only after the runtime has looked
-//! at all sockets. A connected client then waits for one handshake step at most.
+//! Handshakes that have begun go before those that have not: in a storm the first are through
+//! early, instead of all in the last moment, and few hold TLS state at once. One whose deadline
+//! passes in line is closed having cost nothing. For that, handshakes get [`SHARE`] of time per
+//! turn; whoever comes later waits in line, and the next turn begins only after the runtime has
+//! looked at all sockets.
 //!
-//! Handshakes that have begun go before those that have not: the first are through early, and few
-//! hold TLS state at once. One whose deadline passes in line is closed having cost nothing.
+//! Between two turns the thread offers its core to others. The system lets a thread finish its
+//! slice, of a millisecond or more, even if a worker with a higher priority has something to do.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// Time for handshakes in one turn of a worker. The step that exceeds it is the last of its turn.
+/// Time for handshakes in one turn of a greeter. The step that exceeds it is the last of its turn.
 const SHARE: Duration = Duration::from_micros(200);
 
-/// One worker's turnstile. The line is bounded by the sockets that may be before CONNECT.
+/// One greeter's turnstile. The line is bounded by the sockets that may be before CONNECT.
 #[derive(Default)]
 pub(super) struct Turnstile {
     /// Of this turn's share.
@@ -65,6 +65,7 @@ impl Turnstile {
         loop {
             self.waiting.notified().await;
             while !(self.begun.is_empty() && self.new.is_empty()) {
+                std::thread::yield_now();
                 // The runtime looks at all sockets before this goes on, and runs what is ready
                 // there first.
                 tokio::task::yield_now().await;
