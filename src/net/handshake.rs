@@ -139,7 +139,7 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted) {
     match admit(&greeter, &bytes, guest.from) {
         Ok((principal, opening)) => {
             drop(bytes);
-            send_home(&greeter, stream, principal, opening, leftover, guest.place).await;
+            send_home(&greeter, stream, principal, opening, leftover, guest.place);
         }
         Err(Failure::Silent(why)) => greeter.count_connect_refused(why),
         Err(Failure::Refused(refusal, version)) => {
@@ -367,7 +367,7 @@ fn failed(
     }
 }
 
-async fn send_home(
+fn send_home(
     greeter: &Greeter,
     stream: Stream,
     principal: Principal,
@@ -403,10 +403,7 @@ async fn send_home(
         assigned,
         place,
     };
-    if let Some(inbox) = greeter.shared.homes.get(index) {
-        // A full inbox makes this client wait, and nobody else.
-        let _ = inbox.send(arrival).await;
-    }
+    greeter.send_home(index, arrival);
 }
 
 /// Writes the last words and drains what still comes, so that they are read.

@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
 use super::acceptor::{self, Accepted, Door, Listener};
-use super::greeter::{self, Greeter};
+use super::greeter::{self, Greeter, TOGETHER_MAX};
 use super::handshake::Arrival;
 use super::output::UnsentLimits;
 use super::places::{PlaceLimits, Places};
@@ -114,7 +114,8 @@ impl Net {
         let (mut lanes, mut homes) = (Vec::new(), Vec::new());
         for _ in 0..workers {
             let (lane, control) = mpsc::channel::<Command>(COMMANDS_WAITING_MAX);
-            let (home, arrivals) = mpsc::channel::<Arrival>(SOCKETS_WAITING_MAX);
+            let (home, arrivals) =
+                mpsc::channel::<Vec<Arrival>>(SOCKETS_WAITING_MAX / TOGETHER_MAX);
             lanes.push(lane);
             homes.push(home);
             ends.push((control, arrivals));

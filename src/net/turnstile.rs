@@ -60,19 +60,26 @@ impl Turnstile {
         }
     }
 
-    /// Begins turns for as long as somebody waits; never returns.
-    pub(super) async fn turns(self: Rc<Self>) {
+    /// Begins turns for as long as somebody waits, and calls `between` behind each; never returns.
+    pub(super) async fn turns(self: Rc<Self>, between: impl Fn()) {
         loop {
             self.waiting.notified().await;
-            while !(self.begun.is_empty() && self.new.is_empty()) {
+            while self.is_busy() {
                 std::thread::yield_now();
                 // The runtime looks at all sockets before this goes on, and runs what is ready
                 // there first.
                 tokio::task::yield_now().await;
+                between();
                 self.spent.set(Duration::ZERO);
                 self.next();
             }
+            between();
         }
+    }
+
+    /// True if somebody waits for a turn.
+    pub(super) fn is_busy(&self) -> bool {
+        !(self.begun.is_empty() && self.new.is_empty())
     }
 
     fn next(&self) {
@@ -86,7 +93,7 @@ impl Turnstile {
         self.spent.set(spent);
         if spent < SHARE {
             self.next();
-        } else if !(self.begun.is_empty() && self.new.is_empty()) {
+        } else if self.is_busy() {
             self.waiting.notify_one();
         }
     }
@@ -162,7 +169,7 @@ mod tests {
     fn others_run_between_two_handshake_steps() {
         run(async {
             let turnstile = Rc::new(Turnstile::default());
-            tokio::task::spawn_local(Rc::clone(&turnstile).turns());
+            tokio::task::spawn_local(Rc::clone(&turnstile).turns(|| ()));
             let log = Rc::new(RefCell::new(Vec::new()));
             let handshakes: Vec<_> = (1..=20)
                 .map(|name| {
@@ -193,7 +200,7 @@ mod tests {
     fn those_that_have_begun_go_first() {
         run(async {
             let turnstile = Rc::new(Turnstile::default());
-            tokio::task::spawn_local(Rc::clone(&turnstile).turns());
+            tokio::task::spawn_local(Rc::clone(&turnstile).turns(|| ()));
             let log = Rc::new(RefCell::new(Vec::new()));
             let handshakes: Vec<_> = (1..=10)
                 .map(|name| {

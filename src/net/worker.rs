@@ -65,8 +65,8 @@ pub(super) struct Shared {
     pub(super) guards: Guards,
     /// The next session number.
     pub(super) session_numbers: AtomicU32,
-    /// Where connections are sent to their home worker.
-    pub(super) homes: Vec<mpsc::Sender<super::handshake::Arrival>>,
+    /// Where clients are sent to their home worker, some at a time.
+    pub(super) homes: Vec<mpsc::Sender<Vec<super::handshake::Arrival>>>,
 }
 
 /// One worker's state.
@@ -136,7 +136,7 @@ impl Worker {
     pub(super) async fn run(
         self: Rc<Self>,
         mut control: mpsc::Receiver<Command>,
-        mut arrivals: mpsc::Receiver<super::handshake::Arrival>,
+        mut arrivals: mpsc::Receiver<Vec<super::handshake::Arrival>>,
     ) {
         // Unconstrained: the runtime lets a task do 128 reads and writes at a time, and a sync may
         // have an ack for each of thousands of connections. Those beyond would be kept in memory
@@ -161,7 +161,11 @@ impl Worker {
                     }
                     None => return,
                 },
-                Some(arrival) = arrivals.recv() => home::arrive(&self, arrival),
+                Some(some) = arrivals.recv() => {
+                    some.into_iter().for_each(|arrival| home::arrive(&self, arrival));
+                    // Clients that are connected have their turn before the next ones come.
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }
