@@ -190,6 +190,10 @@ fn a_backup_of_a_stopped_broker_is_the_same_and_waits_for_no_answer() {
     );
     let setup = Setup::new();
     assert!(restore(&setup, &file, PASSPHRASE, &[]).status.success());
+    for name in ["lock", "ballast", "next.prepared"] {
+        let path = setup.dir().join("data/journal").join(name);
+        assert!(!path.exists(), "{name} is of no use elsewhere");
+    }
     let restored = setup.start();
     assert_eq!(restored.values("pump", "a").len(), 1);
     log_in(
