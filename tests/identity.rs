@@ -1043,7 +1043,7 @@ fn sec_34_a_scope_and_its_narrowing_are_there_after_a_restart() {
         assert!(!allows(token_d.expose(), denied), "{denied}");
     }
     assert!(
-        !allows(app_token_d.expose(), "a/d"),
+        !allows(app_token.expose(), "a/d"),
         "an application that may do nothing"
     );
     assert!(!allows("plain token", "a/d"));
