@@ -203,7 +203,8 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let slot = u32::try_from(worker.connections.borrow().vacant_key())
         .expect("a process has far fewer than 2^32 sockets");
     let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
-    // A narrowing ends what is outside of it; where a crash came between, it is not resumed (SEC-38).
+    // A narrowing ends what is outside of it; where a crash came between, it is not resumed
+    // (SEC-38).
     let may_resume =
         |stored: &Stored| !opening.clean_start && lies_inside(&stored.state, &principal.permit);
     let (ended, resumed) = match stored {
