@@ -235,7 +235,7 @@ fn letting_in_has_a_lower_priority_than_all_else() {
         below.sort();
         (below.len() >= 3).then_some(below)
     });
-    let nicer = (own + 10).min(19);
+    let nicer = (own + 5).min(19);
     let expected = ["net-accept", "net-hello-0", "net-hello-1"].map(|n| (n.to_owned(), nicer));
     assert_eq!(below, expected);
 }
