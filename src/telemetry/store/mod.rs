@@ -31,6 +31,7 @@
 mod aggregate;
 mod best;
 mod checked;
+mod columns;
 mod compact;
 mod cursor;
 mod encode;
@@ -44,6 +45,7 @@ mod manifest;
 mod merge;
 mod options;
 mod plan;
+mod publish;
 mod query;
 mod rows;
 mod seal;

@@ -203,7 +203,7 @@ proptest! {
             prop_assert_eq!(collected(&head, &query, hidden), expected);
         }
         let mut found = Vec::new();
-        let done: Result<(), Infallible> = head.visit_sorted(|_, _| false, |row| {
+        let done: Result<(), Infallible> = head.visit_sorted(|_| Offset::ZERO, |row, _| {
             let device = Uuid::from_bytes(row.device).as_u128();
             prop_assert_eq_infallible((row.credential, row.generation), (7, 3));
             let place = (device, row.key.to_owned(), row.ts_ms);
