@@ -6,7 +6,9 @@
 
 use std::borrow::Cow;
 
+use super::error::PayloadError;
 use super::number;
+use super::payload::{scan_checked, utf8};
 use super::sample::{Sample, ScanOptions, Value};
 use super::strict;
 
@@ -15,6 +17,30 @@ const KEYS_MAX: usize = 24;
 
 /// Longest `ts` in digits that cannot leave 64 bits.
 const TS_DIGITS_MAX: usize = 18;
+
+/// Adds the samples of a payload that was checked before, as those in the journal were; what was
+/// added before an error is taken away again.
+///
+/// # Errors
+/// Those of [`check`](super::check).
+pub(super) fn scan_into<'a>(
+    payload: &'a [u8],
+    options: ScanOptions,
+    received_ms: u64,
+    samples: &mut Vec<Sample<'a>>,
+) -> Result<(), PayloadError> {
+    let before = samples.len();
+    let received = i64::try_from(received_ms).unwrap_or(i64::MAX);
+    if self::samples(utf8(payload)?, options, received, samples).is_some() {
+        return Ok(());
+    }
+    samples.truncate(before);
+    let scanned = scan_checked(payload, options, received_ms, |sample| samples.push(sample));
+    if scanned.is_err() {
+        samples.truncate(before);
+    }
+    scanned
+}
 
 /// Adds the samples of a payload of one of the forms `{"a":1,…}` and `{"ts":1,"values":{"a":1,…}}`,
 /// with at most one blank behind each `:` and `,`. `None`: it is not this simple, and what was
@@ -129,7 +155,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::telemetry::payload::scan_checked;
 
     /// What the quick way says, and what the scanner says.
     fn both(

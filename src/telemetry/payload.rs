@@ -11,7 +11,6 @@ use std::cmp::Ordering;
 
 use super::compact::compact;
 use super::error::PayloadError;
-use super::flat;
 use super::json::{Kind, Scanner, Token, unescape};
 use super::number;
 use super::sample::{Sample, ScanOptions, Value};
@@ -88,29 +87,6 @@ pub(super) fn scan_checked<'a>(
             }
         }
     })
-}
-
-/// The same into a list; what was added before an error is taken away again.
-///
-/// # Errors
-/// Those of [`check`].
-pub(super) fn scan_into<'a>(
-    payload: &'a [u8],
-    options: ScanOptions,
-    received_ms: u64,
-    samples: &mut Vec<Sample<'a>>,
-) -> Result<(), PayloadError> {
-    let before = samples.len();
-    let received = i64::try_from(received_ms).unwrap_or(i64::MAX);
-    if flat::samples(utf8(payload)?, options, received, samples).is_some() {
-        return Ok(());
-    }
-    samples.truncate(before);
-    let scanned = scan_checked(payload, options, received_ms, |sample| samples.push(sample));
-    if scanned.is_err() {
-        samples.truncate(before);
-    }
-    scanned
 }
 
 /// Members whose storage a thread keeps for the next payload (40 bytes each, 160 KiB in two
@@ -451,7 +427,7 @@ fn timestamp(ts: Token, text: &str) -> Result<i64, PayloadError> {
     ts_ms.ok_or(PayloadError::BadTimestamp { position: ts.start })
 }
 
-fn utf8(payload: &[u8]) -> Result<&str, PayloadError> {
+pub(super) fn utf8(payload: &[u8]) -> Result<&str, PayloadError> {
     std::str::from_utf8(payload).map_err(|error| PayloadError::NotUtf8 {
         position: error.valid_up_to(),
     })

@@ -13,6 +13,7 @@ mod stretches;
 mod summed;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -31,8 +32,9 @@ use zstd::bulk::Compressor;
 
 use super::columns::Columns;
 use super::rows::{Row, column, schema};
-use group::{GROUP_ROWS_MAX, Group, VALUES_AT_ONCE};
+use group::{GROUP_ROWS_MAX, Group};
 use summed::Summed;
+use values::VALUES_AT_ONCE;
 
 /// Bytes under one checksum.
 pub(super) const BLOCK_BYTES: usize = 64 * 1024;

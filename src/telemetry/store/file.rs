@@ -353,3 +353,6 @@ fn common(rows: &[Range<usize>], pages: impl Iterator<Item = Range<usize>>) -> V
 fn group_rows(group: &RowGroupMetaData) -> usize {
     usize::try_from(group.num_rows()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use super::QueryError;
 use super::rows::Row;
 use super::shared::Shared;
 use crate::journal::{Entry, Offset, Record, RecordBatch, RecordHeader, RecordKind};
-use crate::telemetry::payload::scan_into;
+use crate::telemetry::flat::scan_into;
 use crate::telemetry::sample::{Sample, ScanOptions};
 use crate::telemetry::{PARSER_VERSION, PayloadError};
 

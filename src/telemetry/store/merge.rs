@@ -289,3 +289,6 @@ impl Last {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

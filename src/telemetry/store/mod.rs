@@ -131,7 +131,7 @@ pub struct HistoryStatus {
     pub sealed: Offset,
     /// The first offset whose samples are in memory.
     pub head_first: Offset,
-    /// Bytes the samples in memory take, of both generations.
+    /// Bytes the samples in memory take, of both generations, and storage kept for the next one.
     pub head_bytes: usize,
     /// Files of samples.
     pub files: usize,

@@ -410,7 +410,9 @@ impl Shared {
             read_received_ms: state.read_received_ms,
             sealed: state.sealed,
             head_first: first,
-            head_bytes: state.active.bytes() + sealing.map_or(0, |sealing| sealing.samples.bytes()),
+            head_bytes: state.active.bytes()
+                + sealing.map_or(0, |sealing| sealing.samples.bytes())
+                + state.spare.as_ref().map_or(0, |(spare, _)| spare.bytes()),
             files: state.files.len(),
             file_bytes: state.files.iter().map(|file| file.entry.bytes).sum(),
             file_rows: state.files.iter().map(|file| file.entry.rows).sum(),

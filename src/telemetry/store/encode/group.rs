@@ -10,7 +10,7 @@ use std::io::Write;
 use std::ops::Range;
 
 use parquet::basic::Encoding;
-use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, FixedLenByteArray};
+use parquet::data_type::{ByteArray, FixedLenByteArray};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::file::writer::SerializedRowGroupWriter;
@@ -22,8 +22,8 @@ use super::super::hasher::Cheap;
 use super::super::rows::{Row, column};
 use super::bounds::{Least, cut_greatest, cut_least};
 use super::chunk::{Bounds, Chunk, Closed};
-use super::packing::{Hybrid, delta, width_of};
-use super::stretches::{Listed, Numbered, Stretches, pages};
+use super::packing::delta;
+use super::stretches::{Listed, Stretches, pages};
 use crate::telemetry::sample::Value;
 
 /// Most rows of a row group: bounds the memory of a writer (some 40 bytes each).
@@ -36,37 +36,28 @@ const GROUP_TEXT_MAX: usize = 16 * 1024 * 1024;
 const GROUP_KEYS_MAX: usize = 1024 * 1024;
 
 /// Rows of a page: the least that is read to find a series.
-const PAGE_ROWS_MAX: usize = 8 * 1024;
-
-/// Most different doubles of a row group that go by dictionary.
-const DOUBLES_LISTED_MAX: usize = 16 * 1024;
-
-/// Most different whole numbers of a row group that go by dictionary.
-const LONGS_LISTED_MAX: usize = 1024;
-
-/// Values handed to the library at a time; its pages end between two of these.
-pub(super) const VALUES_AT_ONCE: usize = 1024;
+pub(super) const PAGE_ROWS_MAX: usize = 8 * 1024;
 
 /// The rows of a row group by column.
 #[derive(Default)]
 pub(super) struct Group {
     devices: Listed<[u8; 16]>,
     keys: Keys,
-    ts: Vec<i64>,
+    pub(super) ts: Vec<i64>,
     offset: Vec<i64>,
     credentials: Listed<i64>,
     generations: Listed<i32>,
     /// The column of each row's value.
-    kinds: Stretches,
-    longs: Vec<i64>,
+    pub(super) kinds: Stretches,
+    pub(super) longs: Vec<i64>,
     /// Their bits.
-    doubles: Vec<u64>,
-    bools: Vec<bool>,
-    texts: Vec<ByteArray>,
-    jsons: Vec<ByteArray>,
+    pub(super) doubles: Vec<u64>,
+    pub(super) bools: Vec<bool>,
+    pub(super) texts: Vec<ByteArray>,
+    pub(super) jsons: Vec<ByteArray>,
     text_bytes: usize,
     /// For the content of a page.
-    page: Vec<u8>,
+    pub(super) page: Vec<u8>,
 }
 
 /// Keys with the dictionary they make.
@@ -330,137 +321,6 @@ impl Group {
         }
         chunk.finish(None)
     }
-
-    /// A column without values.
-    fn write_nothing(&mut self, mut chunk: Chunk<'_>) -> Result<Closed> {
-        let rows = self.ts.len();
-        for page in pages(rows, PAGE_ROWS_MAX) {
-            self.page.clear();
-            // Another kind than any: no row has it.
-            let mut none = Stretches::default();
-            none.push(0, page.len());
-            none.walk().levels(page.len(), u32::MAX, &mut self.page);
-            chunk.page(page.len(), Encoding::PLAIN, &self.page, None)?;
-        }
-        chunk.finish_empty()
-    }
-
-    fn write_longs(&mut self, mut chunk: Chunk<'_>) -> Result<Closed> {
-        let bits: Vec<u64>;
-        let mut listed = None;
-        let mut trial = Vec::new();
-        delta(&mut trial, &self.longs);
-        // Four bits each are hard to beat, and then nothing needs to be looked up.
-        if trial.len() > self.longs.len() / 2 {
-            bits = self
-                .longs
-                .iter()
-                .map(|value| value.cast_unsigned())
-                .collect();
-            listed = Numbered::of(&bits, LONGS_LISTED_MAX).filter(|listed| {
-                let width = usize::try_from(width_of(listed.values.len())).unwrap_or(64);
-                listed.values.len() * 8 + self.longs.len() * width / 8 < trial.len()
-            });
-        }
-        if let Some(listed) = listed {
-            return self.write_numbered(chunk, kind::LONG, &listed);
-        }
-        let mut rest = self.longs.as_slice();
-        let mut walk = self.kinds.walk();
-        for page in pages(self.ts.len(), PAGE_ROWS_MAX) {
-            self.page.clear();
-            let present = walk.levels(page.len(), kind::LONG, &mut self.page);
-            let (now, later) = rest.split_at_checked(present).ok_or_else(missing)?;
-            rest = later;
-            delta(&mut self.page, now);
-            chunk.page(page.len(), Encoding::DELTA_BINARY_PACKED, &self.page, None)?;
-        }
-        chunk.finish(None)
-    }
-
-    fn write_doubles(&mut self, mut chunk: Chunk<'_>) -> Result<Closed> {
-        // A list as long as the values themselves is no gain.
-        let most = (self.doubles.len() / 4).next_power_of_two().max(64);
-        if let Some(listed) = Numbered::of(&self.doubles, most.min(DOUBLES_LISTED_MAX)) {
-            return self.write_numbered(chunk, kind::DOUBLE, &listed);
-        }
-        let mut rest = self.doubles.as_slice();
-        let mut walk = self.kinds.walk();
-        for page in pages(self.ts.len(), PAGE_ROWS_MAX) {
-            self.page.clear();
-            let present = walk.levels(page.len(), kind::DOUBLE, &mut self.page);
-            let (now, later) = rest.split_at_checked(present).ok_or_else(missing)?;
-            rest = later;
-            for byte in 0..size_of::<f64>() {
-                let stream = now.iter().map(|bits| (bits >> (8 * byte)).to_le_bytes()[0]);
-                self.page.extend(stream);
-            }
-            chunk.page(page.len(), Encoding::BYTE_STREAM_SPLIT, &self.page, None)?;
-        }
-        chunk.finish(None)
-    }
-
-    fn write_numbered(
-        &mut self,
-        mut chunk: Chunk<'_>,
-        kind: u32,
-        listed: &Numbered,
-    ) -> Result<Closed> {
-        let bytes = |bits: &u64| bits.to_le_bytes();
-        let plain: Vec<[u8; 8]> = listed.values.iter().map(bytes).collect();
-        chunk.dictionary(plain.as_flattened(), plain.len())?;
-        let width = width_of(listed.values.len());
-        let mut rest = listed.numbers.as_slice();
-        let mut walk = self.kinds.walk();
-        for page in pages(self.ts.len(), PAGE_ROWS_MAX) {
-            self.page.clear();
-            let present = walk.levels(page.len(), kind, &mut self.page);
-            let (now, later) = rest.split_at_checked(present).ok_or_else(missing)?;
-            rest = later;
-            self.page.push(u8::try_from(width).unwrap_or_default());
-            let mut hybrid = Hybrid::new(&mut self.page, width);
-            hybrid.extend(now);
-            hybrid.finish();
-            chunk.page(page.len(), Encoding::RLE_DICTIONARY, &self.page, None)?;
-        }
-        chunk.finish(None)
-    }
-
-    /// The rarer kinds, whose values the library knows how to list.
-    fn write_by_library<W: Write + Send>(
-        &self,
-        kind: u32,
-        writer: &mut SerializedRowGroupWriter<'_, W>,
-    ) -> Result<()> {
-        match kind {
-            kind::BOOL => self.write_values::<BoolType, W>(kind, &self.bools, writer),
-            kind::TEXT => self.write_values::<ByteArrayType, W>(kind, &self.texts, writer),
-            _ => self.write_values::<ByteArrayType, W>(kind, &self.jsons, writer),
-        }
-    }
-
-    fn write_values<T: DataType, W: Write + Send>(
-        &self,
-        kind: u32,
-        mut values: &[T::T],
-        writer: &mut SerializedRowGroupWriter<'_, W>,
-    ) -> Result<()> {
-        let mut column = writer.next_column()?.ok_or_else(missing)?;
-        let mut walk = self.kinds.walk();
-        let mut levels = Vec::with_capacity(VALUES_AT_ONCE);
-        for part in pages(self.ts.len(), VALUES_AT_ONCE) {
-            levels.clear();
-            let mut present = 0;
-            walk.take(part.len(), |found, count| {
-                levels.extend(std::iter::repeat_n(i16::from(found == kind), count));
-                present += if found == kind { count } else { 0 };
-            });
-            let (now, later) = values.split_at_checked(present).ok_or_else(missing)?;
-            values = later;
-            column.typed::<T>().write_batch(now, Some(&levels), None)?;
-        }
-        column.close()
-    }
 }
 
 impl Keys {
@@ -531,6 +391,6 @@ fn place(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-fn missing() -> ParquetError {
+pub(super) fn missing() -> ParquetError {
     ParquetError::General("the values of a column are fewer than its rows".to_owned())
 }
