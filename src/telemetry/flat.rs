@@ -243,10 +243,17 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 4_096, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            cases: 4_096,
+            ..ProptestConfig::default()
+        })]
 
         #[test]
-        fn the_quick_way_says_what_the_scanner_says(text in payload(), cast_strings in any::<bool>()) {
+        fn the_quick_way_says_what_the_scanner_says(
+            text in payload(),
+            cast_strings in any::<bool>(),
+        ) {
             let options = ScanOptions { cast_strings, ..ScanOptions::default() };
             let (quick, scanned) = both(&text, options);
             if quick.is_some() {

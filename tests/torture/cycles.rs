@@ -114,7 +114,8 @@ fn rel_24_what_was_promised_survives_kill_9() {
         "no kill met a file of the history half-way"
     );
     println!(
-        "{caught} of {cycles} ends met a file of the history half-way; {:?}: {} promised, {} missing, {} of QoS 2 doubled, {} of QoS 1 \
+        "{caught} of {cycles} ends met a file of the history half-way; {:?}: {} \
+         promised, {} missing, {} of QoS 2 doubled, {} of QoS 1 \
          repeated, {revoked} revoked tokens refused, slowest start {slowest:?}",
         began.elapsed(),
         figures.promised,

@@ -18,7 +18,11 @@ fn file() -> impl Strategy<Value = BTreeMap<Series, u64>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: 64,
+        ..ProptestConfig::default()
+    })]
 
     /// Against a plain map, and against the merge of single rows.
     #[test]
