@@ -7,6 +7,7 @@
 
 mod compact;
 mod error;
+mod flat;
 mod json;
 mod number;
 mod payload;

@@ -53,6 +53,46 @@ pub(super) fn number(text: &str) -> Value<'_> {
     }
 }
 
+/// The same for a strict number of few digits without exponent, quickly; `None` for others.
+#[inline]
+pub(super) fn short(text: &str) -> Option<Value<'static>> {
+    let bytes = text.as_bytes();
+    let unsigned = bytes.strip_prefix(b"-").unwrap_or(bytes);
+    // Below 10^15 every whole number is a double, and so is every power of ten below 10^22: their
+    // quotient is rounded once, as the text itself would be.
+    if unsigned.len() > 16 {
+        return None;
+    }
+    let (mut digits, mut count, mut point) = (0_i64, 0_usize, None);
+    for byte in unsigned {
+        match byte {
+            b'0'..=b'9' => digits = digits * 10 + i64::from(byte - b'0'),
+            b'.' if point.is_none() => {
+                point = Some(count);
+                continue;
+            }
+            _ => return None,
+        }
+        count += 1;
+    }
+    let is_negative = unsigned.len() < bytes.len();
+    let Some(point) = point else {
+        return (count <= 15).then_some(Value::Long(if is_negative { -digits } else { digits }));
+    };
+    if count > 15 {
+        return None;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "below 10^15 nothing is lost")]
+    let value = digits as f64 / POWERS.get(count - point)?;
+    // A decimal number knows no negative zero.
+    Some(Value::Double(if is_negative { 0.0 - value } else { value }))
+}
+
+/// Powers of ten.
+const POWERS: [f64; 16] = [
+    1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+];
+
 /// Whether a string reads as a number: an optional `-`, digits and at most one point that is not
 /// the last character. An exponent, a `+` and blanks make it a string, as in the reference.
 pub(super) fn is_castable(text: &str) -> bool {

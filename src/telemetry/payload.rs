@@ -427,7 +427,7 @@ fn timestamp(ts: Token, text: &str) -> Result<i64, PayloadError> {
     ts_ms.ok_or(PayloadError::BadTimestamp { position: ts.start })
 }
 
-fn utf8(payload: &[u8]) -> Result<&str, PayloadError> {
+pub(super) fn utf8(payload: &[u8]) -> Result<&str, PayloadError> {
     std::str::from_utf8(payload).map_err(|error| PayloadError::NotUtf8 {
         position: error.valid_up_to(),
     })

@@ -111,7 +111,7 @@ fn object(
 
 /// A quoted string without escapes: its bytes, a hash of them, and what follows the quote.
 #[inline]
-fn string(text: &[u8]) -> Option<(&[u8], u64, &[u8])> {
+pub(super) fn string(text: &[u8]) -> Option<(&[u8], u64, &[u8])> {
     let text = text.strip_prefix(b"\"")?;
     let mut hash = 0_u64;
     let mut at = 0;
@@ -163,7 +163,7 @@ fn mix(hash: u64, word: u64) -> u64 {
 
 /// A strict number: whether it is written without point and exponent, and what follows it.
 #[inline]
-fn number(text: &[u8]) -> Option<(bool, &[u8])> {
+pub(super) fn number(text: &[u8]) -> Option<(bool, &[u8])> {
     let whole = text.strip_prefix(b"-").unwrap_or(text);
     let mut rest = digits(whole)?;
     if whole.first() == Some(&b'0') && whole.len() - rest.len() > 1 {
@@ -194,6 +194,6 @@ fn digits(mut text: &[u8]) -> Option<&[u8]> {
 }
 
 #[inline]
-fn skip_blank(text: &[u8]) -> &[u8] {
+pub(super) fn skip_blank(text: &[u8]) -> &[u8] {
     text.strip_prefix(b" ").unwrap_or(text)
 }

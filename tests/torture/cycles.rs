@@ -1,6 +1,8 @@
 //! The run: load, kill, start again, prove.
 
 use std::{
+    fs,
+    path::Path,
     process::Stdio,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -33,6 +35,13 @@ const MESSAGES_PER_CYCLE: u64 = 6_000;
 
 /// ...and then it lives at most so much longer, in microseconds.
 const JITTER_US: u64 = 30_000;
+
+/// How long a kill waits for a file of the history to be written.
+const AIM_LIMIT: Duration = Duration::from_secs(3);
+
+/// What follows from the first byte of such a file to the removal of what it replaces takes about
+/// so long, in microseconds.
+const AIM_JITTER_US: u64 = 20_000;
 
 /// Messages of the one device that history is asked for in a cycle.
 const LOOKED_AT: u64 = 5_000;
@@ -71,6 +80,7 @@ fn rel_24_what_was_promised_survives_kill_9() {
     let operator = Operator::start(&admin, &site, random.fork());
     let load = Load::start(devices, &site);
     let mut slowest = Duration::ZERO;
+    let mut caught = 0;
     for cycle in 1..=cycles {
         site.is_up(broker.address("mqtt"), broker.address("http"));
         // At times nothing is waited for: it dies while the clients come back.
@@ -78,8 +88,11 @@ fn rel_24_what_was_promised_survives_kill_9() {
         load.until_promised(load.promised() + messages, SERVES_AGAIN);
         std::thread::sleep(Duration::from_micros(random.below(JITTER_US)));
         let end = end(&mut random);
+        if random.below(2) == 0 {
+            aim(&broker.dir().join("data/history"), &mut random);
+        }
         site.is_down();
-        let took = end_and_start(&mut broker, end, &mut random);
+        let took = end_and_start(&mut broker, end, &mut random, &mut caught);
         slowest = slowest.max(took);
         println!("cycle {cycle}: {messages} more promised, {end:?}, ready after {took:?}");
         prove_some(&broker, &admin, &load, &names, &operator, &mut random);
@@ -95,8 +108,14 @@ fn rel_24_what_was_promised_survives_kill_9() {
         figures.promised,
         devices.iter().map(Device::sent).sum::<u64>()
     );
+    // A run that never meets a seal proves nothing about it.
+    assert!(
+        caught > 0 || cycles < CYCLES,
+        "no kill met a file of the history half-way"
+    );
     println!(
-        "{cycles} cycles in {:?}: {} promised, {} missing, {} of QoS 2 doubled, {} of QoS 1 \
+        "{caught} of {cycles} ends met a file of the history half-way; {:?}: {} \
+         promised, {} missing, {} of QoS 2 doubled, {} of QoS 1 \
          repeated, {revoked} revoked tokens refused, slowest start {slowest:?}",
         began.elapsed(),
         figures.promised,
@@ -128,12 +147,18 @@ fn end(random: &mut Random) -> End {
 }
 
 /// Ends the broker and starts it again; answers how long the start took.
-fn end_and_start(broker: &mut Broker, end: End, random: &mut Random) -> Duration {
+/// `caught` counts the ends at which a file of the history was being written or replaced.
+fn end_and_start(broker: &mut Broker, end: End, random: &mut Random, caught: &mut u64) -> Duration {
+    let history = broker.dir().join("data/history");
     match end {
-        End::Killed => broker.kill9(),
+        End::Killed => {
+            broker.kill9();
+            *caught += u64::from(is_half_done(&history));
+        }
         End::Stopped => assert_eq!(broker.stop(), 0, "{}", broker.stderr()),
         End::KilledTwice => {
             broker.kill9();
+            *caught += u64::from(is_half_done(&history));
             let mut starting = broker
                 .command(&["serve"])
                 .stdout(Stdio::null())
@@ -148,6 +173,38 @@ fn end_and_start(broker: &mut Broker, end: End, random: &mut Random) -> Duration
     let began = Instant::now();
     broker.restart();
     began.elapsed()
+}
+
+/// Waits until a file of the history is being written, by a seal or a compaction, and a little
+/// longer: what follows next is the rename, the manifest, and the removal of what it replaces.
+fn aim(history: &Path, random: &mut Random) {
+    let deadline = Instant::now() + AIM_LIMIT;
+    while !names(history).iter().any(|name| is_unfinished(name)) {
+        if Instant::now() >= deadline {
+            return;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    std::thread::sleep(Duration::from_micros(random.below(AIM_JITTER_US)));
+}
+
+/// Whether a seal or a compaction did not come to its end: there is a file that is not whole, or
+/// one that is not listed.
+fn is_half_done(history: &Path) -> bool {
+    let names = names(history);
+    let listed = fs::read_to_string(history.join("_manifest.json")).unwrap_or_default();
+    let mut files = names.iter().filter(|name| name.ends_with(".parquet"));
+    names.iter().any(|name| is_unfinished(name)) || files.any(|name| !listed.contains(name))
+}
+
+fn is_unfinished(name: &str) -> bool {
+    name.ends_with(".tmp")
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.collect()
 }
 
 /// One device and the operator's last tokens, right after the start. Nobody publishes yet.

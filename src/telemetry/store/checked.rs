@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use parquet::errors::{ParquetError, Result};
@@ -20,7 +20,12 @@ pub(super) struct CheckedFile {
     data_end: u64,
     /// CRC-32C of each [`BLOCK_BYTES`] of the data.
     blocks: Arc<[u32]>,
+    /// Blocks read last, the newest one last.
+    recent: Arc<Mutex<Vec<(u64, Bytes)>>>,
 }
+
+/// Blocks a reader keeps: 512 KiB.
+const RECENT_BLOCKS: usize = 8;
 
 impl CheckedFile {
     /// The file without sums: for reading its footer, which tells them.
@@ -34,6 +39,7 @@ impl CheckedFile {
             len,
             data_end: 0,
             blocks: Arc::from([]),
+            recent: Arc::default(),
         })
     }
 
@@ -52,6 +58,7 @@ impl CheckedFile {
         is_whole.then(|| Self {
             data_end,
             blocks,
+            recent: Arc::default(),
             ..self.clone()
         })
     }
@@ -75,33 +82,47 @@ impl CheckedFile {
         Ok(crc)
     }
 
-    /// Whole blocks that hold these bytes, checked, and where they begin.
-    fn blocks_around(&self, start: u64, end: u64) -> Result<(u64, Vec<u8>)> {
-        let begin = start - start % block_bytes();
-        let end = end
-            .next_multiple_of(block_bytes())
-            .min(self.data_end.max(end));
-        let len = usize::try_from(end.saturating_sub(begin)).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, begin)?;
-        let mut position = begin;
-        for chunk in bytes.chunks(BLOCK_BYTES) {
-            let covered = self.data_end.saturating_sub(position);
-            let covered = usize::try_from(covered).unwrap_or(usize::MAX);
-            let Some(covered) = chunk
-                .get(..covered.min(chunk.len()))
-                .filter(|c| !c.is_empty())
-            else {
-                break; // behind the data
-            };
-            let number = usize::try_from(position / block_bytes()).unwrap_or(usize::MAX);
-            if self.blocks.get(number) != Some(&crc32c::crc32c(covered)) {
-                let what = format!("the checksum of the block at byte {position} does not hold");
-                return Err(ParquetError::General(what));
-            }
-            position += block_bytes();
+    /// The same file for one reader, which goes over it once from front to back: the columns of a
+    /// stretch of rows stand near each other, and the blocks they are in are read once.
+    pub(super) fn for_one_reader(&self) -> Self {
+        Self {
+            recent: Arc::default(),
+            ..self.clone()
         }
-        Ok((begin, bytes))
+    }
+
+    /// A block, read and checked now or before.
+    fn block(&self, number: u64) -> Result<Bytes> {
+        let lock = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = lock();
+        if let Some(place) = recent.iter().position(|(known, _)| *known == number) {
+            let found = recent.remove(place);
+            let bytes = found.1.clone();
+            recent.push(found);
+            return Ok(bytes);
+        }
+        drop(recent);
+        let begin = number.saturating_mul(block_bytes());
+        let len = self.len.saturating_sub(begin).min(block_bytes());
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+        self.file.read_exact_at(&mut bytes, begin)?;
+        let covered = self.data_end.saturating_sub(begin).min(len);
+        let covered = bytes.get(..usize::try_from(covered).unwrap_or_default());
+        let covered = covered.filter(|covered| !covered.is_empty()); // not behind the data
+        let place = usize::try_from(number).unwrap_or(usize::MAX);
+        if let Some(covered) = covered
+            && self.blocks.get(place) != Some(&crc32c::crc32c(covered))
+        {
+            let what = format!("the checksum of the block at byte {begin} does not hold");
+            return Err(ParquetError::General(what));
+        }
+        let bytes = Bytes::from(bytes);
+        let mut recent = lock();
+        if recent.len() >= RECENT_BLOCKS {
+            recent.remove(0);
+        }
+        recent.push((number, bytes.clone()));
+        Ok(bytes)
     }
 }
 
@@ -129,9 +150,21 @@ impl ChunkReader for CheckedFile {
                 "the file ends before byte {end}"
             )));
         }
-        let (begin, bytes) = self.blocks_around(start, end)?;
-        let skip = usize::try_from(start - begin).unwrap_or(usize::MAX);
-        Ok(Bytes::from(bytes).slice(skip..skip.saturating_add(length)))
+        let skip = usize::try_from(start % block_bytes()).unwrap_or(usize::MAX);
+        let first = self.block(start / block_bytes())?;
+        if skip.saturating_add(length) <= first.len() {
+            return Ok(first.slice(skip..skip.saturating_add(length)));
+        }
+        let mut bytes = Vec::with_capacity(length);
+        bytes.extend_from_slice(first.get(skip..).unwrap_or_default());
+        let mut number = start / block_bytes();
+        while bytes.len() < length {
+            number += 1;
+            let block = self.block(number)?;
+            let want = (length - bytes.len()).min(block.len());
+            bytes.extend_from_slice(block.get(..want).unwrap_or_default());
+        }
+        Ok(Bytes::from(bytes))
     }
 }
 

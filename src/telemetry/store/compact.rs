@@ -5,7 +5,6 @@
 //! group. It runs at a lower priority than everything else, its disk access too. A file that is
 //! damaged is left as it is.
 
-use std::fs;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -13,14 +12,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use super::encode::{Encoder, Written};
+use super::encode::Encoder;
 use super::file::{FileError, Wanted};
 use super::files::DataFile;
 use super::follow::rest;
-use super::manifest::{self, FileEntry, UNFINISHED};
-use super::merge::{Source, merge};
+use super::manifest::UNFINISHED;
+use super::merge::merge_stretches;
 use super::plan::{self, Candidate};
-use super::seal::free_name;
+use super::publish::{self, Change, Steps};
 use super::shared::Shared;
 use crate::journal::Offset;
 
@@ -41,6 +40,11 @@ const RETENTION_PARTS: u32 = 8;
 /// first one.
 const SWEEPS: u8 = 2;
 
+const STEPS: Steps = Steps {
+    written: "a merged file is written",
+    named: "a merged file has its name",
+};
+
 /// Why a merge came to nothing.
 enum Failure {
     /// A source is damaged: it is reported, and left out of the next plan.
@@ -48,6 +52,18 @@ enum Failure {
     /// The new file cannot be written.
     Write(io::Error),
     Stopping,
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Self::Damaged(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Write(error)
+    }
 }
 
 /// The thread.
@@ -202,75 +218,62 @@ fn holds_any(
 /// Makes one file of several, without what is not to be seen any more.
 fn rewrite(shared: &Shared, chosen: &[Arc<DataFile>]) -> Result<(), Failure> {
     let begin = Instant::now();
-    let dir = &shared.options.dir;
     let (Some(first), Some(last)) = (chosen.first(), chosen.last()) else {
         return Ok(());
     };
-    let range = (first.entry.offsets().0, last.entry.offsets().1);
-    let unfinished = dir.join(format!("_compact{UNFINISHED}"));
-    let written = write(shared, chosen, &unfinished).inspect_err(|_| {
-        // What is left of it would only take room.
-        let _ = fs::remove_file(&unfinished);
-    })?;
-    let commit = shared.commit.lock().unwrap_or_else(PoisonError::into_inner);
-    let file = match written {
-        None => None,
-        Some(written) => {
-            let name = free_name(shared, range);
-            shared.options.step("a merged file is written");
-            fs::rename(&unfinished, dir.join(&name)).map_err(Failure::Write)?;
-            manifest::sync_dir(dir).map_err(Failure::Write)?;
-            shared.options.step("a merged file has its name");
-            Some(DataFile::new(dir, FileEntry::new(name, &written)))
-        }
+    let unfinished = shared.options.dir.join(format!("_compact{UNFINISHED}"));
+    let written = publish::write(&unfinished, |encoder| fill(shared, chosen, encoder))?;
+    let change = Change {
+        range: (first.entry.offsets().0, last.entry.offsets().1),
+        removed: chosen,
+        sealed: None,
+        steps: STEPS,
     };
-    let replaced = shared.replace_files(chosen, file, None, |state| {
+    publish::publish(shared, &unfinished, written.as_ref(), &change, |state| {
         state.told.compactions += 1;
         state.told.compaction_last = begin.elapsed();
-    });
-    drop(commit);
-    replaced.map_err(Failure::Write)?;
+    })?;
     shared.options.step("merged files are removed");
     Ok(())
 }
 
-fn write(
-    shared: &Shared,
-    chosen: &[Arc<DataFile>],
-    path: &std::path::Path,
-) -> Result<Option<Written>, Failure> {
-    let mut sources = Vec::new();
+fn fill(shared: &Shared, chosen: &[Arc<DataFile>], encoder: &mut Encoder) -> Result<(), Failure> {
+    let mut cursors = Vec::new();
     for file in chosen {
-        let open = shared.footers.open(file).map_err(Failure::Damaged)?;
-        let cursor = open.read(Wanted::ALL, true).map_err(Failure::Damaged)?;
-        sources.push(Source::File(Box::new(cursor), Wanted::ALL));
+        let open = shared.footers.open(file)?;
+        cursors.push(open.read(Wanted::ALL, true)?);
     }
-    let mut encoder = Encoder::create(path).map_err(Failure::Write)?;
-    let mut hidden = ([0; 16], Offset::ZERO);
-    let mut rows: u32 = 0;
-    merge(
-        sources,
-        |error| Err(Failure::Damaged(error)),
-        |row| {
-            rows = rows.wrapping_add(1);
-            if rows.is_multiple_of(1_024) && shared.is_stopping() {
-                return Err(Failure::Stopping);
+    let mut hidden: Option<([u8; 16], u64)> = None;
+    let mut stretches: u32 = 0;
+    merge_stretches(cursors, |columns, rows| {
+        stretches = stretches.wrapping_add(1);
+        if stretches.is_multiple_of(256) && shared.is_stopping() {
+            return Err(Failure::Stopping);
+        }
+        let device = columns.device(rows.start).unwrap_or_default();
+        let before = match hidden {
+            Some((of, before)) if of == device => before,
+            _ => {
+                let before = shared.lock().hidden_before(Uuid::from_bytes(device));
+                before.number()
             }
-            if row.device != hidden.0 || rows == 1 {
-                let before = shared.lock().hidden_before(Uuid::from_bytes(row.device));
-                hidden = (row.device, before);
+        };
+        hidden = Some((device, before));
+        let mut from = rows.start;
+        for seen in columns.offsets(&rows).chunk_by(|one, other| {
+            (one.cast_unsigned() < before) == (other.cast_unsigned() < before)
+        }) {
+            let stretch = from..from + seen.len();
+            from = stretch.end;
+            if seen
+                .first()
+                .is_some_and(|offset| offset.cast_unsigned() >= before)
+            {
+                encoder.push_stretch(columns, stretch)?;
             }
-            if row.offset < hidden.1.number() {
-                return Ok(());
-            }
-            encoder.push(row).map_err(Failure::Write)
-        },
-    )?;
-    if encoder.rows() == 0 {
-        fs::remove_file(path).map_err(Failure::Write)?;
-        return Ok(None);
-    }
-    encoder.finish().map(Some).map_err(Failure::Write)
+        }
+        Ok(())
+    })
 }
 
 fn report(shared: &Shared, error: &FileError) {

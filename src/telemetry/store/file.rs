@@ -148,6 +148,12 @@ impl OpenFile {
         u64::try_from(rows).unwrap_or_default()
     }
 
+    /// Row groups in the file.
+    #[cfg(test)]
+    pub(super) fn row_groups(&self) -> usize {
+        self.metadata.metadata().num_row_groups()
+    }
+
     /// Least and greatest time and device, as the row groups tell them.
     pub(super) fn bounds(&self) -> ((i64, i64), (Uuid, Uuid)) {
         let mut times = (i64::MAX, i64::MIN);
@@ -187,7 +193,7 @@ impl OpenFile {
         };
         let (groups, selection) = self.select(wanted);
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(
-            self.file.clone(),
+            self.file.for_one_reader(),
             self.metadata.clone(),
         );
         let last = if whole {
@@ -195,7 +201,8 @@ impl OpenFile {
         } else {
             column::OFFSET
         };
-        let columns = ProjectionMask::leaves(builder.parquet_schema(), 0..=last);
+        let columns = (0..=last).filter(|place| !self.is_empty(&groups, *place));
+        let columns = ProjectionMask::leaves(builder.parquet_schema(), columns);
         let mut builder = builder
             .with_batch_size(BATCH_ROWS)
             .with_projection(columns)
@@ -205,6 +212,19 @@ impl OpenFile {
         }
         let reader = builder.build().map_err(damaged)?;
         Ok(Cursor::new(self.path.clone(), reader))
+    }
+
+    /// Whether no row of these groups has a value in a column; their statistics say so.
+    fn is_empty(&self, groups: &[usize], place: usize) -> bool {
+        let groups = groups
+            .iter()
+            .map(|number| self.metadata.metadata().row_groups().get(*number));
+        (column::LONG..=column::JSON).contains(&place)
+            && groups.into_iter().all(|group| {
+                let column = group.and_then(|group| group.columns().get(place));
+                let nulls = column.and_then(|column| column.statistics()?.null_count_opt());
+                group.is_some_and(|group| u64::try_from(group.num_rows()).ok() == nulls)
+            })
     }
 
     /// The row groups and in them the rows that the indexes do not rule out; no selection means
@@ -333,3 +353,6 @@ fn common(rows: &[Range<usize>], pages: impl Iterator<Item = Range<usize>>) -> V
 fn group_rows(group: &RowGroupMetaData) -> usize {
     usize::try_from(group.num_rows()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

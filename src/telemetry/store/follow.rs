@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::QueryError;
-use super::head::Generation;
 use super::rows::Row;
-use super::shared::{Sealing, Shared};
+use super::shared::Shared;
 use crate::journal::{Entry, Offset, Record, RecordBatch, RecordHeader, RecordKind};
-use crate::telemetry::payload::scan_checked;
+use crate::telemetry::flat::scan_into;
 use crate::telemetry::sample::{Sample, ScanOptions};
 use crate::telemetry::{PARSER_VERSION, PayloadError};
 
@@ -28,7 +27,7 @@ const RETRY_WAIT: Duration = Duration::from_secs(1);
 
 /// Samples handed to the head at a time: bounds the memory beside the head, whatever a batch
 /// holds, but for one record.
-const STAGED_SAMPLES_MAX: usize = 4_096;
+const STAGED_SAMPLES_MAX: usize = 512;
 
 /// The verification rests this many times as long as it works, so that it takes a fifth of a core.
 const VERIFY_REST: u32 = 4;
@@ -125,23 +124,20 @@ fn visit_record(
     record: &Record<'_>,
     visit: &mut impl FnMut(&Row<'_>) -> Result<(), QueryError>,
 ) -> Result<(), QueryError> {
-    let mut result = Ok(());
-    let visited = visit_samples(record, |sample| {
-        if result.is_ok() {
-            result = visit(&Row {
-                device: record.header.device.into_bytes(),
-                key: &sample.key,
-                ts_ms: sample.ts_ms,
-                value: sample.value.clone(),
-                offset: record.offset.number(),
-                credential: record.header.credential,
-                generation: record.header.generation,
-            });
-        }
-    });
-    // Counted where the follower meets it; here it is only left out.
-    let _: Result<(), Unreadable> = visited;
-    result
+    let mut samples = Vec::new();
+    // One that cannot be read is counted where the follower meets it; here it is only left out.
+    let _: Result<(), Unreadable> = read_samples(record, &mut samples);
+    samples.into_iter().try_for_each(|sample| {
+        visit(&Row {
+            device: record.header.device.into_bytes(),
+            key: &sample.key,
+            ts_ms: sample.ts_ms,
+            value: sample.value,
+            offset: record.offset.number(),
+            credential: record.header.credential,
+            generation: record.header.generation,
+        })
+    })
 }
 
 /// Why a record of the journal gives no samples.
@@ -152,8 +148,9 @@ enum Unreadable {
     Payload(PayloadError),
 }
 
-/// Calls `visit` for the samples of a record; those of other kinds have none.
-fn visit_samples<'a>(record: &Record<'a>, visit: impl FnMut(Sample<'a>)) -> Result<(), Unreadable> {
+/// Adds the samples of a record to a list; those of other kinds have none, and nor has one that
+/// cannot be read.
+fn read_samples<'a>(record: &Record<'a>, samples: &mut Vec<Sample<'a>>) -> Result<(), Unreadable> {
     let header = &record.header;
     if header.kind != RecordKind::Telemetry {
         return Ok(());
@@ -162,7 +159,7 @@ fn visit_samples<'a>(record: &Record<'a>, visit: impl FnMut(Sample<'a>)) -> Resu
         return Err(Unreadable::Version(header.parser_version));
     }
     let options = ScanOptions::from_profile_flags(header.profile_flags);
-    scan_checked(record.body, options, header.received_ms, visit).map_err(Unreadable::Payload)
+    scan_into(record.body, options, header.received_ms, samples).map_err(Unreadable::Payload)
 }
 
 /// Samples of one record in a list, and what is known of the record.
@@ -176,8 +173,7 @@ fn take_batch(shared: &Shared, batch: &RecordBatch<'_>) {
     for record in batch {
         received_ms = record.header.received_ms;
         let start = samples.len();
-        if let Err(why) = visit_samples(&record, |sample| samples.push(sample)) {
-            samples.truncate(start);
+        if let Err(why) = read_samples(&record, &mut samples) {
             leave_out(shared, record.offset, &why);
             continue;
         }
@@ -210,12 +206,7 @@ fn append(shared: &Shared, staged: &[Staged], samples: &[Sample<'_>]) -> bool {
         while !state.active.has_room(samples, bytes_max) {
             if state.sealing.is_none() {
                 let last = Offset::new(offset.number().saturating_sub(1));
-                let full = std::mem::replace(&mut state.active, Generation::new(*offset));
-                state.active_since = None;
-                state.sealing = Some(std::sync::Arc::new(Sealing {
-                    samples: full,
-                    last,
-                }));
+                state.turn(*offset, last);
                 shared.turned.notify_all();
             } else if shared.is_stopping() {
                 // What has no room stays in the journal, and is read again after the start.

@@ -6,6 +6,10 @@
 //! values in one string. Appending touches only ends of lists, and memory is known to the byte
 //! from the capacities (the allocator's own overhead is not counted).
 
+mod sort;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,7 +47,12 @@ pub(super) struct Generation {
     key_bytes: usize,
     /// All text values, one behind the other.
     text: String,
+    /// Numbers of the keys of the last record, by their places in it: the next one has the same.
+    recent: [u32; RECENT_KEYS],
 }
+
+/// Keys of a record that are guessed from the record before.
+const RECENT_KEYS: usize = 16;
 
 /// One sample.
 #[derive(Clone, Copy)]
@@ -65,6 +74,8 @@ struct Origin {
     offset: u64,
     credential: u64,
     generation: u32,
+    /// Number of the device.
+    device: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -89,7 +100,34 @@ impl Generation {
             key_names: Vec::new(),
             key_bytes: 0,
             text: String::new(),
+            recent: [0; RECENT_KEYS],
         }
+    }
+
+    /// The same storage, empty. None if most of it was not used: it would be full before what comes
+    /// has found room.
+    pub(super) fn emptied(mut self) -> Option<Self> {
+        let used = self.samples.len() * SAMPLE_BYTES
+            + self.records.len() * size_of::<Origin>()
+            + self.text.len();
+        if used < self.bytes() / 2 {
+            return None;
+        }
+        self.samples.clear();
+        self.records.clear();
+        self.devices.clear();
+        self.newest.clear();
+        self.keys = HashMap::default();
+        self.key_names = Vec::new();
+        self.key_bytes = 0;
+        self.text.clear();
+        Some(self)
+    }
+
+    /// An empty one for what begins at `first`.
+    pub(super) fn beginning(mut self, first: Offset) -> Self {
+        self.first = first;
+        self
     }
 
     /// The first offset that belongs to it.
@@ -156,14 +194,15 @@ impl Generation {
         if samples.is_empty() {
             return;
         }
+        make_room(&mut self.samples, samples.len());
+        let device = *self.devices.entry(header.device).or_insert(count);
         make_room(&mut self.records, 1);
         self.records.push(Origin {
             offset: offset.number(),
             credential: header.credential,
             generation: header.generation,
+            device,
         });
-        make_room(&mut self.samples, samples.len());
-        let device = *self.devices.entry(header.device).or_insert(count);
         let mut previous = None;
         if device == count {
             make_room(&mut self.newest, 1);
@@ -171,7 +210,7 @@ impl Generation {
         } else {
             previous = self.newest.get(place(device)).copied();
         }
-        for sample in samples {
+        for (at, sample) in samples.iter().enumerate() {
             let Ok(index) = u32::try_from(self.samples.len()) else {
                 return;
             };
@@ -180,7 +219,7 @@ impl Generation {
                 ts_ms: sample.ts_ms,
                 bits,
                 record,
-                key: self.intern(&sample.key),
+                key: self.known_key(at, &sample.key),
                 previous: previous.unwrap_or(index),
                 kind,
             };
@@ -218,66 +257,6 @@ impl Generation {
         Ok(())
     }
 
-    /// Calls `visit` for every sample in order of (device, key, time), until it fails. Of equal
-    /// ones only the last that came is there. Samples that `is_hidden` are left out.
-    pub(super) fn visit_sorted<E>(
-        &self,
-        is_hidden: impl Fn(Uuid, u64) -> bool,
-        mut visit: impl FnMut(&Row<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let ranks = self.key_ranks();
-        let mut devices: Vec<(Uuid, u32)> =
-            self.devices.iter().map(|(id, at)| (*id, *at)).collect();
-        devices.sort_unstable();
-        let mut order: Vec<(u32, i64, u32)> = Vec::new();
-        for (device, number) in devices {
-            order.clear();
-            let mut next = self.newest.get(place(number)).copied();
-            while let Some(index) = next {
-                let Some(stored) = self.samples.get(place(index)) else {
-                    break;
-                };
-                next = (stored.previous != index).then_some(stored.previous);
-                let rank = ranks.get(place(stored.key)).copied().unwrap_or_default();
-                order.push((rank, stored.ts_ms, index));
-            }
-            order.sort_unstable();
-            let mut rest = order.iter().peekable();
-            while let Some((rank, ts_ms, index)) = rest.next() {
-                let is_replaced = rest
-                    .peek()
-                    .is_some_and(|later| later.0 == *rank && later.1 == *ts_ms);
-                let stored = self.samples.get(place(*index));
-                let row = stored.and_then(|stored| self.row(device, stored));
-                if let Some(row) = row
-                    && !is_replaced
-                    && !is_hidden(device, row.offset)
-                {
-                    visit(&row)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The place of each key in the order of their names.
-    fn key_ranks(&self) -> Vec<u32> {
-        let mut sorted: Vec<(&str, usize)> = self
-            .key_names
-            .iter()
-            .enumerate()
-            .map(|(number, name)| (&**name, number))
-            .collect();
-        sorted.sort_unstable();
-        let mut ranks = vec![0; sorted.len()];
-        for (rank, (_, number)) in (0..).zip(sorted) {
-            if let Some(place) = ranks.get_mut(number) {
-                *place = rank;
-            }
-        }
-        ranks
-    }
-
     fn row(&self, device: Uuid, stored: &Place) -> Option<Row<'_>> {
         let origin = self.records.get(place(stored.record))?;
         Some(Row {
@@ -289,6 +268,21 @@ impl Generation {
             credential: origin.credential,
             generation: origin.generation,
         })
+    }
+
+    /// The number of the key at this place of a record.
+    #[inline]
+    fn known_key(&mut self, at: usize, key: &str) -> u32 {
+        let guess = self.recent.get(at).copied().unwrap_or(u32::MAX);
+        let name = self.key_names.get(place(guess));
+        if name.is_some_and(|name| **name == *key) {
+            return guess;
+        }
+        let number = self.intern(key);
+        if let Some(recent) = self.recent.get_mut(at) {
+            *recent = number;
+        }
+        number
     }
 
     #[inline]
@@ -383,6 +377,3 @@ fn place(index: u32) -> usize {
 fn map_bytes<K, V>(capacity: usize) -> usize {
     capacity.div_ceil(7) * 8 * (size_of::<(K, V)>() + 1)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,7 +1,9 @@
 //! Several sorted sources as one: in order, and of equal places only what counts.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
+use super::columns::Columns;
 use super::cursor::Cursor;
 use super::file::{FileError, Wanted};
 use super::rows::Row;
@@ -101,7 +103,7 @@ pub(super) fn merge<E>(
         }
     }
     let mut last = Last::default();
-    while let Some((least, second)) = two_least(&started) {
+    while let Some((least, second)) = two_least(&started, Source::row) {
         while let Some(source) = started.get_mut(least) {
             if let Some(row) = source.row()
                 && last.is_new(&row)
@@ -132,13 +134,122 @@ pub(super) fn merge<E>(
     Ok(())
 }
 
+/// The same for whole files, with stretches of one series instead of rows: of the rows from which
+/// on and up to which `emit` is told, all count. Devices that send on from where they were have no
+/// times twice, so that a stretch is all that a file has of a series.
+///
+/// # Errors
+/// Those of `emit`, and what is wrong with a file.
+pub(super) fn merge_stretches<E: From<FileError>>(
+    mut cursors: Vec<Cursor>,
+    mut emit: impl FnMut(&Columns, Range<usize>) -> Result<(), E>,
+) -> Result<(), E> {
+    // The last one first, as of equal rows the first one found counts.
+    cursors.reverse();
+    let mut started = Vec::with_capacity(cursors.len());
+    for mut cursor in cursors {
+        if cursor.advance()? {
+            started.push(cursor);
+        }
+    }
+    let mut last = Last::default();
+    while let Some((number, second)) = two_least(&started, Place::of) {
+        let limit = second.and_then(|second| Place::of(started.get(second)?));
+        let Some(cursor) = started.get(number) else {
+            break;
+        };
+        let Some((columns, at)) = cursor.columns() else {
+            break;
+        };
+        let Some(place) = Place::of(cursor) else {
+            break;
+        };
+        let end = match limit {
+            Some(limit) if limit.series() == place.series() => {
+                let series = at..columns.series_end(at);
+                let before = columns
+                    .ts(&series)
+                    .partition_point(|ts_ms| *ts_ms < limit.ts_ms);
+                // At the same time as another one it counts alone: it has the greater offset.
+                at + before.max(1)
+            }
+            _ => columns.series_end(at),
+        };
+        let is_new = last.is_new_at(place.series(), place.ts_ms);
+        let rows = if is_new { at..end } else { at + 1..end };
+        if let Some((_, ts_ms)) = columns.ends(&rows) {
+            last.ts_ms = ts_ms;
+            emit(columns, rows)?;
+        }
+        let more = match started.get_mut(number) {
+            Some(cursor) => cursor.advance_by(end - at)?,
+            None => false,
+        };
+        if !more {
+            started.remove(number);
+        }
+    }
+    Ok(())
+}
+
+/// Where a cursor stands, for comparing.
+#[derive(Clone, Copy)]
+struct Place<'c> {
+    device: [u8; 16],
+    key: &'c str,
+    ts_ms: i64,
+    offset: u64,
+}
+
+impl<'c> Place<'c> {
+    fn of(cursor: &'c Cursor) -> Option<Self> {
+        let (columns, at) = cursor.columns()?;
+        let row = at..at + 1;
+        Some(Self {
+            device: columns.device(at)?,
+            key: columns.key(at)?,
+            ts_ms: *columns.ts(&row).first()?,
+            offset: columns.offsets(&row).first()?.cast_unsigned(),
+        })
+    }
+
+    fn series(&self) -> ([u8; 16], &'c str) {
+        (self.device, self.key)
+    }
+}
+
+/// As [`Row::order`].
+impl Ordered for Place<'_> {
+    fn order(&self, other: &Self) -> Ordering {
+        self.device
+            .cmp(&other.device)
+            .then_with(|| self.key.cmp(other.key))
+            .then_with(|| self.ts_ms.cmp(&other.ts_ms))
+            .then_with(|| other.offset.cmp(&self.offset))
+    }
+}
+
+impl Ordered for Row<'_> {
+    fn order(&self, other: &Self) -> Ordering {
+        Row::order(self, other)
+    }
+}
+
+/// What sources are merged by.
+trait Ordered {
+    fn order(&self, other: &Self) -> Ordering;
+}
+
 /// The sources that stand on the first and on the second row.
-fn two_least(sources: &[Source<'_>]) -> Option<(usize, Option<usize>)> {
-    let mut least: Option<(usize, Row<'_>)> = None;
-    let mut second: Option<(usize, Row<'_>)> = None;
+fn two_least<'s, S, R: Ordered>(
+    sources: &'s [S],
+    row: impl Fn(&'s S) -> Option<R>,
+) -> Option<(usize, Option<usize>)> {
+    let mut least: Option<(usize, R)> = None;
+    let mut second: Option<(usize, R)> = None;
     for (number, source) in sources.iter().enumerate() {
-        let Some(row) = source.row() else { continue };
-        let is_before = |other: &Option<(usize, Row<'_>)>| match other {
+        let Some(row) = row(source) else { continue };
+        let is_before = |other: &Option<(usize, R)>| match other {
             None => true,
             Some((_, other)) => row.order(other) == Ordering::Less,
         };
@@ -163,18 +274,21 @@ struct Last {
 
 impl Last {
     fn is_new(&mut self, row: &Row<'_>) -> bool {
-        if self.is_set
-            && self.ts_ms == row.ts_ms
-            && self.device == row.device
-            && self.key == row.key
-        {
+        self.is_new_at((row.device, row.key), row.ts_ms)
+    }
+
+    fn is_new_at(&mut self, (device, key): ([u8; 16], &str), ts_ms: i64) -> bool {
+        if self.is_set && self.ts_ms == ts_ms && self.device == device && self.key == key {
             return false;
         }
-        if !self.is_set || self.key != row.key {
+        if !self.is_set || self.key != key {
             self.key.clear();
-            self.key.push_str(row.key);
+            self.key.push_str(key);
         }
-        (self.is_set, self.device, self.ts_ms) = (true, row.device, row.ts_ms);
+        (self.is_set, self.device, self.ts_ms) = (true, device, ts_ms);
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,7 @@
 mod aggregate;
 mod best;
 mod checked;
+mod columns;
 mod compact;
 mod cursor;
 mod encode;
@@ -44,6 +45,7 @@ mod manifest;
 mod merge;
 mod options;
 mod plan;
+mod publish;
 mod query;
 mod rows;
 mod seal;
@@ -129,7 +131,7 @@ pub struct HistoryStatus {
     pub sealed: Offset,
     /// The first offset whose samples are in memory.
     pub head_first: Offset,
-    /// Bytes the samples in memory take, of both generations.
+    /// Bytes the samples in memory take, of both generations, and storage kept for the next one.
     pub head_bytes: usize,
     /// Files of samples.
     pub files: usize,

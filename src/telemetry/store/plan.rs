@@ -1,20 +1,20 @@
 //! Which files are merged next. Pure, so that a test can play years of it.
 //!
-//! A file's tier is how often its size has grown fourfold. Four files of a tier, with nothing
-//! larger between them, become one of the next tier, and so do fewer that fill a file; so a sample
-//! is written some five times in all, and there are few files. Neighbours only: a file's name goes
-//! on telling the offsets in it.
+//! A file's tier is how often its size has grown eightfold. Eight files of a tier, with nothing
+//! larger between them, become one of the next tier, and so do fewer that fill a file, and any 16
+//! neighbours; so a sample is written some four times in all, and there are few files. Neighbours
+//! only: a file's name goes on telling the offsets in it.
 
 use std::ops::Range;
 
 /// Files of a tier that are merged.
-const FILES_PER_TIER: usize = 4;
+const FILES_PER_TIER: usize = 8;
 
 /// Most files merged at a time: each costs memory for what is being decoded of it.
 const FILES_MERGED_MAX: usize = 16;
 
-/// Bytes of a file of the lowest tier.
-const TIER_BYTES: u64 = 1024 * 1024;
+/// Bytes below which a file is of the lowest tier, but for a factor of eight.
+const TIER_BYTES: u64 = 64 * 1024;
 
 /// Bytes of a file from which on it is left as it is: whole files are what retention removes.
 pub(super) const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
@@ -38,7 +38,7 @@ pub(super) fn next(files: &[Candidate], span_max_ms: Option<i64>) -> Option<Rang
 }
 
 fn tier(bytes: u64) -> u32 {
-    (bytes / TIER_BYTES).max(1).ilog2() / 2
+    (bytes / TIER_BYTES).max(1).ilog2() / 3
 }
 
 /// A run of neighbours not above a tier with enough files of just this one.
@@ -66,7 +66,8 @@ fn run(files: &[Candidate], highest: u32, span_max_ms: Option<i64>) -> Option<Ra
             of_tier += usize::from(tier(file.bytes) == highest);
             end += 1;
         }
-        if of_tier >= FILES_PER_TIER || is_full && of_tier >= 2 {
+        let is_long = end - start >= FILES_MERGED_MAX;
+        if of_tier >= FILES_PER_TIER || is_long || is_full && of_tier >= 2 {
             return Some(start..end);
         }
         start = end.max(start + 1);
@@ -127,20 +128,30 @@ mod tests {
 
     #[test]
     fn damaged_files_and_long_times_are_borders() {
-        let mut files = vec![file(MIB); 7];
-        assert_eq!(next(&files, None), Some(0..7));
-        files[3].is_fixed = true;
+        let mut files = vec![file(MIB); 15];
+        assert_eq!(next(&files, None), Some(0..15));
+        files[7].is_fixed = true;
         assert_eq!(next(&files, None), None);
-        files.extend([file(MIB), file(MIB)]);
-        assert_eq!(next(&files, None), Some(4..9));
-        let days: Vec<_> = (0..10)
+        files.push(file(MIB));
+        assert_eq!(next(&files, None), Some(8..16));
+        let days: Vec<_> = (0..20)
             .map(|day| Candidate {
                 times: (day, day + 1),
                 ..file(MIB)
             })
             .collect();
-        assert_eq!(next(&days, Some(5)), Some(0..5));
+        assert_eq!(next(&days, Some(9)), Some(0..9));
         assert_eq!(next(&days, Some(2)), None);
         assert_eq!(next(&[], None), None);
+    }
+
+    #[test]
+    fn files_of_two_tiers_in_turn_do_not_pile_up() {
+        let mut files: Vec<_> = (0..15)
+            .map(|number| file(if number % 4 == 3 { MIB } else { 1_000 }))
+            .collect();
+        assert_eq!(next(&files, None), None);
+        files.push(file(1_000));
+        assert_eq!(next(&files, None), Some(0..16));
     }
 }

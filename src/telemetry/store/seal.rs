@@ -7,24 +7,24 @@
 //! [`HistoryOptions::seal_busy`]: super::HistoryOptions::seal_busy
 //! [`HistoryOptions::seal_idle`]: super::HistoryOptions::seal_idle
 
-use std::fs;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::encode::{Encoder, Written};
-use super::files::DataFile;
+use super::encode::Encoder;
 use super::follow::rest;
-use super::head::Generation;
 use super::latest::Newest;
-use super::manifest::{self, FileEntry, UNFINISHED};
+use super::manifest::UNFINISHED;
+use super::publish::{self, Change, Steps};
 use super::shared::{Sealing, Shared, State};
-use crate::journal::Offset;
 
 /// Samples from which on a head counts as busy: fewer make a file that is hardly worth its name.
 const BUSY_SAMPLES: usize = 100_000;
+
+/// How long storage waits for the next generation: a quiet broker needs little.
+const SPARE_MAX: Duration = Duration::from_secs(60);
 
 /// How often the age of the head is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,6 +35,11 @@ const RETRY_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::fro
 /// Records without a sample after which the journal may let go of them all the same.
 const EMPTY_RECORDS: u64 = 100_000;
 
+const STEPS: Steps = Steps {
+    written: "a file is written",
+    named: "a file has its name",
+};
+
 /// The thread: seals until the store stops, and then once more.
 pub(super) fn run(shared: &Shared) {
     let mut wait = RETRY_WAITS.0;
@@ -43,7 +48,10 @@ pub(super) fn run(shared: &Shared) {
             continue;
         };
         match seal(shared, &sealing) {
-            Ok(()) => wait = RETRY_WAITS.0,
+            Ok(()) => {
+                wait = RETRY_WAITS.0;
+                keep(shared, sealing);
+            }
             Err(error) => {
                 failed(shared, &error);
                 rest(shared, wait);
@@ -54,6 +62,16 @@ pub(super) fn run(shared: &Shared) {
     last(shared);
     shared.lock().seal_ended = true;
     shared.turned.notify_all();
+}
+
+/// Keeps the storage of a generation that was sealed for the next one.
+fn keep(shared: &Shared, sealing: Arc<Sealing>) {
+    // A query that still reads it drops it later.
+    let spare = Arc::into_inner(sealing).and_then(|sealing| sealing.samples.emptied());
+    let mut state = shared.lock();
+    if state.spare.is_none() && state.sealing.is_none() {
+        state.spare = spare.map(|spare| (spare, Instant::now()));
+    }
 }
 
 /// What is left when the store stops. A failure costs nothing: the journal has it.
@@ -82,19 +100,20 @@ fn last(shared: &Shared) {
 fn next(shared: &Shared, is_due: impl Fn(&State) -> bool) -> Option<Arc<Sealing>> {
     let busy = shared.options.seal_busy.min(shared.options.seal_idle);
     let mut state = shared.lock();
+    if state
+        .spare
+        .as_ref()
+        .is_some_and(|(_, since)| since.elapsed() >= SPARE_MAX)
+    {
+        state.spare = None;
+    }
     if state.sealing.is_none() {
         if !is_due_now(&state, shared, &is_due) && !shared.is_stopping() {
             state = shared.wait_for_turn(state, LOOK_INTERVAL.min(busy));
         }
         if state.sealing.is_none() && is_due_now(&state, shared, &is_due) {
-            let next = Generation::new(state.read.next());
-            let full = std::mem::replace(&mut state.active, next);
-            state.active_since = None;
             let last = state.read;
-            state.sealing = Some(Arc::new(Sealing {
-                samples: full,
-                last,
-            }));
+            state.turn(last.next(), last);
         }
     }
     state.sealing.clone()
@@ -120,39 +139,26 @@ fn is_due(_: &State) -> bool {
 fn seal(shared: &Shared, sealing: &Sealing) -> io::Result<()> {
     let begin = Instant::now();
     let dir = &shared.options.dir;
-    let range = (sealing.samples.first(), sealing.last);
-    let tombstones = shared.lock().tombstones.clone();
-    let is_hidden = |device: Uuid, offset: u64| {
-        let hidden = tombstones.get(&device);
-        hidden.is_some_and(|hidden| offset < hidden.number())
-    };
     let unfinished = dir.join(format!("_seal{UNFINISHED}"));
-    let written = write(shared, sealing, &unfinished, is_hidden).inspect_err(|_| {
-        // What is left of it would only take room that is wanted.
-        let _ = fs::remove_file(&unfinished);
-    })?;
-    let commit = shared.commit.lock().unwrap_or_else(PoisonError::into_inner);
-    let file = match written {
-        None => None,
-        Some(written) => {
-            let name = free_name(shared, range);
-            shared.options.step("a file is written");
-            fs::rename(&unfinished, dir.join(&name))?;
-            manifest::sync_dir(dir)?;
-            shared.options.step("a file has its name");
-            Some(DataFile::new(dir, FileEntry::new(name, &written)))
-        }
+    let written = if sealing.samples.is_empty() {
+        None
+    } else {
+        publish::write(&unfinished, |encoder| fill(shared, sealing, encoder))?
     };
-    let has_file = file.is_some();
-    shared.replace_files(&[], file, Some(sealing.last), |state| {
+    let change = Change {
+        range: (sealing.samples.first(), sealing.last),
+        removed: &[],
+        sealed: Some(sealing.last),
+        steps: STEPS,
+    };
+    publish::publish(shared, &unfinished, written.as_ref(), &change, |state| {
         state.sealing = None;
         state.told.seal_failure = None;
-        if has_file {
+        if written.is_some() {
             state.told.seals += 1;
             state.told.seal_last = begin.elapsed();
         }
     })?;
-    drop(commit);
     shared.hold.advance(sealing.last.next());
     if let Err(error) = shared.journal.release(sealing.last.next()) {
         tracing::warn!(%error, "old segments of the journal stay");
@@ -163,37 +169,20 @@ fn seal(shared: &Shared, sealing: &Sealing) -> io::Result<()> {
 }
 
 /// Writes the samples, and brings the newest of each series to the latest values.
-fn write(
-    shared: &Shared,
-    sealing: &Sealing,
-    path: &std::path::Path,
-    is_hidden: impl Fn(Uuid, u64) -> bool,
-) -> io::Result<Option<Written>> {
-    if sealing.samples.is_empty() {
-        return Ok(None);
-    }
-    let mut encoder = Encoder::create(path)?;
+fn fill(shared: &Shared, sealing: &Sealing, encoder: &mut Encoder) -> io::Result<()> {
+    let tombstones = shared.lock().tombstones.clone();
+    let hidden_before = |device: Uuid| tombstones.get(&device).copied().unwrap_or_default();
     let mut newest = Newest::new(&shared.latest);
-    sealing.samples.visit_sorted(is_hidden, |row| {
-        newest.add(row);
-        encoder.push(row)
-    })?;
+    sealing
+        .samples
+        .visit_sorted(hidden_before, |row, is_last| {
+            if is_last {
+                newest.add(row);
+            }
+            encoder.push(row)
+        })?;
     newest.finish();
-    if encoder.rows() == 0 {
-        fs::remove_file(path)?;
-        return Ok(None);
-    }
-    encoder.finish().map(Some)
-}
-
-/// A name that no file has: the offsets, and a number where a journal that was replaced gives the
-/// same ones again.
-pub(super) fn free_name(shared: &Shared, range: (Offset, Offset)) -> String {
-    let files = Arc::clone(&shared.lock().files);
-    (0..)
-        .map(|again| manifest::file_name(range, again))
-        .find(|name| files.iter().all(|file| file.entry.name != *name))
-        .unwrap_or_default()
+    Ok(())
 }
 
 fn failed(shared: &Shared, error: &io::Error) {

@@ -56,6 +56,9 @@ pub(super) struct State {
     /// When its first sample came.
     pub(super) active_since: Option<Instant>,
     pub(super) sealing: Option<Arc<Sealing>>,
+    /// An empty generation whose storage the next one takes, and since when it is there. Memory
+    /// that comes and goes by many MiB leaves holes.
+    pub(super) spare: Option<(Generation, Instant)>,
     /// Every record up to this one is in the head or in files.
     pub(super) read: Offset,
     pub(super) read_received_ms: u64,
@@ -86,6 +89,20 @@ pub(super) struct Sealing {
 }
 
 impl State {
+    /// Begins a new generation at `next`; what was active is to be sealed. There is none that is
+    /// being sealed.
+    pub(super) fn turn(&mut self, next: Offset, last: Offset) {
+        let spare = self.spare.take();
+        let spare = spare.map(|(spare, _)| spare.beginning(next));
+        let new = spare.unwrap_or_else(|| Generation::new(next));
+        let full = std::mem::replace(&mut self.active, new);
+        self.active_since = None;
+        self.sealing = Some(Arc::new(Sealing {
+            samples: full,
+            last,
+        }));
+    }
+
     /// Records of the device before this offset are not to be seen.
     pub(super) fn hidden_before(&self, device: Uuid) -> Offset {
         self.tombstones.get(&device).copied().unwrap_or_default()
@@ -128,6 +145,7 @@ impl Shared {
             active: Generation::new(from),
             active_since: None,
             sealing: None,
+            spare: None,
             read: Offset::new(from.number().saturating_sub(1)),
             read_received_ms: 0,
             sealed: opened.sealed.min(end),
@@ -392,7 +410,9 @@ impl Shared {
             read_received_ms: state.read_received_ms,
             sealed: state.sealed,
             head_first: first,
-            head_bytes: state.active.bytes() + sealing.map_or(0, |sealing| sealing.samples.bytes()),
+            head_bytes: state.active.bytes()
+                + sealing.map_or(0, |sealing| sealing.samples.bytes())
+                + state.spare.as_ref().map_or(0, |(spare, _)| spare.bytes()),
             files: state.files.len(),
             file_bytes: state.files.iter().map(|file| file.entry.bytes).sum(),
             file_rows: state.files.iter().map(|file| file.entry.rows).sum(),

@@ -112,6 +112,32 @@ fn the_later_place_wins_within_a_record_and_the_later_record_before_it() {
 }
 
 #[test]
+fn storage_that_is_used_again_holds_nothing_of_before() {
+    let fill = |head: &mut Generation, keys: [&str; 2], from: u64| {
+        for number in from..from + 1_000 {
+            let samples = keys.map(|key| sample(key, 5, Value::Long(1)));
+            let of = device(u128::from(number % 10));
+            head.append(&header(of), Offset::new(number), &samples);
+        }
+    };
+    let mut head = Generation::new(Offset::new(1));
+    fill(&mut head, ["a", "b"], 1);
+    let bytes = head.bytes();
+    let mut head = head.emptied().unwrap().beginning(Offset::new(2_000));
+    assert!(head.is_empty() && head.bytes() <= bytes);
+    assert_eq!(head.first(), Offset::new(2_000));
+    assert_eq!(collected(&head, &everything(device(1)), Offset::ZERO), []);
+    fill(&mut head, ["c", "a"], 2_000);
+    let points = collected(&head, &everything(device(1)), Offset::ZERO);
+    let found: Vec<_> = points.iter().map(|point| &*point.key).collect();
+    assert_eq!(found, ["a", "c"]);
+    // Hardly used it would only be in the way.
+    let mut head = head.emptied().unwrap();
+    head.append(&header(device(1)), Offset::new(1), &[]);
+    assert!(head.emptied().is_none());
+}
+
+#[test]
 fn answers_are_bounded_in_bytes() {
     let large = "x".repeat(400 * 1024);
     let mut head = Generation::new(Offset::new(1));
@@ -203,7 +229,7 @@ proptest! {
             prop_assert_eq!(collected(&head, &query, hidden), expected);
         }
         let mut found = Vec::new();
-        let done: Result<(), Infallible> = head.visit_sorted(|_, _| false, |row| {
+        let done: Result<(), Infallible> = head.visit_sorted(|_| Offset::ZERO, |row, _| {
             let device = Uuid::from_bytes(row.device).as_u128();
             prop_assert_eq_infallible((row.credential, row.generation), (7, 3));
             let place = (device, row.key.to_owned(), row.ts_ms);
