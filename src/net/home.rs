@@ -13,10 +13,11 @@ use super::publish::Recorded;
 use super::stream::Stream;
 use super::worker::Worker;
 use crate::broker::{NoPlace, Receipt, Reserved, Stored, record};
-use crate::identity::{Change, IdentityKind};
+use crate::identity::{Change, IdentityKind, Permit};
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::SlowReader;
 use crate::mqtt::session::{Close, ConnectRefusal, Replies, Session, SessionState};
+use crate::mqtt::topic::Filter;
 use crate::mqtt::wire::ReasonCode;
 
 /// Clients of one worker that may wait for their session to be recorded; one more is refused with
@@ -97,15 +98,29 @@ pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
             receipt.connections += 1;
         }
     }
-    if change.drops_state {
-        for stored in worker.sessions.borrow_mut().take_stored_of(change.identity) {
-            record_end(worker, change.identity, &stored);
-            receipt.sessions += 1;
-            receipt.unfinished += unfinished(&stored.state);
-        }
+    // What is outside of the rights it has now does not wait for it (SEC-36).
+    let permit = worker.shared.registry.permit(change.identity);
+    let goes = |stored: &Stored| change.drops_state || !lies_inside(&stored.state, &permit);
+    let ended = worker
+        .sessions
+        .borrow_mut()
+        .take_stored(change.identity, goes);
+    for stored in ended {
+        record_end(worker, change.identity, &stored);
+        receipt.sessions += 1;
+        receipt.unfinished += unfinished(&stored.state);
     }
     worker.hand_over_soon();
     receipt
+}
+
+/// Whether all its subscriptions may still be made.
+fn lies_inside(state: &SessionState, permit: &Permit) -> bool {
+    let mut filters = state
+        .subscriptions
+        .iter()
+        .map(|held| Filter::new(&held.filter));
+    filters.all(|filter| filter.is_ok_and(|filter| permit.allows_filter(&filter)))
 }
 
 /// Ends stored sessions whose time is over.
@@ -188,10 +203,13 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let slot = u32::try_from(worker.connections.borrow().vacant_key())
         .expect("a process has far fewer than 2^32 sockets");
     let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
-    let (ended, resumed) = if opening.clean_start {
-        (stored, None)
-    } else {
-        (None, stored)
+    // A narrowing ends what is outside of it; where a crash came between, it is not resumed
+    // (SEC-38).
+    let may_resume =
+        |stored: &Stored| !opening.clean_start && lies_inside(&stored.state, &principal.permit);
+    let (ended, resumed) = match stored {
+        Some(stored) if may_resume(&stored) => (None, Some(stored)),
+        ended => (ended, None),
     };
     let is_resumed = resumed.is_some();
     let (begins, number) = match &resumed {

@@ -30,8 +30,8 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::mqtt::session::SessionLimits;
 
-/// Sockets waiting between acceptor and greeter, and between greeter and worker. A full queue makes the
-/// sender wait; the kernel's accept queue is behind it.
+/// Sockets waiting between acceptor and greeter, and between greeter and worker. A full queue makes
+/// the sender wait; the kernel's accept queue is behind it.
 const SOCKETS_WAITING_MAX: usize = 1_024;
 
 /// Everything the network needs of the rest.
@@ -103,6 +103,24 @@ pub struct Net {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Starts a greeter for each worker; sockets are dealt out to them.
+fn start_greeters(
+    count: usize,
+    shared: &Arc<Shared>,
+    threads: &mut Vec<JoinHandle<()>>,
+) -> Result<Vec<mpsc::Sender<Accepted>>, NetError> {
+    let mut dealt = Vec::with_capacity(count);
+    for index in 0..count {
+        let (deal, sockets) = mpsc::channel::<Accepted>(SOCKETS_WAITING_MAX);
+        dealt.push(deal);
+        let shared = Arc::clone(shared);
+        threads.push(spawn(&format!("net-hello-{index}"), move || {
+            Greeter::new(shared).run(sockets)
+        })?);
+    }
+    Ok(dealt)
+}
+
 impl Net {
     /// Starts the workers and greeters, then accepts.
     ///
@@ -161,15 +179,7 @@ impl Net {
                 worker.run(ends.0, ends.1).await;
             })?);
         }
-        let mut dealt = Vec::with_capacity(workers);
-        for index in 0..workers {
-            let (deal, sockets) = mpsc::channel::<Accepted>(SOCKETS_WAITING_MAX);
-            dealt.push(deal);
-            let shared = Arc::clone(&shared);
-            threads.push(spawn(&format!("net-hello-{index}"), move || {
-                Greeter::new(shared).run(sockets)
-            })?);
-        }
+        let dealt = start_greeters(workers, &shared, &mut threads)?;
         let (stop_accepting, stopped) = watch::channel(false);
         let listeners = parts.listeners;
         threads.push(spawn("net-accept", move || {

@@ -17,7 +17,6 @@
 //! After a crash at any point, what was answered is there; of what was not answered, whole
 //! requests are there or not.
 
-pub mod applications;
 pub mod bulk;
 pub mod devices;
 mod error;
@@ -25,6 +24,7 @@ mod file;
 mod integer;
 mod migrations;
 mod readers;
+pub mod scopes;
 pub mod sessions;
 mod snapshot;
 #[cfg(test)]

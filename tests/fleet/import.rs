@@ -1,7 +1,8 @@
 //! `tollgate device import` and `export`, end to end.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
@@ -229,6 +230,34 @@ fn skipped_rows_leave_no_token_in_the_file_of_tokens() {
     assert!(!other.exists());
 }
 
+/// A client that dies in the middle of its rows has imported none of them.
+#[test]
+fn a_body_that_breaks_off_imports_nothing() {
+    let broker = Broker::start();
+    let admin = fs::read_to_string(broker.dir().join("secrets/admin.token")).expect("a file");
+    let row = "{\"name\":\"half\",\"token\":\"token-of-half-a-fleet\"}\n";
+    let chunk = format!("{:x}\r\n{row}\r\n", row.len());
+    for (length, body) in [
+        ("Content-Length: 1000", row),
+        ("Transfer-Encoding: chunked", &chunk),
+    ] {
+        let mut socket = TcpStream::connect(broker.address("http")).expect("it listens");
+        let request = format!(
+            "POST /admin/v1/bulk/devices HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \
+             {}\r\nContent-Type: application/x-ndjson\r\n{length}\r\n\r\n{body}",
+            admin.trim()
+        );
+        socket.write_all(request.as_bytes()).expect("it is read");
+        socket.shutdown(Shutdown::Write).expect("it is open");
+        let mut answer = Vec::new();
+        // Whatever it says to somebody who is gone.
+        let _ = socket.read_to_end(&mut answer);
+        assert!(!text(&answer).starts_with("HTTP/1.1 200"), "{length}");
+        broker.create_device(&format!("behind {length}"));
+        assert!(!names(&broker).contains(&"half".to_owned()), "{length}");
+    }
+}
+
 #[test]
 fn a_header_that_is_wrong_is_refused_with_the_columns_there_are() {
     let broker = Broker::start();
@@ -249,9 +278,9 @@ fn a_header_that_is_wrong_is_refused_with_the_columns_there_are() {
 #[test]
 fn an_export_holds_no_secret_and_can_be_imported_elsewhere() {
     let broker = Broker::start();
-    let csv = "name,token,profile,label\n\
-               \"a, b\",token-of-device-a,p,\"l \"\"1\"\"\"\n\
-               c,token-of-device-c,,\n";
+    let csv = "name,token,profile,label,subscribe,publish\n\
+               \"a, b\",token-of-device-a,p,\"l \"\"1\"\"\",\"site/%d/#;x, y\",\n\
+               c,token-of-device-c,,,,%n/out\n";
     assert!(import(&broker, csv, &[]).status.success());
     let path = broker.dir().join("export.csv");
     let out = path.to_str().expect("temporary paths are UTF-8");
@@ -259,7 +288,16 @@ fn an_export_holds_no_secret_and_can_be_imported_elsewhere() {
     let export = fs::read_to_string(&path).expect("it can be read");
     assert_eq!(broker.cli_ok(&["device", "export"]), export);
     assert!(!export.contains("token-of"), "{export}");
-    assert!(export.starts_with("name,id,profile,label\n"), "{export}");
+    assert!(
+        export.contains(",,\"site/%d/#;x, y\"\n") && export.contains(",%n/out,\n"),
+        "{export}"
+    );
+    let shown = broker.cli_json(&["device", "show", "a, b", "--json"]);
+    assert_eq!(shown["subscribe"], serde_json::json!(["site/%d/#", "x, y"]));
+    assert!(
+        export.starts_with("name,id,profile,label,publish,subscribe\n"),
+        "{export}"
+    );
     let other = Broker::start();
     other.cli_ok(&["device", "delete", "first-device"]);
     let tokens = other.dir().join("tokens.csv");
