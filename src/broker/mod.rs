@@ -5,12 +5,15 @@
 //! session are local to that worker and need no lock. [`sessions`] is a worker's table,
 //! [`control`] the lane by which admin calls reach every worker, [`record`] how session changes
 //! are written to the journal, and [`checkpoint`] the reader that turns those records into rows
-//! of the state database, so that a start replays only the journal's end.
+//! of the state database, so that a start replays only the journal's end. [`tree`] finds the
+//! sessions that get a message, [`retained`] the messages that a new subscription gets.
 
 pub mod checkpoint;
 pub mod control;
 pub mod record;
+pub mod retained;
 pub mod sessions;
+pub mod tree;
 
 pub use checkpoint::{Checkpointer, RestoreError, Restored};
 pub use control::{Command, Control, NotConfirmed, Receipt};
