@@ -165,9 +165,10 @@ fn a_long_walk_is_many_steps_and_misses_nothing_that_stays() {
             break;
         }
     }
-    assert!((20..=30).contains(&steps), "{steps} steps");
+    let least = 20_000 / u64::try_from(STEP_COST_MAX).expect("small");
+    assert!((least..least * 2).contains(&steps), "{steps} steps");
     let gone = 20_000 - found.len();
-    assert!((1..=30).contains(&gone), "{gone} were not found");
+    assert!((1..200).contains(&gone), "{gone} were not found");
     assert!(found.is_sorted_by(|a, b| a.topic < b.topic));
 }
 
@@ -191,7 +192,7 @@ fn a_walk_jumps_over_branches() {
         steps += 1;
     }
     assert_eq!(found.len(), 50);
-    assert!(steps <= 3, "{steps} steps for 50,050 topics");
+    assert!(steps <= 10, "{steps} steps for 50,050 topics");
     let mut cursor = Cursor::new(filter("d/7/#"), ALL);
     found.clear();
     while index.step(&mut cursor, NOW_MS, &mut found) == Progress::More {}

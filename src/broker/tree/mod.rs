@@ -19,6 +19,7 @@
 //!   that was made before and one that is being replaced is always found [MQTT-3.8.4-4].
 //! - **Memory.** 12 bytes for a subscription in the tree and 4 in its session; a filter takes
 //!   about 70 bytes and its text, a level of a wildcard filter that no other shares the same.
+//!   Measured with the cost of everything above: `docs/decisions/subscription-tree.md`.
 //! - **Ownership.** What a session has in the tree is listed in its [`Subscriptions`], which its
 //!   home worker owns. The tree has no index by session.
 //!
