@@ -4,6 +4,7 @@ pub mod banner;
 pub mod certificates;
 mod error;
 mod listeners;
+mod supervisor;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -11,14 +12,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use error::AppError;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::backup::Folders;
 use crate::broker::Checkpointer;
 use crate::config::{Config, ConnackStyle, DeviceSessions};
 use crate::device_api::Profile;
 use crate::http::{HttpParts, HttpServer};
 use crate::identity::{DeviceName, Registry, Secrets};
-use crate::journal::{Journal, JournalError, JournalOptions, Offset, OnCommit, RealDisk, Recovery};
+use crate::journal::{
+    Journal, JournalError, JournalOptions, JournalStatus, Offset, OnCommit, RealDisk, Recovery,
+};
 use crate::metrics::Metrics;
 use crate::mqtt::session::SessionLimits;
 use crate::net::{Net, NetParts};
@@ -47,6 +52,7 @@ const HTTP_GRACE: Duration = Duration::from_secs(1);
 pub fn run(config: &Config) -> Result<(), AppError> {
     // First of all: a stop that is asked for during the start is a clean stop too (REL-09).
     let signals = Signals::catch()?;
+    no_core_dumps();
     let store = Store::open(&config.data_dir)?;
     let secrets = Arc::new(Secrets::open(&config.secrets_dir, store.is_empty()?)?);
     let metrics = Metrics::new();
@@ -91,12 +97,26 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         control: net.control(),
         journal: journal.clone(),
         metrics,
+        folders: folders(config),
     })?;
     welcome(config, &registry, &addresses)?;
 
-    let signal = signals.wait();
+    supervisor::ready();
+    let signal = signals.wait(&journal);
+    supervisor::stopping();
     tracing::info!(signal, "stopping");
     stop(http, net, checkpointer, &history, &journal)
+}
+
+/// A core dump would hold keys and tokens (SEC-78).
+fn no_core_dumps() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps cannot be turned off; turn them off for the service");
+    }
 }
 
 /// Says that the broker is ready: the listening addresses, and after a first start the lines to
@@ -126,6 +146,14 @@ fn welcome(
     writeln!(out, "ready")
         .and_then(|()| out.flush())
         .map_err(AppError::Output)
+}
+
+fn folders(config: &Config) -> Folders {
+    Folders {
+        data: config.data_dir.clone(),
+        secrets: config.secrets_dir.clone(),
+        certs: config.certs_dir.clone(),
+    }
 }
 
 fn open_journal(config: &Config, metrics: &Metrics) -> Result<Journal, AppError> {
@@ -225,7 +253,7 @@ struct Signals {
 impl Signals {
     fn catch() -> Result<Self, AppError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
+            .enable_all()
             .build()
             .map_err(AppError::Thread)?;
         let guard = runtime.enter();
@@ -239,14 +267,24 @@ impl Signals {
         })
     }
 
-    /// Waits for one of them; answers its name.
-    fn wait(self) -> &'static str {
+    /// Waits for one of them; answers its name. Tells the service manager meanwhile that the
+    /// broker is alive, as long as the journal has not failed.
+    fn wait(self, journal: &Journal) -> &'static str {
         let (mut terminate, mut interrupt) = (self.terminate, self.interrupt);
+        let interval = supervisor::alive_interval();
         self.runtime.block_on(async {
-            // Cancel-safe: a signal that came is not lost by the other branch.
-            tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
+            loop {
+                let pause = interval.unwrap_or(Duration::MAX);
+                // Cancel-safe: a signal that came is not lost by the other branches.
+                tokio::select! {
+                    _ = terminate.recv() => return "SIGTERM",
+                    _ = interrupt.recv() => return "SIGINT",
+                    () = tokio::time::sleep(pause), if interval.is_some() => {
+                        if journal.status() != JournalStatus::Failed {
+                            supervisor::alive();
+                        }
+                    }
+                }
             }
         })
     }

@@ -13,6 +13,7 @@
 
 mod distribution;
 mod list;
+mod process;
 mod worker;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use list::{ConnectRefusal, FIGURES, Figure, JournalState, Kind, Refusal, SEC
 pub use worker::WorkerCounters;
 
 use distribution::Distribution;
+use process::Process;
 use worker::WorkerHandles;
 
 /// The figures of one broker. Cloning shares them.
@@ -82,6 +84,9 @@ struct Shared {
     history_unreadable: Gauge,
     http_requests: Vec<Counter>,
     http_connections: Gauge,
+    devices: Gauge,
+    tokens: Gauge,
+    process: Process,
 }
 
 impl Metrics {
@@ -111,6 +116,9 @@ impl Metrics {
                 history_unreadable: one_gauge(&list::HISTORY_UNREADABLE),
                 http_requests: counters(&list::HTTP_REQUESTS),
                 http_connections: one_gauge(&list::HTTP_CONNECTIONS),
+                devices: one_gauge(&list::DEVICES),
+                tokens: one_gauge(&list::TOKENS),
+                process: Process::new(),
             }
         });
         Metrics {
@@ -161,6 +169,16 @@ impl Metrics {
             .set(figures.unreadable as f64);
     }
 
+    /// Takes over how many devices and tokens the registry holds.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a figure on a chart, exact up to 2^53"
+    )]
+    pub fn set_registry(&self, devices: u64, tokens: u64) {
+        self.shared.devices.set(devices as f64);
+        self.shared.tokens.set(tokens as f64);
+    }
+
     /// Counts one answered HTTP request by its status (200 to 599; anything else is not counted).
     pub fn http_request(&self, status: u16) {
         let class = usize::from(status / 100).checked_sub(2);
@@ -179,6 +197,7 @@ impl Metrics {
     /// Every figure in the Prometheus text format.
     #[must_use]
     pub fn render(&self) -> String {
+        self.shared.process.read();
         let mut text = self.shared.prometheus.render();
         for distribution in &self.shared.distributions {
             distribution.render(&mut text);

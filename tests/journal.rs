@@ -18,6 +18,7 @@ mod journal {
     mod format;
     mod model;
     mod power;
+    mod prefix;
     mod real;
     mod rot;
     mod support;

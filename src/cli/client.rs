@@ -10,12 +10,12 @@ use std::{
 
 use clap::Args;
 use serde::{Serialize, de::DeserializeOwned};
-use ureq::http::{Method, Request, Response, StatusCode};
+use ureq::http::{Method, Request, Response, StatusCode, request::Builder};
 
 use crate::{
     cli::CliError,
     config::{Config, Sources},
-    http::api::{ADMIN_PREFIX, ApiError},
+    http::api::{ADMIN_PREFIX, ApiError, ErrorBody},
 };
 
 /// Where the broker is; the token is never a flag, because everybody may list processes.
@@ -49,7 +49,7 @@ impl Client {
             config,
             url,
             token,
-            agent: agent(),
+            agent: agent(Some(ANSWER_WITHIN)),
         })
     }
 
@@ -91,31 +91,91 @@ impl Client {
         Ok(self.send(request)?.status())
     }
 
+    /// Sends a body that is made while it is sent; it may take long.
+    pub(super) fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        kind: &str,
+        body: &mut dyn io::Read,
+    ) -> Result<Uploaded<T>, CliError> {
+        let token = self.token()?;
+        let request = self.request(Method::POST, path, token, kind);
+        let request = request.body(ureq::SendBody::from_reader(body));
+        let response = self.slow().run(self.sendable(request)?);
+        let mut response = response.map_err(|error| self.failed(error))?;
+        let status = response.status();
+        let body = response.body_mut().with_config().limit(REPLY_BYTES_MAX);
+        let body = body.read_to_vec().map_err(|error| self.failed(error))?;
+        if status.is_success() {
+            let reply = serde_json::from_slice(&body);
+            let reply = reply.map_err(|error| self.not_tollgate(error.to_string()))?;
+            return Ok(Uploaded::Done(reply));
+        }
+        match serde_json::from_slice::<ApiError>(&body) {
+            Ok(ApiError { error }) if status != StatusCode::UNAUTHORIZED => {
+                Ok(Uploaded::Refused(error))
+            }
+            _ => Err(self.refusal(status, &body, token)),
+        }
+    }
+
+    /// Asks for something long, which is read while it comes.
+    pub(super) fn download(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<ureq::BodyReader<'static>, CliError> {
+        let token = self.token()?;
+        let body = serde_json::to_vec(body).map_err(CliError::Reply)?;
+        let request = self.request(Method::POST, path, token, "application/json");
+        let response = self.slow().run(self.sendable(request.body(body))?);
+        let mut response = response.map_err(|error| self.failed(error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body().into_reader());
+        }
+        let limit = response.body_mut().with_config().limit(REPLY_BYTES_MAX);
+        let body = limit.read_to_vec().map_err(|error| self.failed(error))?;
+        Err(self.refusal(status, &body, token))
+    }
+
+    fn token(&self) -> Result<&AdminToken, CliError> {
+        match &self.token {
+            Ok(token) => Ok(token),
+            Err((path, kind)) => {
+                // Without a broker there may well be no token yet: say the first thing first.
+                self.health()?;
+                let source = io::Error::from(*kind);
+                Err(CliError::AdminToken {
+                    path: path.clone(),
+                    source,
+                })
+            }
+        }
+    }
+
+    fn request(&self, method: Method, path: &str, token: &AdminToken, kind: &str) -> Builder {
+        Request::builder()
+            .method(method)
+            .uri(format!("{}{ADMIN_PREFIX}{path}", self.url))
+            .header("authorization", format!("Bearer {}", token.text))
+            .header("content-type", kind)
+    }
+
+    /// For what may take long: without a limit on the whole.
+    fn slow(&self) -> ureq::Agent {
+        agent(None)
+    }
+
     fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Vec<u8>,
     ) -> Result<T, CliError> {
-        let token = match &self.token {
-            Ok(token) => token,
-            Err((path, kind)) => {
-                // Without a broker there may well be no token yet: say the first thing first.
-                self.health()?;
-                let source = io::Error::from(*kind);
-                return Err(CliError::AdminToken {
-                    path: path.clone(),
-                    source,
-                });
-            }
-        };
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{ADMIN_PREFIX}{path}", self.url))
-            .header("authorization", format!("Bearer {}", token.text))
-            .header("content-type", "application/json")
-            .body(body);
-        let mut response = self.send(request)?;
+        let token = self.token()?;
+        let request = self.request(method, path, token, "application/json");
+        let mut response = self.send(request.body(body))?;
         let status = response.status();
         let body = response
             .body_mut()
@@ -127,16 +187,19 @@ impl Client {
             return serde_json::from_slice(&body)
                 .map_err(|error| self.not_tollgate(error.to_string()));
         }
-        match serde_json::from_slice::<ApiError>(&body) {
-            Ok(ApiError { error }) if status == StatusCode::UNAUTHORIZED => {
-                Err(CliError::Refused {
-                    message: format!("{} ({})", error.message, token.origin),
-                })
-            }
-            Ok(ApiError { error }) => Err(CliError::Refused {
+        Err(self.refusal(status, &body, token))
+    }
+
+    /// Why a request was not done, by the body of its reply.
+    fn refusal(&self, status: StatusCode, body: &[u8], token: &AdminToken) -> CliError {
+        match serde_json::from_slice::<ApiError>(body) {
+            Ok(ApiError { error }) if status == StatusCode::UNAUTHORIZED => CliError::Refused {
+                message: format!("{} ({})", error.message, token.origin),
+            },
+            Ok(ApiError { error }) => CliError::Refused {
                 message: error.message,
-            }),
-            Err(_) => Err(self.not_tollgate(format!("HTTP status {status}"))),
+            },
+            Err(_) => self.not_tollgate(format!("HTTP status {status}")),
         }
     }
 
@@ -144,13 +207,20 @@ impl Client {
         &self,
         request: Result<Request<Vec<u8>>, ureq::http::Error>,
     ) -> Result<Response<ureq::Body>, CliError> {
-        let request = request.map_err(|error| {
+        let request = self.sendable(request)?;
+        self.agent.run(request).map_err(|error| self.failed(error))
+    }
+
+    fn sendable<B>(
+        &self,
+        request: Result<Request<B>, ureq::http::Error>,
+    ) -> Result<Request<B>, CliError> {
+        request.map_err(|error| {
             CliError::Usage(format!(
                 "{} or the admin token cannot be sent: {error}",
                 self.url
             ))
-        })?;
-        self.agent.run(request).map_err(|error| self.failed(error))
+        })
     }
 
     fn failed(&self, error: ureq::Error) -> CliError {
@@ -178,6 +248,12 @@ impl Client {
             what,
         }
     }
+}
+
+/// What became of an upload.
+pub(super) enum Uploaded<T> {
+    Done(T),
+    Refused(ErrorBody),
 }
 
 /// One step of a path: a device's name may hold spaces and slashes.
@@ -241,9 +317,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Largest reply read: 10,000 points of 64 KiB each fit; more is an error.
 const REPLY_BYTES_MAX: u64 = 1 << 30;
 
-fn agent() -> ureq::Agent {
+/// `within`: the time for a whole answer; without one, only for the connection.
+fn agent(within: Option<Duration>) -> ureq::Agent {
     ureq::Agent::config_builder()
-        .timeout_global(Some(ANSWER_WITHIN))
+        .timeout_global(within)
+        .timeout_connect(Some(ANSWER_WITHIN))
         .http_status_as_error(false)
         // The token goes to the address that was named and nowhere else.
         .max_redirects(0)

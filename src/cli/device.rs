@@ -1,5 +1,8 @@
 //! `tollgate device …`: who may come in.
 
+mod export;
+mod import;
+
 use std::{
     fmt::Write as _,
     io::{self, BufRead as _, IsTerminal as _, Read as _},
@@ -45,6 +48,10 @@ enum Command {
     },
     /// List all devices by name
     List,
+    /// Create many devices from a CSV file, all or none
+    Import(import::Arguments),
+    /// Write all devices to a CSV file, without their tokens
+    Export(export::Arguments),
     /// Show a device and its credentials
     Show(Named),
     /// Give a device a new token, shown once; the old one ends at once
@@ -80,6 +87,8 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
     match arguments.command {
         Command::Create { name, chosen } => create(&client, name, chosen, json),
         Command::List => list(&client, json),
+        Command::Import(arguments) => import::run(&client, &arguments, json),
+        Command::Export(arguments) => export::run(&client, &arguments),
         Command::Show(Named { device }) => {
             let view: DeviceView = client.get(&path_of(&device))?;
             if json {
@@ -184,6 +193,11 @@ fn details(device: &DeviceView) -> String {
         device.id,
         moment::show_unsigned(device.created_ms)
     );
+    for (what, text) in [("profile  ", &device.profile), ("label    ", &device.label)] {
+        if !text.is_empty() {
+            let _ = writeln!(out, "{what}{}", shown(text));
+        }
+    }
     let rows: Vec<_> = device.credentials.iter().map(credential_row).collect();
     if !rows.is_empty() {
         let heading = ["CREDENTIAL", "KIND", "CREATED", "STATE"];

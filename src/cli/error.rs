@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{app, cli::BenchError, config::ConfigError};
+use crate::{app, backup::BackupError, cli::BenchError, config::ConfigError};
 
 /// Why a command was not done.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,29 @@ pub enum CliError {
         /// The broker's words.
         message: String,
     },
+    /// Rows of a file are bad, nothing was imported.
+    #[error(
+        "nothing was imported; correct these rows, or leave them out with --skip-bad:\n  {lines}"
+    )]
+    BadRows {
+        /// Each with its place, one in a line.
+        lines: String,
+    },
+    /// Done, but for some rows.
+    #[error("{skipped} rows were skipped, all others are imported")]
+    Skipped {
+        /// Rows.
+        skipped: u64,
+    },
+    /// A backup was not made or not restored.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The broker ended a backup in the middle.
+    #[error("the backup broke off ({what}); the broker's log says why. Nothing is kept of it")]
+    BrokenOff {
+        /// What was missing.
+        what: String,
+    },
     /// A reply that cannot be read or shown.
     #[error("a body of the admin API is not as expected: {0}")]
     Reply(#[source] serde_json::Error),
@@ -85,8 +108,18 @@ impl CliError {
             CliError::Bench(error) => error.exit_code(),
             CliError::Check(_) => 4,
             CliError::NoBroker { .. } | CliError::NotTollgate { .. } => 5,
-            CliError::Refused { .. } => 6,
+            CliError::Refused { .. } | CliError::BadRows { .. } => 6,
+            CliError::Skipped { .. } => 7,
+            CliError::Backup(error) => match error {
+                BackupError::Weak => 2,
+                BackupError::NotEmpty { .. } | BackupError::InUse { .. } => 4,
+                BackupError::Passphrase => 8,
+                BackupError::Damaged { .. } | BackupError::Foreign => 9,
+                BackupError::Newer { .. } => 10,
+                _ => 1,
+            },
             CliError::AdminToken { .. }
+            | CliError::BrokenOff { .. }
             | CliError::Reply(_)
             | CliError::Input(_)
             | CliError::Output(_) => 1,

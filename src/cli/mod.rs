@@ -9,7 +9,12 @@
 //! | 4 | the start was refused: directory locked or not writable, port in use, secrets open |
 //! | 5 | no broker answers |
 //! | 6 | the broker refused the request |
+//! | 7 | done in part: bad rows were skipped |
+//! | 8 | the passphrase does not open the backup |
+//! | 9 | the backup is damaged, or none |
+//! | 10 | the backup is of a newer version |
 
+mod backup;
 mod bench;
 mod check;
 mod client;
@@ -17,7 +22,9 @@ mod device;
 mod error;
 mod logging;
 mod moment;
+mod progress;
 mod query;
+mod restore;
 mod serve;
 mod settings;
 mod table;
@@ -57,7 +64,11 @@ Exit codes:
   3  the journal could not be written
   4  start refused: directory, port, secrets, certificates
   5  no broker answers
-  6  the broker refused the request";
+  6  the broker refused the request
+  7  done in part: bad rows were skipped
+  8  the passphrase does not open the backup
+  9  the backup is damaged, or none
+  10 the backup is of a newer version";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -71,6 +82,10 @@ enum Command {
     Query(query::Arguments),
     /// Check configuration, directories, certificates and ports without starting anything
     Check(check::Arguments),
+    /// Write everything an installation needs into one sealed file, while the broker runs or not
+    Backup(backup::Arguments),
+    /// Put a backup in place, where nothing is yet
+    Restore(restore::Arguments),
     /// Put load on any broker and measure it
     Bench(bench::Arguments),
 }
@@ -95,6 +110,8 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Token(command) => token::run(command, &sources),
         Command::Query(command) => query::run(&command, &sources),
         Command::Check(command) => check::run(&command, &sources),
+        Command::Backup(command) => backup::run(&command, &sources),
+        Command::Restore(command) => restore::run(&command, &sources),
         Command::Bench(command) => bench::run(command),
     }
 }

@@ -226,6 +226,7 @@ fn line_of(text: &str, position: usize) -> usize {
 const OTHER_VARIABLES: &[&str] = &[
     "TOLLGATE_ADMIN_TOKEN",
     "TOLLGATE_ADMIN_URL",
+    "TOLLGATE_BACKUP_PASSPHRASE",
     "TOLLGATE_CONFIG",
     "TOLLGATE_FUZZ_SECONDS",
     "TOLLGATE_MODEL_SECONDS",

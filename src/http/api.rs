@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::identity::DeviceToken;
+
 /// Path prefix of every admin endpoint.
 pub const ADMIN_PREFIX: &str = "/admin/v1";
 
@@ -28,6 +30,15 @@ pub const POINTS_DEFAULT: usize = 1_000;
 /// Most keys one history request may name.
 pub const KEYS_MAX: usize = 100;
 
+/// Path of import and export of devices, behind [`ADMIN_PREFIX`].
+pub const BULK_PATH: &str = "/bulk/devices";
+
+/// Most devices in one import.
+pub const IMPORT_ROWS_MAX: usize = 1 << 20;
+
+/// Most devices in one [`ExportPage`], and how many when the request names no `limit`.
+pub const EXPORT_PER_PAGE_MAX: usize = 10_000;
+
 /// A token in clear, on its way to or from the operator (SEC-55).
 ///
 /// It has no `Display` and its `Debug` is redacted; [`TokenText::expose`] is the one way to the
@@ -41,6 +52,15 @@ impl TokenText {
     #[must_use]
     pub fn new(text: String) -> TokenText {
         TokenText(text)
+    }
+
+    /// A fresh one, of the form that the broker makes itself.
+    ///
+    /// # Panics
+    /// If the system gives no random numbers: then no token may be made.
+    #[must_use]
+    pub fn generate() -> TokenText {
+        TokenText(DeviceToken::generate().expose().to_owned())
     }
 
     /// The token itself: for the reply that shows it once, never for a log.
@@ -95,6 +115,12 @@ pub struct DeviceView {
     pub created_ms: u64,
     /// Grows whenever rights narrow or a credential ends.
     pub generation: u32,
+    /// Name of its device profile.
+    #[serde(default)]
+    pub profile: String,
+    /// For people; may be empty.
+    #[serde(default)]
+    pub label: String,
     /// Every credential the device has or had, oldest first.
     pub credentials: Vec<CredentialView>,
 }
@@ -235,6 +261,62 @@ pub struct TelemetryPoint {
     pub value: Box<RawValue>,
 }
 
+/// Reply to an import.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// Devices that were added.
+    pub created: u64,
+    /// Bad rows that were left out.
+    pub bad: u64,
+    /// Which they are, in order; the first ten thousand of them.
+    #[serde(default)]
+    pub rows: Vec<RowError>,
+}
+
+/// A row of an import that is not added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowError {
+    /// The row, counted from 1.
+    pub row: u32,
+    /// Which of its fields; `row` for all of it.
+    pub field: String,
+    /// What is wrong with it, as the rest of a sentence.
+    pub message: String,
+}
+
+/// One page of all devices, without their credentials.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportPage {
+    /// The devices of this page, ordered by name.
+    pub devices: Vec<DeviceEntry>,
+    /// Devices in the registry when the page was read.
+    pub total: u64,
+    /// The value of `after` that asks for the next page; absent on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A device of an [`ExportPage`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceEntry {
+    /// Name, unique in the registry.
+    pub name: String,
+    /// Opaque id, for life.
+    pub id: Uuid,
+    /// Name of its device profile.
+    pub profile: String,
+    /// For people; may be empty.
+    pub label: String,
+}
+
+/// Body of `POST /admin/v1/backup`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupRequest {
+    /// What the backup is sealed with; whoever restores it needs it.
+    pub passphrase: TokenText,
+}
+
 /// Body of every refused request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {
@@ -252,6 +334,9 @@ pub struct ErrorBody {
     /// The field, parameter or header at fault, if one is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// Of a refused import: the bad rows, in order; the first ten thousand of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<RowError>,
 }
 
 #[cfg(test)]

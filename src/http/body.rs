@@ -4,6 +4,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use tokio::time::{Instant, timeout_at};
@@ -103,6 +104,18 @@ fn too_large() -> Refused {
 
 fn late() -> Refused {
     Refused::new(Code::BodyTimeout, "the body did not arrive in time")
+}
+
+/// What is wrong with a text that is no such value, in words that hold none of it.
+pub(super) fn fault_of<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> String {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let read: Result<T, _> = serde_path_to_error::deserialize(&mut reader);
+    let refused = match read {
+        Ok(_) => return "has something behind its end".to_owned(),
+        Err(error) => explain(error.inner(), &error.path().to_string()),
+    };
+    let (_, what) = refused.message.split_once(": ").unwrap_or_default();
+    format!("cannot be read: {what}")
 }
 
 /// Reads JSON; what is wrong is said by line, column and field, never by repeating a value: the

@@ -125,6 +125,11 @@ fn note_figures(shared: &ServiceState) {
         commit_bytes: usage.commit_bytes,
         state: explain(journal.status()).0,
     });
+    let registry = &shared.registry;
+    let tokens = u64::try_from(registry.tokens()).unwrap_or(u64::MAX);
+    shared
+        .metrics
+        .set_registry(registry.devices_total(), tokens);
     let history = shared.history.status();
     shared.metrics.set_history(HistoryFigures {
         lag_records: durable.saturating_sub(history.read.number()),

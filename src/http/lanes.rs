@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
 use super::refused::{Code, Refused};
@@ -18,13 +18,18 @@ pub(super) const REGISTRY_CALLS_MAX: usize = 4;
 /// for the store's reader, so they must not pile up.
 pub(super) const HISTORY_CALLS_MAX: usize = 4;
 
-/// Threads for blocking work: one for each call that may run at once.
-pub(super) const BLOCKING_THREADS_MAX: usize = REGISTRY_CALLS_MAX + HISTORY_CALLS_MAX;
+/// Imports and backups at once; more are refused with 503. Each takes long, and memory or disk.
+pub(super) const BULK_CALLS_MAX: usize = 1;
 
-/// The two lanes.
+/// Threads for blocking work: one for each call that may run at once.
+pub(super) const BLOCKING_THREADS_MAX: usize =
+    REGISTRY_CALLS_MAX + HISTORY_CALLS_MAX + BULK_CALLS_MAX;
+
+/// The lanes.
 pub(super) struct Lanes {
     registry: Arc<Semaphore>,
     history: Arc<Semaphore>,
+    bulk: Arc<Semaphore>,
 }
 
 impl Lanes {
@@ -32,6 +37,7 @@ impl Lanes {
         Lanes {
             registry: Arc::new(Semaphore::new(REGISTRY_CALLS_MAX)),
             history: Arc::new(Semaphore::new(HISTORY_CALLS_MAX)),
+            bulk: Arc::new(Semaphore::new(BULK_CALLS_MAX)),
         }
     }
 
@@ -42,13 +48,7 @@ impl Lanes {
     ) -> Result<T, Refused> {
         let permit = Arc::clone(&self.registry).acquire_owned().await;
         let permit = permit.map_err(|closed| Refused::internal(&closed))?;
-        let work = spawn_blocking(move || {
-            let result = call();
-            drop(permit); // only now: a caller that gave up must not make room for another
-            result
-        });
-        work.await
-            .map_err(|panicked| Refused::internal(&panicked))?
+        run(permit, call).await
     }
 
     /// Runs a history query, or refuses it when as many as allowed are running.
@@ -60,14 +60,40 @@ impl Lanes {
             let message = format!("{HISTORY_CALLS_MAX} history requests are running already");
             return Err(Refused::new(Code::Busy, message));
         };
-        let work = spawn_blocking(move || {
-            let result = call();
-            drop(permit);
-            result
-        });
-        work.await
-            .map_err(|panicked| Refused::internal(&panicked))?
+        run(permit, call).await
     }
+
+    /// Runs an import or a backup, or refuses it when one is running.
+    pub(super) async fn bulk<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> Result<T, Refused> + Send + 'static,
+    ) -> Result<T, Refused> {
+        run(self.bulk_permit()?, call).await
+    }
+
+    /// The right to run an import or a backup.
+    pub(super) fn bulk_permit(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        let permit = Arc::clone(&self.bulk).try_acquire_owned();
+        permit.map_err(|_| {
+            let message = "an import or a backup is running already; try again when it is done";
+            Refused::new(Code::Busy, message)
+        })
+    }
+}
+
+/// Runs a call on a thread that may block. The permit is given back when it has ended: a caller
+/// that gave up must not make room for another.
+async fn run<T: Send + 'static>(
+    permit: OwnedSemaphorePermit,
+    call: impl FnOnce() -> Result<T, Refused> + Send + 'static,
+) -> Result<T, Refused> {
+    let work = spawn_blocking(move || {
+        let result = call();
+        drop(permit);
+        result
+    });
+    work.await
+        .map_err(|panicked| Refused::internal(&panicked))?
 }
 
 #[cfg(test)]

@@ -16,7 +16,9 @@
 pub mod api;
 
 mod admin;
+mod backup;
 mod body;
+mod bulk;
 mod connection;
 mod gate;
 mod health;
@@ -42,6 +44,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::backup::Folders;
 use crate::broker::Control;
 use crate::identity::{Registry, Secrets};
 use crate::journal::Journal;
@@ -82,6 +85,8 @@ pub struct HttpParts {
     pub journal: Journal,
     /// The figures that `/metrics` shows.
     pub metrics: Metrics,
+    /// What a backup holds.
+    pub folders: Folders,
 }
 
 /// Why the server could not start. The environment's affair, all of it.
@@ -127,6 +132,7 @@ impl HttpServer {
             control: parts.control,
             journal: parts.journal,
             metrics: parts.metrics,
+            folders: parts.folders,
         });
         let thread = thread::Builder::new()
             .name("http-0".to_owned())

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::api::{ApiError, ErrorBody};
+use super::api::{ApiError, ErrorBody, RowError};
 
 /// A request that is not done, for the caller to read. Never holds what the caller must not see:
 /// no secret, no path, no cause from inside (SEC-76).
@@ -14,6 +14,8 @@ pub(super) struct Refused {
     pub(super) message: String,
     /// Field, parameter or header at fault.
     pub(super) target: Option<String>,
+    /// Bad rows of an import.
+    pub(super) rows: Vec<RowError>,
 }
 
 /// Declares the codes with their status: the closed list that `docs/openapi.yaml` shows.
@@ -70,11 +72,15 @@ codes! {
     NotJson = UNSUPPORTED_MEDIA_TYPE "not_json",
     /// JSON, but a field is missing, unknown, or has a value that is not accepted.
     BadField = UNPROCESSABLE_ENTITY "bad_field",
+    /// Rows of an import are bad, and none was to be left out.
+    ImportRefused = UNPROCESSABLE_ENTITY "import_refused",
+    /// The passphrase of a backup is too short.
+    WeakPassphrase = UNPROCESSABLE_ENTITY "weak_passphrase",
     /// More requests than the server takes.
     TooManyRequests = TOO_MANY_REQUESTS "too_many_requests",
     /// A fault of the broker; its log says more.
     Internal = INTERNAL_SERVER_ERROR "internal",
-    /// As many history requests as the server does at once are running.
+    /// As many requests of that kind as the server does at once are running.
     Busy = SERVICE_UNAVAILABLE "busy",
     /// The history has not read yet what was durable when it was asked.
     HistoryBehind = SERVICE_UNAVAILABLE "history_behind",
@@ -96,6 +102,7 @@ impl Refused {
             code,
             message: message.into(),
             target: None,
+            rows: Vec::new(),
         }
     }
 
@@ -124,6 +131,7 @@ impl IntoResponse for Refused {
             code: self.code.as_str().to_owned(),
             message: self.message,
             target: self.target,
+            rows: self.rows,
         };
         let mut response = (status, Json(ApiError { error })).into_response();
         let headers = response.headers_mut();

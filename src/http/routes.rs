@@ -8,7 +8,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::refused::{Code, Refused};
 use super::service::Shared;
-use super::{admin, health, history};
+use super::{admin, backup, bulk, health, history};
 
 /// One endpoint.
 pub(super) struct Route {
@@ -32,6 +32,9 @@ pub(super) fn routes() -> Vec<Route> {
         post("/admin/v1/devices/{device}/revoke", admin::revoke),
         get("/admin/v1/devices/{device}/telemetry", history::telemetry),
         post("/admin/v1/tokens/check", admin::check_token),
+        get(bulk::PATH, bulk::export),
+        post(bulk::PATH, bulk::import),
+        post("/admin/v1/backup", backup::make),
         get("/admin/v1/openapi.yaml", health::openapi),
         get("/healthz", health::health),
         get("/readyz", health::readiness),

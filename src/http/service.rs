@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -13,10 +14,12 @@ use tower_service::Service as _;
 
 use super::REQUEST_TIME_MAX;
 use super::body::Deadline;
+use super::bulk;
 use super::gate::Gate;
 use super::lanes::Lanes;
 use super::refused::{Code, Refused};
 use super::routes;
+use crate::backup::Folders;
 use crate::broker::Control;
 use crate::identity::{Registry, Secrets};
 use crate::journal::Journal;
@@ -33,6 +36,7 @@ pub(super) struct ServiceState {
     pub(super) control: Control,
     pub(super) journal: Journal,
     pub(super) metrics: Metrics,
+    pub(super) folders: Folders,
     pub(super) lanes: Lanes,
 }
 
@@ -45,6 +49,7 @@ pub(super) struct ServiceParts {
     pub(super) control: Control,
     pub(super) journal: Journal,
     pub(super) metrics: Metrics,
+    pub(super) folders: Folders,
 }
 
 /// Answers requests. Cloning is cheap.
@@ -65,6 +70,7 @@ impl Service {
             control: parts.control,
             journal: parts.journal,
             metrics: parts.metrics,
+            folders: parts.folders,
             lanes: Lanes::new(),
         });
         Service {
@@ -81,7 +87,13 @@ impl Service {
         let method = request.method().clone();
         let is_admin = |token: &str| self.secrets.admin_token_matches(token);
         let mut response = match self.gate.admit(&request, local, is_admin) {
-            Ok(()) => self.dispatch(request, started + REQUEST_TIME_MAX).await,
+            Ok(()) => {
+                let time = match request.uri().path() {
+                    bulk::PATH => bulk::IMPORT_TIME_MAX,
+                    _ => REQUEST_TIME_MAX,
+                };
+                self.dispatch(request, started + time, time).await
+            }
             Err(refused) => refused.into_response(),
         };
         let headers = response.headers_mut();
@@ -101,7 +113,12 @@ impl Service {
         self.metrics.http_connection(opened);
     }
 
-    async fn dispatch(&self, request: Request<Incoming>, deadline: Instant) -> Response<Body> {
+    async fn dispatch(
+        &self,
+        request: Request<Incoming>,
+        deadline: Instant,
+        time: Duration,
+    ) -> Response<Body> {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Deadline(deadline));
         let reply = self.router.clone().call(request);
@@ -111,7 +128,7 @@ impl Service {
             Err(_) => {
                 let message = format!(
                     "not done after {} s; a change that was asked for may still be made",
-                    REQUEST_TIME_MAX.as_secs()
+                    time.as_secs()
                 );
                 Refused::new(Code::RequestTimeout, message).into_response()
             }

@@ -113,6 +113,9 @@ fn every_body_is_in_the_description_field_by_field() {
 fn the_limits_are_in_the_description() {
     for words in [
         format!("maximum: {DEVICES_PER_PAGE_MAX}, default: {DEVICES_PER_PAGE_DEFAULT} }}"),
+        format!("maximum: {EXPORT_PER_PAGE_MAX}, default: {EXPORT_PER_PAGE_MAX} }}"),
+        format!("At most {IMPORT_ROWS_MAX} rows"),
+        format!("{} s for an import", super::bulk::IMPORT_TIME_MAX.as_secs()),
         format!("maximum: {POINTS_MAX}, default: {POINTS_DEFAULT} }}"),
         format!("At most {KEYS_MAX}."),
         format!("body {} MiB", super::body::BODY_BYTES_MAX / 1024 / 1024),
@@ -130,7 +133,7 @@ fn the_limits_are_in_the_description() {
 
 /// Every body with every field it can have, as JSON.
 fn bodies() -> Vec<(&'static str, Vec<String>)> {
-    [requests(), devices(), changes(), others()].concat()
+    [requests(), devices(), changes(), fleet(), others()].concat()
 }
 
 type Bodies = Vec<(&'static str, Vec<String>)>;
@@ -149,6 +152,8 @@ fn device() -> DeviceView {
         name: "a".to_owned(),
         created_ms: 1,
         generation: 1,
+        profile: "default".to_owned(),
+        label: "l".to_owned(),
         credentials: vec![CredentialView {
             id: 1,
             kind: "access_token".to_owned(),
@@ -217,6 +222,49 @@ fn changes() -> Bodies {
     ]
 }
 
+fn row() -> RowError {
+    RowError {
+        row: 1,
+        field: "f".to_owned(),
+        message: "m".to_owned(),
+    }
+}
+
+fn fleet() -> Bodies {
+    let entry = DeviceEntry {
+        name: "a".to_owned(),
+        id: Uuid::nil(),
+        profile: "p".to_owned(),
+        label: "l".to_owned(),
+    };
+    vec![
+        ("RowError", json(&row())),
+        ("DeviceEntry", json(&entry)),
+        (
+            "Imported",
+            json(&Imported {
+                created: 1,
+                bad: 1,
+                rows: vec![row()],
+            }),
+        ),
+        (
+            "ExportPage",
+            json(&ExportPage {
+                devices: vec![entry],
+                total: 1,
+                next: Some("a".to_owned()),
+            }),
+        ),
+        (
+            "BackupRequest",
+            json(&BackupRequest {
+                passphrase: token(),
+            }),
+        ),
+    ]
+}
+
 fn others() -> Bodies {
     let (device, name, credential) = (Uuid::nil(), "a".to_owned(), 1);
     let value = RawValue::from_string("1".to_owned()).unwrap();
@@ -224,6 +272,7 @@ fn others() -> Bodies {
         code: "c".to_owned(),
         message: "m".to_owned(),
         target: Some("t".to_owned()),
+        rows: vec![row()],
     };
     let reports = [
         TokenReport::Live {

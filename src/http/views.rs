@@ -28,6 +28,8 @@ pub(super) fn device_view(device: Device) -> DeviceView {
         name: device.name,
         created_ms: device.created_ms,
         generation: device.generation,
+        profile: device.profile,
+        label: device.label,
         credentials: credentials.collect(),
     }
 }

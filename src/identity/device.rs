@@ -9,6 +9,41 @@ use crate::store::devices::{CredentialRow, DeviceRow};
 /// Bytes a device name may have.
 const NAME_BYTES_MAX: usize = 255;
 
+/// The profile of a device that names none (TB: its `type`).
+pub const DEFAULT_PROFILE: &str = "default";
+
+/// Bytes the name of a device profile may have.
+const PROFILE_BYTES_MAX: usize = 255;
+
+/// Characters a label may have.
+const LABEL_CHARS_MAX: usize = 255;
+
+/// Checks the name of a device profile.
+pub(super) fn check_profile(text: &str) -> Result<(), RegistryError> {
+    let what = match text.len() {
+        0 => "is empty".to_owned(),
+        1..=PROFILE_BYTES_MAX if !text.contains(char::is_control) => return Ok(()),
+        1..=PROFILE_BYTES_MAX => "has a control character".to_owned(),
+        bytes => format!("has {bytes} bytes, the limit is {PROFILE_BYTES_MAX}"),
+    };
+    let field = "profile";
+    Err(RegistryError::Invalid { field, what })
+}
+
+/// Checks a label, which may be empty.
+pub(super) fn check_label(text: &str) -> Result<(), RegistryError> {
+    let characters = text.chars().count();
+    let what = if text.contains(char::is_control) {
+        "has a control character".to_owned()
+    } else if characters > LABEL_CHARS_MAX {
+        format!("has {characters} characters, the limit is {LABEL_CHARS_MAX}")
+    } else {
+        return Ok(());
+    };
+    let field = "label";
+    Err(RegistryError::Invalid { field, what })
+}
+
 /// A device name that can be used: 1 to 255 bytes, no control characters, nothing that could be
 /// taken for an id or a step in a path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +92,10 @@ pub struct Device {
     pub created_ms: u64,
     /// Grows when credentials end or rights narrow.
     pub generation: u32,
+    /// Name of its device profile.
+    pub profile: String,
+    /// For people; may be empty.
+    pub label: String,
     /// Live ones and the last ended ones, oldest first.
     pub credentials: Vec<CredentialInfo>,
 }
@@ -136,6 +175,8 @@ impl Device {
             name: device.name,
             created_ms: device.created_ms,
             generation: device.generation,
+            profile: device.profile,
+            label: device.label,
             credentials: credentials.collect(),
         }
     }

@@ -21,10 +21,15 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 pub use changes::ENDED_CREDENTIALS_KEPT;
-pub use device::{CredentialInfo, CredentialKind, Device, DeviceName, DevicePage, Page};
+pub use device::{
+    CredentialInfo, CredentialKind, DEFAULT_PROFILE, Device, DeviceName, DevicePage, Page,
+};
 pub use error::{RegistryError, SecretsError};
 pub use permit::{Action, Permit};
-pub use registry::{Change, DEVICES_MAX, Registry, TokenReport};
+pub use registry::{
+    Change, DEVICES_MAX, IMPORT_FAULTS_MAX, IMPORT_ROWS_MAX, Import, ImportRow, Imported,
+    ListedDevice, Registry, RowFault, TokenReport,
+};
 pub use secrets::{ADMIN_TOKEN_FILE, REGISTRY_KEY_FILE, Secrets};
 pub use token::{AdminToken, DeviceToken, TOKEN_BYTES_MAX, TokenError, TokenHint};
 

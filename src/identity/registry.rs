@@ -8,6 +8,8 @@
 //!    generation is not current, however it was found.
 //! 3. A token that was ended is not given out again while it is remembered.
 
+mod import;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,6 +25,10 @@ use super::{
     CredentialKind, Device, DeviceName, DevicePage, DeviceToken, Page, Permit, Principal,
     ProfileFlags, RegistryError, Secrets, TokenHint,
 };
+pub use import::{IMPORT_FAULTS_MAX, IMPORT_ROWS_MAX, Import, ImportRow, Imported, RowFault};
+
+pub use crate::store::bulk::ListedDevice;
+
 use crate::store::devices::{self, NewCredential};
 use crate::store::{Connection, Store, Transaction};
 
@@ -337,6 +343,12 @@ impl Registry {
                 }
             }
         })
+    }
+
+    /// How many devices there are.
+    #[must_use]
+    pub fn devices_total(&self) -> u64 {
+        self.shared.devices.load(Ordering::Relaxed)
     }
 
     /// Whether there is no device.

@@ -73,6 +73,17 @@ impl DeviceToken {
         })
     }
 
+    /// One that comes with an imported device. One of our own form is as good as a generated one:
+    /// only others count as chosen.
+    ///
+    /// # Errors
+    /// As [`DeviceToken::chosen`].
+    pub(super) fn imported(text: &str) -> Result<DeviceToken, TokenError> {
+        let token = DeviceToken::chosen(text)?;
+        let chosen = checksum_holds(text, DEVICE_PREFIX) != Some(true);
+        Ok(DeviceToken { chosen, ..token })
+    }
+
     /// The text. Whoever calls this shows it to its owner, once, or digests it.
     #[must_use]
     pub fn expose(&self) -> &str {

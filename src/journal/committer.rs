@@ -120,6 +120,10 @@ impl Committer {
         let shared = &self.shared;
         shared.commits.fetch_add(1, Ordering::Relaxed);
         shared.commit_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if batches.iter().any(|p| p.batch.has_sessions()) {
+            // Before `durable`, whose release orders it.
+            shared.sessions.store(self.next - 1, Ordering::Relaxed);
+        }
         // The fact is there: now, and not before, it may be told (REL-01, REL-02).
         shared.publish(self.next - 1);
         lock(&shared.queue).done(self.taken.drain(..fitting), &mut self.wakes);

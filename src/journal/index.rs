@@ -52,6 +52,12 @@ impl Index {
         )
     }
 
+    /// The segments that start at `offset` or earlier.
+    pub(super) fn up_to(&self, offset: u64) -> Vec<Segment> {
+        let before = |segment: &&Segment| segment.first <= offset;
+        self.segments.iter().take_while(before).cloned().collect()
+    }
+
     /// Adds the newest segment.
     pub(super) fn push(&mut self, segment: Segment) {
         self.segments.push(segment);

@@ -49,6 +49,7 @@ mod format;
 mod hold;
 mod index;
 mod options;
+mod prefix;
 mod prepare;
 mod queue;
 mod reader;
@@ -74,6 +75,7 @@ pub use options::{
     Cut, DAMAGE_REPORTS_MAX, Damage, FullReason, JournalOptions, JournalStatus, JournalUsage,
     OnCommit, Recovery, Verification,
 };
+pub use prefix::PrefixPart;
 pub use reader::{Entry, Reader};
 pub use record::{
     BATCH_BYTES_MAX, Batch, BatchFull, Offset, RECORD_BODY_BYTES_MAX, RECORD_HEADER_BYTES, Record,
@@ -173,6 +175,16 @@ impl Journal {
     #[must_use]
     pub fn durable(&self) -> Offset {
         Offset::new(self.shared().durable())
+    }
+
+    /// The durable offset, if nothing durable behind `offset` is of a session (see
+    /// [`RecordHeader::is_of_session`]): then a follower of sessions need not read that far.
+    #[must_use]
+    pub fn no_sessions_behind(&self, offset: Offset) -> Option<Offset> {
+        // In this order: a commit's sessions are told before the commit is.
+        let durable = self.durable();
+        let sessions = self.shared().sessions.load(Ordering::Relaxed);
+        (sessions <= offset.number()).then_some(durable)
     }
 
     /// The oldest record kept; one after [`Journal::durable`] when there is none.

@@ -108,6 +108,13 @@ pub struct RecordHeader {
 }
 
 impl RecordHeader {
+    /// Whether the record says something of a session beside whose message it is: everything but
+    /// telemetry of QoS 0 and 1.
+    #[must_use]
+    pub fn is_of_session(&self) -> bool {
+        self.kind != RecordKind::Telemetry || self.packet_id != 0
+    }
+
     fn encode(&self, body_len: u32) -> [u8; RECORD_HEADER_BYTES] {
         let mut bytes = [0; RECORD_HEADER_BYTES];
         bytes[0..4].copy_from_slice(&body_len.to_le_bytes());
@@ -151,6 +158,8 @@ pub struct Batch {
     bytes: Vec<u8>,
     records: u32,
     bytes_max: usize,
+    /// One of the records [`RecordHeader::is_of_session`].
+    has_sessions: bool,
 }
 
 impl Batch {
@@ -159,6 +168,7 @@ impl Batch {
             bytes: Vec::new(),
             records: 0,
             bytes_max,
+            has_sessions: false,
         }
     }
 
@@ -180,6 +190,7 @@ impl Batch {
         self.bytes.extend_from_slice(&header.encode(body_len));
         self.bytes.extend_from_slice(body);
         self.records += 1;
+        self.has_sessions |= header.is_of_session();
         Ok(())
     }
 
@@ -205,9 +216,14 @@ impl Batch {
         &self.bytes
     }
 
+    pub(super) fn has_sessions(&self) -> bool {
+        self.has_sessions
+    }
+
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.records = 0;
+        self.has_sessions = false;
     }
 }
 

@@ -23,6 +23,9 @@ pub(super) struct Shared {
     pub(super) batch_bytes_max: usize,
     /// Every record up to this offset is on stable storage. Written by the committer only.
     durable: AtomicU64,
+    /// The last record of the last commit with something of a session; see
+    /// [`super::Journal::no_sessions_behind`].
+    pub(super) sessions: AtomicU64,
     pub(super) queue: Mutex<Queue>,
     /// The committer waits here for work, under `queue`.
     pub(super) work: Condvar,
@@ -57,6 +60,8 @@ impl Shared {
             options,
             batch_bytes_max,
             durable: AtomicU64::new(next - 1),
+            // What an earlier process wrote may be of sessions.
+            sessions: AtomicU64::new(next - 1),
             queue: Mutex::new(Queue::new(next)),
             work: Condvar::new(),
             index: Mutex::new(index),

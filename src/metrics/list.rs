@@ -304,6 +304,53 @@ pub(super) const HTTP_CONNECTIONS: Figure = figure(
     "Open HTTP connections.",
 );
 
+pub(super) const DEVICES: Figure = figure(
+    "tollgate_devices",
+    Kind::Gauge,
+    Unit::Count,
+    "Devices in the registry.",
+);
+pub(super) const TOKENS: Figure = figure(
+    "tollgate_tokens",
+    Kind::Gauge,
+    Unit::Count,
+    "Tokens that open the door.",
+);
+pub(super) const PROCESS_MEMORY: Figure = figure(
+    "process_resident_memory_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "Memory of the process that is in RAM.",
+);
+pub(super) const PROCESS_DESCRIPTORS: Figure = figure(
+    "process_open_fds",
+    Kind::Gauge,
+    Unit::Count,
+    "Open file descriptors: connections, files, and a few more.",
+);
+pub(super) const PROCESS_DESCRIPTORS_MAX: Figure = figure(
+    "process_max_fds",
+    Kind::Gauge,
+    Unit::Count,
+    "File descriptors that the process may have open.",
+);
+pub(super) const PROCESS_START: Figure = figure(
+    "process_start_time_seconds",
+    Kind::Gauge,
+    Unit::Seconds,
+    "When the process began, seconds since the Unix epoch.",
+);
+pub(super) const BUILD: Figure = labelled(
+    figure(
+        "tollgate_build_info",
+        Kind::Gauge,
+        Unit::Count,
+        "Always 1; the label is the version that runs.",
+    ),
+    "version",
+    &[env!("CARGO_PKG_VERSION")],
+);
+
 /// Every figure, in the order of the documentation.
 pub const FIGURES: &[Figure] = &[
     RECEIVED,
@@ -329,4 +376,11 @@ pub const FIGURES: &[Figure] = &[
     HISTORY_UNREADABLE,
     HTTP_REQUESTS,
     HTTP_CONNECTIONS,
+    DEVICES,
+    TOKENS,
+    PROCESS_MEMORY,
+    PROCESS_DESCRIPTORS,
+    PROCESS_DESCRIPTORS_MAX,
+    PROCESS_START,
+    BUILD,
 ];

@@ -18,7 +18,7 @@ use crate::broker::SessionKey;
 use crate::identity::Principal;
 use crate::metrics::Refusal;
 use crate::mqtt::session::{Close, Replies, Session, Step};
-use crate::mqtt::wire::{self, Packet, PacketType, QoS, Sender};
+use crate::mqtt::wire::{self, PacketType, QoS, Sender};
 
 /// How long a closed connection is drained, so that the peer reads our last word before the
 /// reset that unread data would cause.
@@ -362,48 +362,32 @@ impl Connection {
             }
         }
         let version = inner.session.version();
+        if let Some(decoded) = wire::decode_publish(version, Sender::Client, packet) {
+            let publish = decoded.map_err(|error| End::Closed(Close::from(&error)))?;
+            return self
+                .take_publish(worker, inner, &publish, clocks, replies, recorded)
+                .map(|()| Taken::Yes)
+                .map_err(End::Closed);
+        }
         let decoded = wire::decode(version, Sender::Client, packet)
             .map_err(|error| End::Closed(Close::from(&error)))?;
-        let step = match inner.session.handle(&decoded, clocks.now, replies) {
-            Ok(step) => step,
-            Err(close) => {
-                if let Packet::Publish(publish) = &decoded {
-                    worker.count_received(publish.qos);
-                    worker.count_refused(Refusal::ProtocolError);
-                }
-                return Err(End::Closed(close));
-            }
-        };
-        let closed = match step {
-            Step::Done => Ok(()),
-            Step::Publish(publish) => {
-                self.publish(worker, inner, &publish, clocks, replies, recorded)
-            }
-            Step::Repeated => {
-                worker.count_received(QoS::ExactlyOnce);
-                worker.count_repeated();
-                recorded.any = true;
-                Ok(())
-            }
-            Step::ReleasedBefore => {
-                recorded.any = true;
-                Ok(())
-            }
+        let step = inner.session.handle(&decoded, clocks.now, replies);
+        match step.map_err(End::Closed)? {
+            // PUBLISH was taken above.
+            Step::Done | Step::Publish(_) | Step::Repeated => {}
+            Step::ReleasedBefore => recorded.any = true,
             Step::Release(packet_id) => {
                 self.release(worker, inner, packet_id, clocks, replies, recorded);
-                Ok(())
             }
             Step::Subscribe(subscribe) => {
                 self.subscribe(worker, inner, &subscribe, clocks, replies, recorded);
-                Ok(())
             }
             Step::Unsubscribe(unsubscribe) => {
                 self.unsubscribe(worker, inner, &unsubscribe, clocks, replies, recorded);
-                Ok(())
             }
             Step::Disconnected { .. } => return Err(End::Disconnected),
-        };
-        closed.map(|()| Taken::Yes).map_err(End::Closed)
+        }
+        Ok(Taken::Yes)
     }
 
     /// The room that the packet and its acknowledgement may need, and for what; `None` if it

@@ -22,8 +22,8 @@ pub(super) struct Recorded {
 }
 
 impl Connection {
-    /// Gate, route, record, verdict: the way of a PUBLISH.
-    pub(super) fn publish(
+    /// Takes a PUBLISH that was read.
+    pub(super) fn take_publish(
         &self,
         worker: &Worker,
         inner: &mut Inner,
@@ -33,6 +33,30 @@ impl Connection {
         recorded: &mut Recorded,
     ) -> Result<(), Close> {
         worker.count_received(publish.qos);
+        match inner.session.handle_publish(publish, clocks.now, replies) {
+            Ok(true) => self.publish(worker, inner, publish, clocks, replies, recorded),
+            Ok(false) => {
+                worker.count_repeated();
+                recorded.any = true;
+                Ok(())
+            }
+            Err(close) => {
+                worker.count_refused(Refusal::ProtocolError);
+                Err(close)
+            }
+        }
+    }
+
+    /// Gate, route, record, verdict: the way of a PUBLISH.
+    fn publish(
+        &self,
+        worker: &Worker,
+        inner: &mut Inner,
+        publish: &Publish<'_>,
+        clocks: Clocks,
+        replies: &mut Replies,
+        recorded: &mut Recorded,
+    ) -> Result<(), Close> {
         let verdict = match self.route(worker, publish) {
             Route::Telemetry => {
                 let packet_id = publish.packet_id.filter(|_| publish.qos.as_u8() == 2);

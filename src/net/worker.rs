@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::coop::unconstrained;
 
 use super::connection::{Connection, End, LINGER};
 use super::home;
@@ -129,8 +130,11 @@ impl Worker {
         mut arrivals: mpsc::Receiver<super::handshake::Arrival>,
         mut sockets: mpsc::Receiver<super::acceptor::Accepted>,
     ) {
-        spawn_vital(flush_each_turn(Rc::clone(&self)));
-        spawn_vital(release_after_sync(Rc::clone(&self)));
+        // Unconstrained: the runtime lets a task do 128 reads and writes at a time, and a sync may
+        // have an ack for each of thousands of connections. Those beyond would be kept in memory
+        // and their tasks woken, one by one.
+        spawn_vital(unconstrained(flush_each_turn(Rc::clone(&self))));
+        spawn_vital(unconstrained(release_after_sync(Rc::clone(&self))));
         spawn_vital(sweep(Rc::clone(&self)));
         loop {
             // Cancel-safe: `recv` loses nothing when another branch wins. Control goes first.
@@ -293,6 +297,11 @@ impl Worker {
 
     /// Hands over what is pending; wakes parked connections when there is room again.
     fn flush(&self) {
+        if !self.outbox.borrow().is_pending() && self.behind_since.get().is_none() {
+            // As after most syncs: nothing came meanwhile, and nobody waits for room.
+            self.counters.borrow_mut().flush();
+            return;
+        }
         let handed_over = self.outbox.borrow_mut().hand_over();
         if handed_over {
             self.behind_since.set(None);

@@ -19,6 +19,10 @@ pub struct DeviceRow {
     pub created_ms: u64,
     /// Grows with every narrowing; 1 at first.
     pub generation: u32,
+    /// Name of its device profile.
+    pub profile: String,
+    /// For people; may be empty.
+    pub label: String,
 }
 
 /// A row of `credential` without its digest.
@@ -74,7 +78,8 @@ pub fn count(connection: &Connection) -> Result<u64, StoreError> {
 
 /// The device with this id.
 pub fn by_id(connection: &Connection, id: Uuid) -> Result<Option<DeviceRow>, StoreError> {
-    let sql = "SELECT number, id, name, created_ms, generation FROM device WHERE id = ?1";
+    let sql = "SELECT number, id, name, created_ms, generation, profile, label
+               FROM device WHERE id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     Ok(statement
         .query_row([id.as_bytes()], device_row)
@@ -83,7 +88,8 @@ pub fn by_id(connection: &Connection, id: Uuid) -> Result<Option<DeviceRow>, Sto
 
 /// The device with this name.
 pub fn by_name(connection: &Connection, name: &str) -> Result<Option<DeviceRow>, StoreError> {
-    let sql = "SELECT number, id, name, created_ms, generation FROM device WHERE name = ?1";
+    let sql = "SELECT number, id, name, created_ms, generation, profile, label
+               FROM device WHERE name = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     Ok(statement.query_row([name], device_row).optional()?)
 }
@@ -95,7 +101,7 @@ pub fn page(
     limit: usize,
 ) -> Result<Vec<DeviceRow>, StoreError> {
     // Every name is longer than "", so that nothing is left out when there is no `after`.
-    let sql = "SELECT number, id, name, created_ms, generation FROM device
+    let sql = "SELECT number, id, name, created_ms, generation, profile, label FROM device
                WHERE name > ?1 ORDER BY name LIMIT ?2";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(sql)?;
@@ -131,7 +137,8 @@ pub fn owner_of(
     let Some((credential, number)) = found else {
         return Ok(None);
     };
-    let sql = "SELECT number, id, name, created_ms, generation FROM device WHERE number = ?1";
+    let sql = "SELECT number, id, name, created_ms, generation, profile, label
+               FROM device WHERE number = ?1";
     let device = connection
         .prepare_cached(sql)?
         .query_row([number], device_row)?;
@@ -167,7 +174,7 @@ pub fn insert(
     created_ms: u64,
 ) -> Result<DeviceRow, StoreError> {
     let sql = "INSERT INTO device (id, name, created_ms, generation) VALUES (?1, ?2, ?3, 1)
-               RETURNING number, id, name, created_ms, generation";
+               RETURNING number, id, name, created_ms, generation, profile, label";
     let mut statement = connection.prepare_cached(sql)?;
     let values = params![id.as_bytes(), name, Unsigned(created_ms)];
     Ok(statement.query_row(values, device_row)?)
@@ -284,6 +291,8 @@ fn device_row(row: &Row<'_>) -> rusqlite::Result<DeviceRow> {
         name: row.get(2)?,
         created_ms: row.get::<_, Unsigned>(3)?.0,
         generation: row.get(4)?,
+        profile: row.get(5)?,
+        label: row.get(6)?,
     })
 }
 

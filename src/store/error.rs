@@ -87,6 +87,9 @@ pub enum StoreError {
     /// The transaction that held this request and its neighbours was not committed.
     #[error("the state database did not commit, nothing of this request was stored: {0}")]
     NotCommitted(Arc<str>),
+    /// The request itself asked for its effects to be rolled back.
+    #[error("the request was taken back, nothing of it was stored")]
+    TakenBack,
     /// The writer thread is gone: it was stopped, or a request made it panic.
     #[error("the writer of the state database has stopped; start Tollgate again")]
     Stopped,

@@ -47,6 +47,12 @@ pub(super) fn prepare(dir: &Path) -> Result<PathBuf, StoreError> {
     Ok(path)
 }
 
+/// Checks a file that has to be there, by its first bytes; changes nothing.
+pub(super) fn check_existing(path: &Path) -> Result<(), StoreError> {
+    let mut file = File::open(path).map_err(at("open", path))?;
+    check_header(&mut file, path)
+}
+
 /// A directory that cannot be written is refused here, where the system says why; SQLite would
 /// only say that it cannot open a file.
 fn check_writable(dir: &Path) -> Result<(), StoreError> {
@@ -236,7 +242,7 @@ fn sync_dir(dir: &Path) -> Result<(), StoreError> {
         .map_err(at("sync the directory", dir))
 }
 
-fn at(action: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError {
+pub(super) fn at(action: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::File {
         action,

@@ -11,7 +11,7 @@ use super::StoreError;
 pub(super) const APPLICATION_ID: i64 = 0x546f_6c6c;
 
 /// Step n (counting from 1) leads to schema version n.
-const STEPS: &[&str] = &[VERSION_1];
+const STEPS: &[&str] = &[VERSION_1, VERSION_3];
 
 /// `device.number` keeps joins on small integers; `device.id` is what the world sees.
 ///
@@ -66,6 +66,12 @@ CREATE TABLE checkpoint (
     name TEXT PRIMARY KEY,
     offset INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+/// The name of the device's profile (ThingsBoard's device type) and a label for people.
+const VERSION_3: &str = "
+ALTER TABLE device ADD COLUMN profile TEXT NOT NULL DEFAULT 'default';
+ALTER TABLE device ADD COLUMN label TEXT NOT NULL DEFAULT '';
 ";
 
 /// The newest schema version this program knows.

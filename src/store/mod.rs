@@ -17,6 +17,7 @@
 //! After a crash at any point, what was answered is there; of what was not answered, whole
 //! requests are there or not.
 
+pub mod bulk;
 pub mod devices;
 mod error;
 mod file;
@@ -24,6 +25,7 @@ mod integer;
 mod migrations;
 mod readers;
 pub mod sessions;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -35,6 +37,7 @@ pub use rusqlite::{Connection, Transaction};
 
 pub use error::StoreError;
 pub use integer::Unsigned;
+pub use snapshot::snapshot;
 
 use readers::Readers;
 use writer::Writer;

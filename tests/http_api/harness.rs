@@ -14,6 +14,7 @@ use rustls::ServerConfig;
 use serde_json::Value;
 use tempfile::TempDir;
 use tollgate::{
+    backup::Folders,
     broker::{Command, Control, Receipt},
     http::{HttpParts, HttpServer},
     identity::{ADMIN_TOKEN_FILE, Change, Registry, Secrets},
@@ -111,6 +112,11 @@ impl Server {
             control: Control::new(vec![lane]),
             journal: journal.clone(),
             metrics: metrics.clone(),
+            folders: Folders {
+                data: dir.path().join("data"),
+                secrets: secrets_dir.clone(),
+                certs: dir.path().join("certs"),
+            },
         };
         let http = HttpServer::start(parts).unwrap();
         let admin_token = fs::read_to_string(secrets_dir.join(ADMIN_TOKEN_FILE)).unwrap();

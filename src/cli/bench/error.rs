@@ -15,21 +15,59 @@ pub enum BenchError {
     },
     /// CONNACK carries a refusal.
     #[error(
-        "connection {connection} was refused with CONNACK code {code:#04x}: is its token known?"
+        "{connections} connections were refused with CONNACK code {code:#04x}{}", hint(*code)
     )]
     Refused {
-        /// Number of the connection, from 0.
-        connection: usize,
+        /// How many.
+        connections: u64,
         /// Return code (MQTT 3.1.1) or reason code (MQTT 5).
         code: u8,
     },
-    /// What came back is no CONNACK.
-    #[error("connection {connection}: what answers speaks no MQTT ({what})")]
-    NoConnack {
-        /// Number of the connection, from 0.
-        connection: usize,
+    /// Some connections came to no CONNACK.
+    #[error("{connections} connections were not opened: {what}")]
+    NotOpened {
+        /// How many.
+        connections: u64,
+        /// What went wrong with the first of them.
+        what: String,
+    },
+    /// Ctrl-C came while connections were opened: nothing was measured.
+    #[error("ended by Ctrl-C before all connections were open")]
+    Interrupted,
+    /// SUBACK carries a refusal.
+    #[error("the broker refused the subscription to {filter} with SUBACK code {code:#04x}")]
+    NotSubscribed {
+        /// What was asked for.
+        filter: String,
+        /// Return code (MQTT 3.1.1) or reason code (MQTT 5).
+        code: u8,
+    },
+    /// The broker's own figures cannot be read.
+    #[error("{url}: the metrics cannot be read: {what}")]
+    Metrics {
+        /// Where they were looked for.
+        url: String,
         /// What came instead.
         what: String,
+    },
+    /// The broker counted something else than the generator.
+    #[error("the ledger does not balance: {0}")]
+    Ledger(String),
+    /// Idle connections that are not as they should be.
+    #[error("{lost} idle connections were lost, {silent} did not answer PINGREQ")]
+    Idle {
+        /// Connections that ended.
+        lost: u64,
+        /// Connections of the sample that did not answer.
+        silent: u64,
+    },
+    /// Deliveries that were due and did not come, or came more often.
+    #[error("{expected} deliveries were due, {delivered} came")]
+    Deliveries {
+        /// Messages times the subscribers that asked for them.
+        expected: u64,
+        /// What came.
+        delivered: u64,
     },
     /// A file cannot be read.
     #[error("{}: {source}", path.display())]
@@ -68,12 +106,26 @@ impl BenchError {
     pub fn exit_code(&self) -> u8 {
         match self {
             BenchError::NoBroker { .. } => 5,
-            BenchError::Refused { .. } => 6,
+            BenchError::Refused { .. } | BenchError::NotSubscribed { .. } => 6,
             BenchError::Tls(_) | BenchError::Encode(_) => 2,
-            BenchError::NoConnack { .. }
+            BenchError::NotOpened { .. }
+            | BenchError::Interrupted
+            | BenchError::Metrics { .. }
+            | BenchError::Ledger(_)
+            | BenchError::Idle { .. }
+            | BenchError::Deliveries { .. }
             | BenchError::File { .. }
             | BenchError::System(_)
             | BenchError::Incomplete { .. } => 1,
         }
+    }
+}
+
+/// What the usual codes of a refusal mean for who runs a load test.
+fn hint(code: u8) -> &'static str {
+    match code {
+        0x04 | 0x05 | 0x86 | 0x87 => ": are the tokens known?",
+        0x03 | 0x88 | 0x97 => ": the broker has reached a limit, or has one per client or token",
+        _ => "",
     }
 }

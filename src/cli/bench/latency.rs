@@ -1,9 +1,33 @@
 //! How long acks took, in buckets of 3 %.
 
+use serde::Serialize;
+
 /// Buckets per power of two: an error of at most 1/32.
 const PARTS: u32 = 32;
 /// Buckets for all of u32 microseconds, 71 minutes: longer than any run.
 const BUCKETS: usize = 28 * PARTS as usize;
+
+/// Percentiles for a report, in microseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Times {
+    pub(super) p50: u32,
+    pub(super) p90: u32,
+    pub(super) p99: u32,
+    pub(super) max: u32,
+}
+
+impl Times {
+    /// Names and values, for a table.
+    pub(super) fn rows(&self, what: &str) -> [[String; 2]; 4] {
+        let row = |name: &str, us: u32| [format!("{what} {name}"), format!("{us} us")];
+        [
+            row("p50", self.p50),
+            row("p90", self.p90),
+            row("p99", self.p99),
+            row("max", self.max),
+        ]
+    }
+}
 
 /// Counts of latencies in microseconds.
 pub(super) struct Latencies {
@@ -42,8 +66,19 @@ impl Latencies {
         self.max_us
     }
 
-    pub(super) fn max_us(&self) -> u32 {
-        self.max_us
+    /// How many there are.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// What a report says of them; `None` when there is nothing to say.
+    pub(super) fn times(&self) -> Option<Times> {
+        (self.total > 0).then(|| Times {
+            p50: self.percentile(50),
+            p90: self.percentile(90),
+            p99: self.percentile(99),
+            max: self.max_us,
+        })
     }
 }
 
@@ -91,6 +126,6 @@ mod tests {
         assert_eq!(latencies.percentile(10), 10);
         assert!((50..=51).contains(&latencies.percentile(50)));
         assert_eq!(latencies.percentile(100), 100);
-        assert_eq!(latencies.max_us(), 100);
+        assert_eq!(latencies.times().unwrap().max, 100);
     }
 }

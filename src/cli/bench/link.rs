@@ -2,31 +2,32 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::fd::{AsFd, BorrowedFd},
-    time::Duration,
 };
 
+use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
 use crate::cli::bench::{
-    BenchError, frame, packets,
-    tls::{self, Tls},
+    BenchError, packets,
+    target::{PORTS, Target},
+    tls,
 };
 
-/// How long a broker may take for one CONNECT, TLS included.
-const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+/// What the system says of a connection that is still being made.
+const IN_PROGRESS: i32 = Errno::INPROGRESS.raw_os_error();
 /// Send buffer of a connection: without acks to wait for (QoS 0), what lies in it at the end of
 /// the run is still to be read by the broker.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
 /// A socket, plain or TLS.
-pub(super) enum Stream {
+enum Stream {
     Plain(TcpStream),
     Tls(Box<tls::Stream>),
 }
 
-/// A connection that the broker accepted.
+/// A connection to the broker: from its CONNECT on.
 pub(super) struct Link {
     stream: Stream,
     /// Bytes that the socket did not take yet.
@@ -46,67 +47,41 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects and waits for CONNACK; `number` names the connection in errors.
-    pub(super) fn open(
-        address: SocketAddr,
-        source: Option<IpAddr>,
-        tls: Option<&Tls>,
-        connect: &[u8],
+    /// Starts a connection and its CONNECT; nothing is waited for. `window` is the room for
+    /// messages in flight.
+    pub(super) fn start(
+        target: &Target,
+        mark: char,
         number: usize,
-    ) -> Result<Stream, BenchError> {
-        let socket = socket(address, source).map_err(|source| BenchError::NoBroker {
-            address: address.to_string(),
+        window: u32,
+    ) -> Result<Link, BenchError> {
+        let unsent = target.connect(mark, number)?.to_vec();
+        let socket = socket(target, number).map_err(|source| BenchError::NoBroker {
+            address: target.address.to_string(),
             source,
         })?;
-        let mut stream = match tls {
+        let stream = match &target.tls {
             Some(tls) => Stream::Tls(Box::new(tls.connect(socket)?)),
             None => Stream::Plain(socket),
         };
-        let wrong = |what: String| BenchError::NoConnack {
-            connection: number,
-            what,
-        };
-        stream
-            .write_all(connect)
-            .and_then(|()| stream.flush())
-            .map_err(|error| wrong(error.to_string()))?;
-        let mut bytes = Vec::new();
-        let mut byte = [0];
-        let code = loop {
-            // A byte at a time: nothing behind CONNACK may be taken away here.
-            stream
-                .read_exact(&mut byte)
-                .map_err(|error| wrong(error.to_string()))?;
-            bytes.extend(byte);
-            if bytes.first() != Some(&0x20) {
-                return Err(wrong(format!("a first byte of {:#04x}", byte[0])));
-            }
-            if let Some(frame) = frame::split(&bytes) {
-                break frame.body.get(1).copied().unwrap_or(0xff);
-            }
-        };
-        if code != 0 {
-            return Err(BenchError::Refused {
-                connection: number,
-                code,
-            });
-        }
-        stream.socket().set_nonblocking(true)?;
-        Ok(stream)
-    }
-
-    /// A connection with room for `window` messages in flight.
-    pub(super) fn new(stream: Stream, window: u32) -> Link {
         let places = window.next_power_of_two() as usize;
-        Link {
+        Ok(Link {
             stream,
-            unsent: Vec::new(),
+            unsent,
             partial: Vec::new(),
             sent_us: vec![0; places].into_boxed_slice(),
             sent: 0,
             received: 0,
             done: 0,
             is_open: true,
+        })
+    }
+
+    /// True when the TLS handshake was shortened by a ticket.
+    pub(super) fn is_resumed(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(_) => false,
+            Stream::Tls(stream) => tls::is_resumed(stream),
         }
     }
 
@@ -128,7 +103,7 @@ impl Link {
         count: u64,
         now_us: u32,
     ) -> io::Result<u64> {
-        let (bytes, count) = block.messages(self.sent, count);
+        let (bytes, count) = block.messages(self.sent, count, now_us);
         let mask = self.sent_us.len() as u64 - 1;
         for number in self.sent..self.sent + count {
             let place = usize::try_from(number & mask).unwrap_or_default();
@@ -263,16 +238,44 @@ fn write_some(stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
     Ok(taken)
 }
 
-fn socket(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+/// A socket on its way to the broker; a source port that is taken is tried with the next one.
+fn socket(target: &Target, number: usize) -> io::Result<TcpStream> {
+    let mut tries = 0; // a run that has just ended may have left thousands of ports busy in a row
+    loop {
+        let source = target.source(number);
+        let error = match connecting(target.address, source) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => error,
+        };
+        let kinds = [io::ErrorKind::AddrInUse, io::ErrorKind::AddrNotAvailable];
+        tries += 1;
+        if source.is_none() || tries == PORTS || !kinds.contains(&error.kind()) {
+            return Err(error);
+        }
+    }
+}
+
+/// What is written before it has arrived has to wait.
+fn connecting(address: SocketAddr, source: Option<SocketAddr>) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if let Some(source) = source {
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        // Ports of connections that have just ended can be had again.
+        socket.set_reuse_address(true)?;
+        socket
+            .bind(&source.into())
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::AddrNotAvailable => {
+                    let what = format!("this machine has no address {} (--source)", source.ip());
+                    io::Error::new(io::ErrorKind::InvalidInput, what)
+                }
+                _ => error,
+            })?;
     }
+    socket.set_nonblocking(true)?;
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.set_tcp_nodelay(true)?;
-    socket.connect_timeout(&address.into(), CONNECT_LIMIT)?;
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(CONNECT_LIMIT))?;
-    stream.set_write_timeout(Some(CONNECT_LIMIT))?;
-    Ok(stream)
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => Err(error),
+        _ => Ok(TcpStream::from(socket)),
+    }
 }

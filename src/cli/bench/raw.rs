@@ -32,7 +32,7 @@ pub(super) fn run(options: &Raw) -> Result<(), BenchError> {
     let end = Instant::now() + Duration::from_secs(options.seconds);
     let mut poll = Poll::new()?;
     poll.add(&listener, LISTENER)?;
-    let mut clients: Vec<Option<Client>> = Vec::new();
+    let mut clients = Clients::default();
     let mut keys = Vec::new();
     let mut buffer = vec![0; READ_BYTES];
     while Instant::now() < end {
@@ -40,42 +40,60 @@ pub(super) fn run(options: &Raw) -> Result<(), BenchError> {
         for &key in &keys {
             if key == LISTENER {
                 accept(&listener, &poll, &mut clients)?;
-            } else if let Some(place) = clients.get_mut(key)
-                && let Some(client) = place
-                && client.serve(&mut buffer).is_err()
-            {
-                *place = None;
+            } else {
+                clients.serve(key, &mut buffer);
             }
         }
     }
     Ok(())
 }
 
-fn accept(
-    listener: &TcpListener,
-    poll: &Poll,
-    clients: &mut Vec<Option<Client>>,
-) -> io::Result<()> {
+/// Everybody who is connected; a key is a place.
+#[derive(Default)]
+struct Clients {
+    places: Vec<Option<Client>>,
+    free: Vec<usize>,
+}
+
+impl Clients {
+    fn serve(&mut self, key: usize, buffer: &mut [u8]) {
+        if let Some(place) = self.places.get_mut(key)
+            && let Some(client) = place
+            && client.serve(buffer).is_err()
+        {
+            *place = None;
+            self.free.push(key);
+        }
+    }
+
+    fn add(&mut self, client: Client, poll: &Poll) -> io::Result<()> {
+        let key = self.free.pop().unwrap_or(self.places.len());
+        poll.add(&client.socket, key)?;
+        match self.places.get_mut(key) {
+            Some(place) => *place = Some(client),
+            None => self.places.push(Some(client)),
+        }
+        Ok(())
+    }
+}
+
+fn accept(listener: &TcpListener, poll: &Poll, clients: &mut Clients) -> io::Result<()> {
     loop {
         let socket = match listener.accept() {
             Ok((socket, _)) => socket,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            // Whoever left before it was taken in is no reason to stop.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => return Err(error),
         };
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
-        let free = clients.iter().position(Option::is_none);
-        let key = free.unwrap_or(clients.len());
-        poll.add(&socket, key)?;
-        let client = Some(Client {
+        let client = Client {
             socket,
             partial: Vec::new(),
             answers: Vec::new(),
-        });
-        match clients.get_mut(key) {
-            Some(place) => *place = client,
-            None => clients.push(client),
-        }
+        };
+        clients.add(client, poll)?;
     }
 }
 
@@ -141,6 +159,11 @@ fn answer<'a>(bytes: &'a [u8], answers: &mut Vec<u8>) -> io::Result<&'a [u8]> {
             1 => answers.extend([0x20, 2, 0, 0]),
             3 => answer_publish(packet.first, packet.body, answers),
             6 => answer_id(0x70, packet.body, answers),
+            // A subscription is no part of the floor: it is refused.
+            8 => {
+                let id = packet.body.first_chunk().copied().unwrap_or([0, 0]);
+                answers.extend([0x90, 3, id[0], id[1], 0x80]);
+            }
             12 => answers.extend([0xd0, 0]),
             14 => return Err(io::ErrorKind::ConnectionAborted.into()),
             _ => {}
@@ -171,8 +194,8 @@ fn answer_id(kind: u8, body: &[u8], answers: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use crate::cli::bench::{
-        options::Version,
-        packets::{Block, connect},
+        packets::{connect, plain_block},
+        target::Version,
     };
 
     fn answers(bytes: &[u8]) -> (Vec<u8>, usize) {
@@ -185,8 +208,8 @@ mod tests {
     fn every_qos_gets_its_ack() {
         for (qos, expected) in [(0, &[][..]), (1, &[0x40, 2, 0, 9]), (2, &[0x50, 2, 0, 9])] {
             for version in [Version::V311, Version::V5] {
-                let mut block = Block::new(version, qos, "a/b", "{\"t\":1}", 1).unwrap();
-                let bytes = block.messages(8, 1).0.to_vec();
+                let mut block = plain_block(version, qos, "a/b", "{\"t\":1}", 1).unwrap();
+                let bytes = block.messages(8, 1, 0).0.to_vec();
                 assert_eq!(answers(&bytes), (expected.to_vec(), 0), "QoS {qos}");
             }
         }

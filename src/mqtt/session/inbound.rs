@@ -1,5 +1,7 @@
 //! PUBLISH from the client, at every QoS, and the QoS 2 handshake that follows.
 
+use std::time::Instant;
+
 use super::{Close, Replies, Session, Step};
 use crate::mqtt::wire::{AckKind, PacketId, Publish, QoS, ReasonCode, Version, write_ack};
 
@@ -101,18 +103,26 @@ impl Session {
         self.unacknowledged = self.unacknowledged.saturating_sub(places);
     }
 
-    pub(super) fn handle_publish<'p>(
+    /// As [`Session::handle`], for a PUBLISH: true if it is new, and to be settled; false for a
+    /// QoS 2 message that is held already, which is acknowledged again and goes no further.
+    ///
+    /// # Errors
+    /// As [`Session::handle`].
+    #[inline]
+    pub fn handle_publish(
         &mut self,
-        publish: Publish<'p>,
+        publish: &Publish<'_>,
+        now: Instant,
         replies: &mut Replies,
-    ) -> Result<Step<'p>, Close> {
+    ) -> Result<bool, Close> {
+        self.heard(now);
         // Topic Alias Maximum is not announced, so it is 0 and every alias is out of range
         // [MQTT-3.3.2-9] (SEC-12).
         if publish.properties.topic_alias.is_some() {
             return Err(Close::because(ReasonCode::TopicAliasInvalid));
         }
         let Some(packet_id) = publish.packet_id else {
-            return Ok(Step::Publish(publish));
+            return Ok(true);
         };
         if publish.qos == QoS::ExactlyOnce && self.state.unreleased.contains(packet_id) {
             // [MQTT-4.3.3-10] the same message again: acknowledged, not taken twice.
@@ -124,10 +134,10 @@ impl Session {
                 packet_id,
                 ReasonCode::Success,
             );
-            return Ok(Step::Repeated);
+            return Ok(false);
         }
         self.take_place(publish.qos)?;
-        Ok(Step::Publish(publish))
+        Ok(true)
     }
 
     pub(super) fn handle_pubrel<'p>(

@@ -183,7 +183,10 @@ impl Session {
     ) -> Result<Step<'p>, Close> {
         self.keep_alive.heard(now);
         match packet {
-            Packet::Publish(publish) => self.handle_publish(*publish, replies),
+            Packet::Publish(publish) => Ok(match self.handle_publish(publish, now, replies)? {
+                true => Step::Publish(*publish),
+                false => Step::Repeated,
+            }),
             Packet::PubRel(ack) => Ok(self.handle_pubrel(ack.packet_id, replies)),
             Packet::PubRec(ack) => Ok(self.handle_pubrec(ack.packet_id, ack.reason, replies)),
             // Nothing was sent that these could settle: ignored, as the standard allows (P-41).

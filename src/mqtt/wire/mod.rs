@@ -282,6 +282,27 @@ pub fn decode(version: Version, sender: Sender, packet: &[u8]) -> Result<Packet<
     }
 }
 
+/// [`decode`] for the hot path: `None` if the packet is no PUBLISH. A [`Packet`] is large, and
+/// moving it costs as much as reading one.
+///
+/// # Errors
+/// As [`decode`].
+#[inline]
+pub fn decode_publish(
+    version: Version,
+    sender: Sender,
+    packet: &[u8],
+) -> Option<Result<Publish<'_>, WireError>> {
+    let first_byte = *packet.first()?;
+    if first_byte >> 4 != PacketType::Publish as u8 {
+        return None;
+    }
+    Some(
+        whole_frame(packet)
+            .and_then(|(frame, reader)| Publish::decode(version, sender, frame.first_byte, reader)),
+    )
+}
+
 /// The frame of a packet that must be whole, and its body.
 #[inline]
 fn whole_frame(packet: &[u8]) -> Result<(Frame, Reader<'_>), WireError> {

@@ -1,0 +1,200 @@
+"""What bench-peers, count-instructions and soak share: brokers in processes, devices with tokens.
+
+A broker is started on core 0 when it is to be measured, the generator (tollgate bench) on core 1.
+"""
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+PASSWORD = "x"  # Mosquitto wants one; the user name is the token, as for Tollgate
+START_LIMIT_S = 60
+STOP_LIMIT_S = 60
+CREATE_PAUSE_S = 0.0105  # the admin API takes 100 requests a second
+MOSQUITTO = """\
+per_listener_settings false
+listener {port} 127.0.0.1
+listener {tls_port} 127.0.0.1
+cafile {dir}/ca.pem
+certfile {dir}/server.pem
+keyfile {dir}/server.key
+allow_anonymous false
+password_file {dir}/passwords
+persistence false
+log_type error
+set_tcp_nodelay true
+max_connections -1
+"""
+
+
+def die(message):
+    sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {message}")
+
+
+def release_build():
+    root = pathlib.Path(__file__).resolve().parent.parent
+    return f"{os.environ.get('CARGO_TARGET_DIR', root / 'target')}/release/tollgate"
+
+
+def need(program, *tools):
+    """Ends the script when something it runs is missing."""
+    if not os.access(program, os.X_OK):
+        die(f"{program}: run cargo build --release first")
+    for tool in tools:
+        if not shutil.which(tool):
+            die(f"{tool} is missing (Debian packages: mosquitto, util-linux, valgrind)")
+
+
+def token(number):
+    return f"bench-device-token-{number:06}"
+
+
+def write_tokens(path, count):
+    path.write_text("".join(token(number) + "\n" for number in range(count)))
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Broker:
+    """A broker's process and its ports; `tls_port` and `http_port` are None where it has none."""
+
+    def __init__(self, name, command, port, tls_port=None, http_port=None, environment=None):
+        self.name, self.command, self.environment = name, command, environment
+        self.port, self.tls_port, self.http_port = port, tls_port, http_port
+        self.process = None
+
+    def start(self):
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            self.process = subprocess.Popen(self.command, env=self.environment,
+                                            stdout=nowhere, stderr=nowhere)
+        end = time.monotonic() + START_LIMIT_S
+        while True:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return self
+            if self.process.poll() is not None or time.monotonic() > end:
+                die(f"{self.name} does not start: {self.command}")
+            time.sleep(0.05)
+
+    def stop(self):
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+
+def pinned(core, command):
+    return ["taskset", "-c", str(core), *command]
+
+
+def raw(program, wrap):
+    port = free_port()
+    command = [program, "bench", "raw", "--listen", f"127.0.0.1:{port}", "--seconds", "86400"]
+    return Broker("raw", wrap(command), port)
+
+
+def tollgate(program, folder, wrap, settings=None):
+    """Its directories are in `folder`; what it made there before is still there."""
+    port, tls_port, http_port = free_port(), free_port(), free_port()
+    environment = dict(
+        os.environ,
+        TOLLGATE_MQTT_LISTEN=f"127.0.0.1:{port}",
+        TOLLGATE_MQTTS_LISTEN=f"127.0.0.1:{tls_port}",
+        TOLLGATE_HTTP_LISTEN=f"127.0.0.1:{http_port}",
+        TOLLGATE_DATA_DIR=str(folder / "data"),
+        TOLLGATE_SECRETS_DIR=str(folder / "secrets"),
+        TOLLGATE_CERTS_DIR=str(folder / "certs"),
+        **(settings or {}),
+    )
+    command = wrap([program, "serve"])
+    return Broker("tollgate", command, port, tls_port, http_port, environment)
+
+
+def mosquitto(home, wrap, count, certificates, more=""):
+    """The tokens of `count` devices are its users; it has the certificate of that Tollgate."""
+    port, tls_port = free_port(), free_port()
+    passwords = home / "passwords"
+    passwords.write_text("".join(f"{token(number)}:{PASSWORD}\n" for number in range(count)))
+    subprocess.run(["mosquitto_passwd", "-U", passwords], check=True)
+    shutil.copy(certificates / "certs/ca-root.pem", home / "ca.pem")
+    shutil.copy(certificates / "certs/server.pem", home / "server.pem")
+    shutil.copy(certificates / "secrets/server.key", home / "server.key")
+    config = MOSQUITTO.format(port=port, tls_port=tls_port, dir=home) + more
+    (home / "mosquitto.conf").write_text(config)
+    # Mosquitto gives up root for a user of its own, who then reads the files.
+    home.chmod(0o755)
+    for path in home.iterdir():
+        path.chmod(0o644)
+    command = wrap(["mosquitto", "-c", str(home / "mosquitto.conf")])
+    return Broker("mosquitto", command, port, tls_port)
+
+
+def create_devices(broker, folder, count):
+    """By the admin API, one after the other as fast as it allows."""
+    admin = (folder / "secrets/admin.token").read_text().strip()
+    client = http.client.HTTPConnection("127.0.0.1", broker.http_port)
+    headers = {"Authorization": f"Bearer {admin}", "Content-Type": "application/json"}
+    for number in range(count):
+        body = json.dumps({"name": f"bench-{number}", "token": token(number)})
+        client.request("POST", "/admin/v1/devices", body, headers)
+        reply = client.getresponse()
+        said = reply.read()
+        if reply.status not in (200, 201):
+            die(f"no device {number}: {reply.status} {said.decode()}")
+        if sys.stderr.isatty() and number % 100 == 0:
+            print(f"\r{number} of {count} devices", end="", file=sys.stderr)
+        time.sleep(CREATE_PAUSE_S)
+    if sys.stderr.isatty():
+        print("\r", end="", file=sys.stderr)
+
+
+def metric(broker, name):
+    """The sum over all labels."""
+    client = http.client.HTTPConnection("127.0.0.1", broker.http_port, timeout=10)
+    client.request("GET", "/metrics")
+    lines = client.getresponse().read().decode().splitlines()
+    values = [line.split() for line in lines if line and not line.startswith("#")]
+    found = [float(value) for key, value in values if key.split("{")[0] == name]
+    if not found:
+        die(f"the broker has no figure {name}")
+    return sum(found)
+
+
+def wait_until_at_rest(broker):
+    """After a start: until history has been read again and memory does not grow any more."""
+    end = time.monotonic() + START_LIMIT_S
+    before = 0
+    while time.monotonic() < end:
+        time.sleep(1)
+        now = rss_kib(broker.pid)
+        is_read = not broker.http_port or metric(broker, "tollgate_history_lag_records") == 0
+        if is_read and now == before:
+            return
+        before = now
+    die(f"{broker.name} does not come to rest")
+
+
+def rss_kib(pid):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    return 0

@@ -1,0 +1,337 @@
+//! Making a backup: what goes into it, and in which order it is taken.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::error::at;
+use super::seal::Sealer;
+use super::{BackupError, Contents, Folders, PATH_BYTES_MAX, Passphrase, Root, kind};
+use crate::journal::{Disk, Journal, RealDisk};
+use crate::store;
+
+/// Where snapshots stand until they are written, in the data directory: the same file system, so
+/// that files can be linked. Removed at the end, and by the next backup.
+const WORK_FOLDER: &str = "backup.tmp";
+
+/// The folder of the journal, and of the history, in the data directory.
+const JOURNAL: &str = "journal";
+const HISTORY: &str = "history";
+
+/// How often the history is looked at again when a compaction changed it meanwhile.
+const HISTORY_TRIES: usize = 10;
+
+/// What is never copied: locks, space kept aside, files that are being made.
+const LEFT_OUT: [&str; 3] = ["lock", "ballast", "lost+found"];
+const LEFT_OUT_ENDINGS: [&str; 5] = [".prepared", ".tmp", ".new", ".part", ".restoring"];
+
+/// Levels of folders that are looked into.
+const DEPTH_MAX: usize = 4;
+
+/// Bytes read of a file at a time.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A file to be copied.
+struct Source {
+    root: Root,
+    /// Path in the root's folder.
+    name: String,
+    path: PathBuf,
+    /// How much of it; `None` is all.
+    bytes: Option<u64>,
+}
+
+/// Writes a backup of a running installation to `out`, sealed with `passphrase`. Blocks; the
+/// broker goes on meanwhile. A reader that goes away ends it.
+///
+/// # Errors
+/// What could not be read or written; what was written then has no end and cannot be restored.
+pub fn write<W: Write>(
+    folders: &Folders,
+    journal: &Journal,
+    passphrase: &Passphrase,
+    out: W,
+) -> Result<(Contents, W), BackupError> {
+    // First of all the key, which takes a moment, and the header: the reader sees that it begins.
+    let sealer = Sealer::new(out, passphrase)?;
+    let work = Work::new(&folders.data)?;
+    // Nothing that the parts below refer to goes away meanwhile.
+    let hold = journal.hold(journal.first());
+    let mut sources = history(folders, &work)?;
+    sources.push(state(folders, &work)?);
+    let last = journal.durable();
+    for part in journal.prefix(last)? {
+        sources.push(Source {
+            root: Root::Data,
+            name: format!("{JOURNAL}/{}", part.name),
+            path: part.path,
+            bytes: Some(part.bytes),
+        });
+    }
+    sources.extend(others(folders)?);
+    let written = entries(sealer, &sources, last.number());
+    drop(hold);
+    written
+}
+
+/// As [`write`], of an installation whose broker is stopped: takes its lock meanwhile.
+///
+/// # Errors
+/// As [`write`]; [`BackupError::InUse`] if a broker runs.
+pub fn write_stopped<W: Write>(
+    folders: &Folders,
+    passphrase: &Passphrase,
+    out: W,
+) -> Result<(Contents, W), BackupError> {
+    let journal = folders.data.join(JOURNAL);
+    let path = journal.join("lock");
+    let lock = RealDisk.lock(&path).map_err(at("lock", &path))?;
+    let lock = lock.ok_or(BackupError::InUse { path })?;
+    let sealer = Sealer::new(out, passphrase)?;
+    let work = Work::new(&folders.data)?;
+    let mut sources = history(folders, &work)?;
+    sources.push(state(folders, &work)?);
+    sources.extend(files(Root::Data, &journal, JOURNAL)?);
+    sources.extend(others(folders)?);
+    let written = entries(sealer, &sources, 0);
+    drop(lock);
+    written
+}
+
+/// The folder for snapshots; gone when it is dropped.
+struct Work(PathBuf);
+
+impl Work {
+    fn new(data: &Path) -> Result<Work, BackupError> {
+        let path = data.join(WORK_FOLDER);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(at("remove", &path)(error));
+            }
+            _ => {} // left by a backup that was cut off
+        }
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(at("create", &path))?;
+        Ok(Work(path))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // What stays is removed by the next backup.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Links the history's files. The manifest comes first: a compaction removes files only after it
+/// has put a new manifest in place, so that an unchanged one names files that are all linked.
+fn history(folders: &Folders, work: &Work) -> Result<Vec<Source>, BackupError> {
+    let folder = folders.data.join(HISTORY);
+    for _ in 0..HISTORY_TRIES {
+        let linked = work.0.join(HISTORY);
+        match fs::remove_dir_all(&linked) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(at("remove", &linked)(error));
+            }
+            _ => {}
+        }
+        let mut sources = files(Root::Data, &folder, HISTORY)?;
+        sources.sort_by_key(|source| source.name.ends_with(".parquet"));
+        let before = manifests(&sources);
+        let mut is_whole = true;
+        for source in &mut sources {
+            let to = work.0.join(&source.name);
+            if let Some(folder) = to.parent() {
+                fs::create_dir_all(folder).map_err(at("create", folder))?;
+            }
+            match fs::hard_link(&source.path, &to) {
+                Ok(()) => source.path = to,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => is_whole = false,
+                Err(error) => return Err(at("link", &source.path)(error)),
+            }
+        }
+        if is_whole && before == manifests(&files(Root::Data, &folder, HISTORY)?) {
+            return Ok(sources);
+        }
+    }
+    Err(BackupError::Moving)
+}
+
+/// Which files the manifests are, by inode: a manifest is replaced, never changed.
+fn manifests(sources: &[Source]) -> Vec<(String, Option<u64>)> {
+    let manifests = sources
+        .iter()
+        .filter(|source| !source.name.ends_with(".parquet"));
+    let mut found: Vec<_> = manifests
+        .map(|source| {
+            let inode = fs::metadata(&source.path).ok().map(|found| found.ino());
+            (source.name.clone(), inode)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// A copy of the state database, of one moment.
+fn state(folders: &Folders, work: &Work) -> Result<Source, BackupError> {
+    let path = work.0.join(store::FILE_NAME);
+    store::snapshot(&folders.data, &path)?;
+    Ok(Source {
+        root: Root::Data,
+        name: store::FILE_NAME.to_owned(),
+        path,
+        bytes: None,
+    })
+}
+
+/// Everything else: secrets, certificates, and what later versions may keep beside the rest.
+fn others(folders: &Folders) -> Result<Vec<Source>, BackupError> {
+    let mut sources = files(Root::Secrets, &folders.secrets, "")?;
+    sources.extend(files(Root::Certs, &folders.certs, "")?);
+    let data = files(Root::Data, &folders.data, "")?.into_iter();
+    sources.extend(data.filter(|source| {
+        let first = source.name.split('/').next().unwrap_or_default();
+        ![JOURNAL, HISTORY].contains(&first) && !first.starts_with(store::FILE_NAME)
+    }));
+    Ok(sources)
+}
+
+/// The regular files below a folder; none if it is not there.
+fn files(root: Root, folder: &Path, prefix: &str) -> Result<Vec<Source>, BackupError> {
+    let mut found = Vec::new();
+    walk(root, folder, prefix, 0, &mut found)?;
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+fn walk(
+    root: Root,
+    folder: &Path,
+    prefix: &str,
+    depth: usize,
+    found: &mut Vec<Source>,
+) -> Result<(), BackupError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(at("list", folder)(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(at("list", folder))?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue; // none of ours
+        };
+        let is_left_out = LEFT_OUT.contains(&name.as_str())
+            || LEFT_OUT_ENDINGS.iter().any(|ending| name.ends_with(ending));
+        if is_left_out {
+            continue;
+        }
+        let path = entry.path();
+        let name = match prefix {
+            "" => name,
+            prefix => format!("{prefix}/{name}"),
+        };
+        // Links are followed: a secret may be one.
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(at("look at", &path)(error)),
+        };
+        if metadata.is_dir() && depth < DEPTH_MAX {
+            walk(root, &path, &name, depth + 1, found)?;
+        } else if metadata.is_file() {
+            found.push(Source {
+                root,
+                name,
+                path,
+                bytes: None,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Writes all entries and the end.
+fn entries<W: Write>(
+    mut sealer: Sealer<W>,
+    sources: &[Source],
+    last: u64,
+) -> Result<(Contents, W), BackupError> {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let mut contents = Contents {
+        made_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        last,
+        ..Contents::default()
+    };
+    sealer.put(&[kind::ABOUT])?;
+    sealer.put(&contents.made_ms.to_le_bytes())?;
+    sealer.put(&contents.last.to_le_bytes())?;
+    for source in sources {
+        contents.bytes += entry(&mut sealer, source)?;
+        contents.files += 1;
+    }
+    sealer.put(&[kind::END])?;
+    sealer.put(&contents.files.to_le_bytes())?;
+    sealer.put(&contents.bytes.to_le_bytes())?;
+    Ok((contents, sealer.finish()?))
+}
+
+/// Writes one file; answers its length.
+fn entry<W: Write>(sealer: &mut Sealer<W>, source: &Source) -> Result<u64, BackupError> {
+    let failed = |error| at("read", &source.path)(error);
+    let file = File::open(&source.path).map_err(failed)?;
+    let there = file.metadata().map_err(failed)?.len();
+    let bytes = source.bytes.unwrap_or(there);
+    if there < bytes {
+        return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+    }
+    let stored = without_zeros(&file, bytes).map_err(failed)?;
+    let name = source.name.as_bytes();
+    let Some(len) = u16::try_from(name.len())
+        .ok()
+        .filter(|len| usize::from(*len) <= PATH_BYTES_MAX)
+    else {
+        return Err(failed(io::ErrorKind::InvalidFilename.into()));
+    };
+    sealer.put(&[kind::FILE, source.root.number()])?;
+    sealer.put(&len.to_le_bytes())?;
+    sealer.put(name)?;
+    sealer.put(&bytes.to_le_bytes())?;
+    sealer.put(&stored.to_le_bytes())?;
+    let mut rest = file.take(stored);
+    let mut buffer = vec![0; READ_BYTES];
+    let mut left = stored;
+    while left > 0 {
+        let read = rest.read(&mut buffer).map_err(failed)?;
+        if read == 0 {
+            return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+        }
+        sealer.put(buffer.get(..read).unwrap_or_default())?;
+        left -= read as u64;
+    }
+    Ok(bytes)
+}
+
+/// The length of the file's first `bytes` bytes without the zeros at their end: a segment of the
+/// journal is filled with zeros ahead.
+fn without_zeros(file: &File, bytes: u64) -> io::Result<u64> {
+    let mut end = bytes;
+    let mut buffer = vec![0; READ_BYTES];
+    while end > 0 {
+        let start = end.saturating_sub(READ_BYTES as u64);
+        let part = usize::try_from(end - start).unwrap_or(READ_BYTES);
+        let part = buffer.get_mut(..part).unwrap_or_default();
+        file.read_exact_at(part, start)?;
+        if let Some(place) = part.iter().rposition(|byte| *byte != 0) {
+            return Ok(start + place as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}

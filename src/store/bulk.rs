@@ -1,0 +1,153 @@
+//! Many devices at once, and the plain list of all of them.
+
+use rusqlite::{CachedStatement, Connection, params};
+use uuid::Uuid;
+
+use super::devices::{self, NewCredential};
+use super::{StoreError, Unsigned};
+
+/// Page cache of the writer while it adds many rows, in KiB as SQLite wants it: the index of names
+/// meets them in no order, and 64 MiB hold all of it for a million devices.
+const CACHE_KIB: i64 = 64 * 1024;
+
+/// A device to be added with one live credential.
+#[derive(Clone, Copy, Debug)]
+pub struct NewDevice<'a> {
+    /// The id that the world uses.
+    pub id: Uuid,
+    /// Unique.
+    pub name: &'a str,
+    /// Name of its device profile.
+    pub profile: &'a str,
+    /// For people; may be empty.
+    pub label: &'a str,
+    /// Its credential; its time is the device's too.
+    pub credential: NewCredential,
+}
+
+/// What of a new device is another's already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The name.
+    Name,
+    /// The id, now or before it was deleted.
+    Id,
+    /// The token, live or ended.
+    Token,
+}
+
+/// One row of the list of all devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedDevice {
+    /// Unique.
+    pub name: String,
+    /// The id that the world uses.
+    pub id: Uuid,
+    /// Name of its device profile.
+    pub profile: String,
+    /// For people; may be empty.
+    pub label: String,
+}
+
+/// Adds devices in one transaction. Add them in the order of their digests, and ids in ascending
+/// order: then all indexes but that of the names grow at their end.
+pub struct Inserter<'c> {
+    connection: &'c Connection,
+    cache_before: i64,
+    device: CachedStatement<'c>,
+    credential: CachedStatement<'c>,
+}
+
+impl<'c> Inserter<'c> {
+    /// Prepares the statements.
+    ///
+    /// # Errors
+    /// That the database could not be used; so for every function here.
+    pub fn new(connection: &'c Connection) -> Result<Inserter<'c>, StoreError> {
+        let cache_before = connection.pragma_query_value(None, "cache_size", |row| row.get(0))?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        let device = "INSERT INTO device (id, name, created_ms, generation, profile, label)
+                      VALUES (?1, ?2, ?3, 1, ?4, ?5) ON CONFLICT DO NOTHING";
+        let credential = "INSERT INTO credential (device, kind, digest, chosen, created_ms)
+                          VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+        Ok(Inserter {
+            connection,
+            cache_before,
+            device: connection.prepare_cached(device)?,
+            credential: connection.prepare_cached(credential)?,
+        })
+    }
+
+    /// Adds one; answers its credential's id, or what of it is taken. Then nothing of it was added.
+    pub fn add(&mut self, new: &NewDevice<'_>) -> Result<Result<u64, Taken>, StoreError> {
+        let created_ms = Unsigned(new.credential.created_ms);
+        let values = params![
+            new.id.as_bytes(),
+            new.name,
+            created_ms,
+            new.profile,
+            new.label
+        ];
+        if self.device.execute(values)? == 0 {
+            let taken = devices::by_name(self.connection, new.name)?.is_some();
+            return Ok(Err(if taken { Taken::Name } else { Taken::Id }));
+        }
+        let number = self.connection.last_insert_rowid();
+        let NewCredential {
+            kind,
+            digest,
+            chosen,
+            ..
+        } = new.credential;
+        let values = params![number, kind, digest, chosen, created_ms];
+        if self.credential.execute(values)? == 0 {
+            let sql = "DELETE FROM device WHERE number = ?1";
+            self.connection.prepare_cached(sql)?.execute([number])?;
+            return Ok(Err(Taken::Token));
+        }
+        Ok(Ok(
+            u64::try_from(self.connection.last_insert_rowid()).unwrap_or(0)
+        ))
+    }
+
+    /// Whether a device with this id was deleted: its records in the journal are dead, so that the
+    /// id is not given out again.
+    pub fn is_buried(&self, id: Uuid) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM tombstone WHERE device = ?1)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        Ok(statement.query_row([id.as_bytes()], |row| row.get(0))?)
+    }
+}
+
+impl Drop for Inserter<'_> {
+    fn drop(&mut self) {
+        // Only a matter of memory.
+        let _ = self
+            .connection
+            .pragma_update(None, "cache_size", self.cache_before);
+    }
+}
+
+/// Up to `limit` devices whose names come after `after`, by name, in byte order.
+///
+/// # Errors
+/// That the database could not be read.
+pub fn list(
+    connection: &Connection,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<ListedDevice>, StoreError> {
+    // Every name is longer than "", so that nothing is left out when there is no `after`.
+    let sql = "SELECT name, id, profile, label FROM device WHERE name > ?1 ORDER BY name LIMIT ?2";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![after.unwrap_or(""), limit], |row| {
+        Ok(ListedDevice {
+            name: row.get(0)?,
+            id: Uuid::from_bytes(row.get(1)?),
+            profile: row.get(2)?,
+            label: row.get(3)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

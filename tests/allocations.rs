@@ -1,0 +1,234 @@
+//! A telemetry PUBLISH costs no heap allocation from the socket to the journal: none on the
+//! workers (`net-…`) and none on the committer (`journal`), once their buffers have grown.
+//!
+//! The broker's parts run in this process on plain TCP; the allocator counts by the name of the
+//! thread. Buffers grow to what a turn has ever needed, so the first rounds may allocate; what
+//! would cost something per message shows in every round.
+
+#![cfg(test)]
+#![expect(
+    unsafe_code,
+    reason = "an allocator that counts cannot be written without"
+)]
+
+mod common;
+
+#[path = "common/parts.rs"]
+mod parts;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::backtrace::Backtrace;
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use common::packets::{Connect, TELEMETRY, Version, publish};
+use parts::Parts;
+
+/// Messages of one round.
+const MESSAGES: usize = 20_000;
+
+/// Connections that send at once: more on each worker than a task of the runtime may serve in one
+/// go (128), so that a sync has more acks to write than that.
+const CONNECTIONS: usize = 400;
+
+/// So many rounds without an allocation must follow one another…
+const QUIET_ROUNDS: usize = 2;
+
+/// …within this many: by then every buffer has met its largest turn.
+const ROUNDS_MAX: usize = 40;
+
+/// How long an answer may take, on a busy machine.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Counts what the watched threads allocate while counting is on.
+struct Counting;
+
+static IS_COUNTING: AtomicBool = AtomicBool::new(false);
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+/// Where the first allocation of a round came from.
+static FIRST: Mutex<Option<String>> = Mutex::new(None);
+
+/// What is known of a thread.
+#[derive(Clone, Copy, PartialEq)]
+enum Watched {
+    Unknown,
+    Yes,
+    /// Not watched, or busy with finding out.
+    No,
+}
+
+thread_local! {
+    static WATCHED: Cell<Watched> = const { Cell::new(Watched::Unknown) };
+}
+
+// SAFETY: everything is handed to the system's allocator as it came; what is done beside it sets
+// the thread aside first, so that allocations of its own are not looked at.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if IS_COUNTING.load(Ordering::Relaxed) {
+            // A thread that is ending has no such value any more, and is not watched.
+            let _ = WATCHED.try_with(|watched| count(watched, layout));
+        }
+        // SAFETY: the caller keeps `GlobalAlloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn count(watched: &Cell<Watched>, layout: Layout) {
+    let known = watched.replace(Watched::No);
+    let is_watched = known == Watched::Yes || (known == Watched::Unknown && has_watched_name());
+    if is_watched {
+        if ALLOCATIONS.fetch_add(1, Ordering::SeqCst) == 0 {
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or_default();
+            let trace = Backtrace::force_capture().to_string();
+            let ours = trace.lines().filter(|line| line.contains("./src/"));
+            let from = ours.collect::<Vec<_>>().join("\n");
+            let told = format!("{} bytes on {name}, from\n{from}", layout.size());
+            *FIRST.lock().expect("nobody panics with it") = Some(told);
+        }
+        watched.set(Watched::Yes);
+    }
+}
+
+fn has_watched_name() -> bool {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default();
+    name.starts_with("net-") || name == "journal"
+}
+
+/// One kind of load.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    version: Version,
+    qos: u8,
+    /// Messages that one connection sends before it waits for the answers.
+    window: usize,
+}
+
+#[test]
+fn a_telemetry_publish_allocates_nothing_from_socket_to_journal() {
+    the_counter_counts();
+    let broker = Parts::start(CONNECTIONS, 2);
+    for version in [Version::V311, Version::V5] {
+        for (qos, window) in [(0, 32), (1, 1), (1, 32)] {
+            let load = Load {
+                version,
+                qos,
+                window,
+            };
+            let mut clients = connect(&broker, load);
+            let mut quiet = 0;
+            let mut seen = Vec::new();
+            while quiet < QUIET_ROUNDS {
+                let first = FIRST.lock().expect("nobody panics with it").clone();
+                assert!(
+                    seen.len() < ROUNDS_MAX,
+                    "{load:?}: allocations in rounds of {MESSAGES} messages: {seen:?}; the last \
+                     that was looked at: {}",
+                    first.unwrap_or_default()
+                );
+                let allocations = counted(|| round(&mut clients));
+                quiet = if allocations == 0 { quiet + 1 } else { 0 };
+                seen.push(allocations);
+            }
+            println!("{load:?}: allocations by round {seen:?}");
+        }
+    }
+    broker.stop();
+}
+
+/// Only the watched threads count, and they do.
+fn the_counter_counts() {
+    let allocate = || drop(std::hint::black_box(vec![0_u8; 100]));
+    for (name, expected) in [("net-test", 1), ("journal", 1), ("journal-prep", 0)] {
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let counts = thread.spawn(move || counted(allocate)).expect("a thread");
+        let counted = counts.join().expect("it does not panic");
+        assert_eq!(counted, expected, "{name}");
+    }
+}
+
+/// Allocations of the watched threads while `run` runs.
+fn counted(run: impl FnOnce()) -> u64 {
+    ALLOCATIONS.store(0, Ordering::SeqCst);
+    IS_COUNTING.store(true, Ordering::SeqCst);
+    run();
+    IS_COUNTING.store(false, Ordering::SeqCst);
+    ALLOCATIONS.load(Ordering::SeqCst)
+}
+
+/// A client: its socket, what it sends at a time, and how long the answer is.
+struct Client {
+    socket: TcpStream,
+    window: Vec<u8>,
+    messages: usize,
+    answer: Vec<u8>,
+}
+
+fn round(clients: &mut [Client]) {
+    let mut left = MESSAGES;
+    while left > 0 {
+        for client in &mut *clients {
+            client.socket.write_all(&client.window).expect("it is sent");
+            left = left.saturating_sub(client.messages);
+        }
+        for client in &mut *clients {
+            client
+                .socket
+                .read_exact(&mut client.answer)
+                .expect("every message is answered");
+        }
+    }
+}
+
+/// A client for each device.
+fn connect(broker: &Parts, load: Load) -> Vec<Client> {
+    let Load {
+        version,
+        qos,
+        window,
+    } = load;
+    let client = |token: &String| {
+        let mut socket = TcpStream::connect(broker.address).expect("the broker accepts");
+        socket.set_nodelay(true).expect("TCP has this option");
+        socket
+            .set_read_timeout(Some(ANSWER_LIMIT))
+            .expect("a timeout above zero is valid");
+        let connect = Connect::with_token(version, "a", token).encode();
+        socket.write_all(&connect).expect("CONNECT is sent");
+        let mut header = [0; 2];
+        socket.read_exact(&mut header).expect("CONNACK comes");
+        let mut rest = vec![0; usize::from(header[1])];
+        socket.read_exact(&mut rest).expect("CONNACK is whole");
+        assert_eq!((header[0], rest[1]), (0x20, 0), "let in");
+        let payload = br#"{"temperature":21.5,"on":true,"unit":"celsius"}"#;
+        let mut bytes = Vec::new();
+        for id in 1..=window {
+            // The last one is acknowledged in any case, when it and all before it are on disk:
+            // a slow disk must not pile up what was sent, which would be kept in memory.
+            let qos = if id == window { 1 } else { qos };
+            let id = u16::try_from(id).expect("a small window");
+            bytes.extend(publish(version, qos, id, TELEMETRY, payload));
+        }
+        Client {
+            socket,
+            window: bytes,
+            messages: window,
+            answer: vec![0; if qos == 0 { 4 } else { 4 * window }],
+        }
+    };
+    broker.tokens.iter().map(client).collect()
+}

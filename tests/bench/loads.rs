@@ -1,0 +1,310 @@
+//! Runs that come to their end: every figure is there and adds up.
+
+use std::{fs, process::Command};
+
+use crate::{
+    common::tools,
+    rig::{Fleet, Mosquitto, Raw, TOLLGATE, bench, figures, number, refused},
+};
+
+#[test]
+fn every_message_is_acknowledged_in_each_qos_and_version() {
+    let raw = Raw::start();
+    for flags in [
+        "--qos 0 --mqtt 3.1.1 --connections 3",
+        "--qos 1 --mqtt 5 --connections 10 --window 32 --token t",
+        "--qos 1 --mqtt 3.1 --connections 10 --window 2 --token t",
+        "--qos 2 --mqtt 3.1.1 --connections 2 --window 7 --payload-bytes 7 --token t",
+        "--qos 2 --mqtt 5 --connections 2 --window 5000 --payload-bytes 100",
+    ] {
+        let figures = figures(&format!("ingest --seconds 1 --port {} {flags}", raw.port));
+        assert!(number(&figures, "messages") > 0.0, "{figures}");
+        for name in ["unacknowledged", "refused", "lost_connections"] {
+            assert_eq!(figures[name], 0, "{flags}: {figures}");
+        }
+        let has_acks = !flags.contains("--qos 0");
+        assert_eq!(figures["ack_us"]["p50"].is_u64(), has_acks, "{figures}");
+    }
+}
+
+#[test]
+fn a_rate_is_kept_and_the_brokers_cpu_is_counted() {
+    let raw = Raw::start();
+    let pid = raw.process.pid();
+    let figures = figures(&format!(
+        "ingest --seconds 1 --rate 500 --connections 20 --source 127.0.0.2,127.0.0.3 \
+         --port {} --broker-pid {pid} --perf",
+        raw.port
+    ));
+    // A busy machine may be late with the last ones, never early.
+    let messages = number(&figures, "messages");
+    assert!((250.0..=500.0).contains(&messages), "{figures}");
+    assert!(number(&figures, "cpu_us_per_message") > 0.0, "{figures}");
+    assert!(number(&figures, "rss_kib") > 0.0, "{figures}");
+    // Where there are no counters it is said, and the rest is measured all the same.
+    let is_counted = figures["instructions_per_message"].is_object();
+    assert_ne!(is_counted, figures["instructions_missing"].is_string());
+}
+
+#[test]
+fn the_ledger_of_a_tollgate_balances_with_what_was_sent() {
+    let fleet = Fleet::start(2);
+    let (port, pid) = (fleet.broker.mqtt_port(), fleet.broker.pid());
+    let (tokens, ledger) = (&fleet.file, fleet.ledger_url());
+    for (flags, mqtt) in [
+        ("--qos 0", "3.1.1"),
+        ("--qos 1 --window 32", "3.1"),
+        ("--qos 2 --window 8", "5"),
+        (
+            "--rate 2000 --payload {\"c\":{connection},\"r\":{random}}",
+            "5",
+        ),
+    ] {
+        let figures = figures(&format!(
+            "ingest --seconds 1 --connections 10 --port {port} --tokens {tokens} --mqtt {mqtt} \
+             --ledger-url {ledger} --broker-pid {pid} {flags}"
+        ));
+        assert_eq!(figures["ledger"]["received"], figures["messages"]);
+        assert_eq!(
+            figures["ledger"]["stored"], figures["messages"],
+            "{figures}"
+        );
+        let groups = &figures["cpu_us_per_message_by_thread"];
+        assert!(number(groups, "net") > 0.0, "{figures}");
+        assert!(number(groups, "journal") > 0.0, "{figures}");
+    }
+    // The template's values arrived, different ones for different connections and messages.
+    let values = fleet.broker.values("device-1", "c");
+    assert!(values.iter().all(|value| value.as_u64().unwrap() % 2 == 1));
+    let mut random = fleet.broker.values("device-1", "r");
+    random.dedup();
+    assert!(random.len() > 10, "{random:?}");
+}
+
+#[test]
+fn a_ledger_of_somebody_else_does_not_balance() {
+    let (raw, fleet) = (Raw::start(), Fleet::start(0));
+    let ledger = fleet.ledger_url();
+    let flags = format!(
+        "ingest --seconds 1 --port {} --ledger-url {ledger}",
+        raw.port
+    );
+    let (figures, said) = refused(&flags, 1);
+    assert!(number(&figures, "messages") > 0.0);
+    assert!(said.contains("the broker received 0, stored 0"), "{said}");
+    let wrong = flags.replace("/metrics", "/healthz");
+    let (_, said) = refused(&wrong, 1);
+    assert!(
+        said.contains("there is no tollgate_messages_received_total"),
+        "{said}"
+    );
+}
+
+#[test]
+fn ingest_over_tls_is_acknowledged() {
+    let fleet = Fleet::start(1);
+    let figures = figures(&format!(
+        "ingest --seconds 1 --connections 10 --window 4 --tokens {} {}",
+        fleet.file,
+        fleet.tls()
+    ));
+    assert_eq!(
+        (&figures["tls"], &figures["mqtt"]),
+        (&true.into(), &"3.1.1".into())
+    );
+    assert!(number(&figures, "messages") > 0.0);
+}
+
+#[test]
+fn connections_come_and_go_at_any_broker() {
+    let (raw, mosquitto, fleet) = (Raw::start(), Mosquitto::start(), Fleet::start(3));
+    for (port, flags) in [
+        (raw.port, String::new()),
+        (mosquitto.port, String::new()),
+        (fleet.broker.mqtt_port(), format!("--tokens {}", fleet.file)),
+    ] {
+        let figures = figures(&format!(
+            "connect --seconds 1 --in-progress 8 --mqtt 5 --port {port} {flags}"
+        ));
+        assert!(number(&figures, "accepted") > 10.0, "{figures}");
+        assert!(number(&figures["connack_us"], "p99") > 0.0, "{figures}");
+        assert_eq!(figures["failed"], serde_json::json!({}), "{figures}");
+    }
+}
+
+#[test]
+fn tls_sessions_are_resumed_only_when_asked_for() {
+    let fleet = Fleet::start(2);
+    let flags = format!(
+        "connect --seconds 1 --in-progress 4 --tokens {} {}",
+        fleet.file,
+        fleet.tls()
+    );
+    let full = figures(&flags);
+    assert_eq!(full["resumed_tls"], 0, "{full}");
+    let resumed = figures(&format!("{flags} --resume"));
+    let (all, shortened) = (
+        number(&resumed, "accepted"),
+        number(&resumed, "resumed_tls"),
+    );
+    assert!(shortened > 0.0 && shortened >= all - 4.0, "{resumed}");
+}
+
+#[test]
+fn refused_connections_are_counted_by_code() {
+    let fleet = Fleet::start(1);
+    let file = fleet.broker.dir().join("mixed");
+    fs::write(
+        &file,
+        format!("{}\nnobody-has-this-token\n", fleet.tokens[0]),
+    )
+    .unwrap();
+    let flags = format!(
+        "connect --seconds 1 --in-progress 2 --port {}",
+        fleet.broker.mqtt_port()
+    );
+    let mixed = figures(&format!("{flags} --tokens {}", file.display()));
+    assert!(number(&mixed, "accepted") > 0.0, "{mixed}");
+    assert!(number(&mixed["refused"], "0x05") > 0.0, "{mixed}");
+    let (none, said) = refused(&format!("{flags} --mqtt 5 --token nobody-has-this"), 6);
+    assert_eq!(none["accepted"], 0, "{none}");
+    assert!(said.contains("CONNACK code 0x8"), "{said}");
+    // A load needs all of its connections.
+    let flags = format!("--port {} --token nobody", fleet.broker.mqtt_port());
+    for command in ["ingest", "idle", "fanout"] {
+        let (_, said) = refused(&format!("{command} {flags}"), 6);
+        assert!(said.contains("are the tokens known?"), "{command}: {said}");
+    }
+}
+
+#[test]
+fn a_storm_is_let_in_while_a_probe_publishes() {
+    let fleet = Fleet::start(8);
+    let figures = figures(&format!(
+        "connect --at-once 40 --resume --tokens {} {} --probe-token {} --quiet-s 1",
+        fleet.file,
+        fleet.tls(),
+        fleet.tokens[7],
+    ));
+    assert_eq!(
+        (&figures["accepted"], &figures["at_once"]),
+        (&40.into(), &true.into())
+    );
+    assert_eq!(figures["resumed_tls"], 40, "{figures}");
+    let probe = &figures["probe"];
+    assert!(number(&probe["quiet"], "acks") > 0.0, "{figures}");
+    assert!(number(&probe["quiet"]["ack_us"], "p99") > 0.0, "{figures}");
+    assert!(probe["storm"]["acks"].is_u64(), "{figures}");
+}
+
+#[test]
+fn idle_connections_stay_and_their_memory_is_measured() {
+    let fleet = Fleet::start(10);
+    let pid = fleet.broker.pid();
+    let plain = format!("--port {}", fleet.broker.mqtt_port());
+    for (flags, connections) in [(plain, 80), (fleet.tls(), 60)] {
+        let figures = figures(&format!(
+            "idle --connections {connections} --ping 7 --seconds 1 --broker-pid {pid} \
+             --source 127.0.0.9 --tokens {} {flags}",
+            fleet.file
+        ));
+        assert_eq!(figures["connections"], connections, "{figures}");
+        assert_eq!(
+            (&figures["pinged"], &figures["silent"]),
+            (&7.into(), &0.into())
+        );
+        let held = number(&figures, "rss_held_kib");
+        assert!(held >= number(&figures, "rss_before_kib"), "{figures}");
+        assert!(figures["rss_kib_per_connection"].is_f64(), "{figures}");
+    }
+}
+
+#[test]
+fn every_delivery_of_a_fan_out_is_counted() {
+    let mosquitto = Mosquitto::start();
+    let port = mosquitto.port;
+    for (flags, each) in [
+        (
+            "--publishers 2 --subscribers 10 --qos 1 --mqtt 5 --window 4",
+            10,
+        ),
+        ("--publishers 3 --subscribers 2 --qos 0 --rate 300", 2),
+        // Each subscriber has the messages of one publisher.
+        (
+            "--publishers 4 --subscribers 4 --subscribe-filter bench/{connection}",
+            1,
+        ),
+        // Many to one.
+        (
+            "--publishers 20 --subscribers 1 --publish-topic v1/x/telemetry \
+          --subscribe-filter v1/+/telemetry --subscribe-token app",
+            1,
+        ),
+    ] {
+        let figures = figures(&format!("fanout --seconds 1 --port {port} {flags}"));
+        let messages = figures["messages"].as_u64().unwrap();
+        assert!(messages > 0, "{figures}");
+        assert_eq!(figures["expected"], messages * each, "{flags}: {figures}");
+        assert_eq!(figures["delivered"], messages * each, "{flags}: {figures}");
+        assert!(number(&figures["delivery_us"], "p50") > 0.0, "{figures}");
+    }
+}
+
+#[test]
+fn a_refused_subscription_is_said_with_its_code() {
+    let raw = Raw::start();
+    let (_, said) = refused(&format!("fanout --port {}", raw.port), 6);
+    assert!(
+        said.contains("bench/#") && said.contains("SUBACK code 0x80"),
+        "{said}"
+    );
+    let fleet = Fleet::start(1);
+    let port = fleet.broker.mqtt_port();
+    let flags = format!(
+        "fanout --port {port} --subscribers 2 --tokens {}",
+        fleet.file
+    );
+    let (_, said) = refused(&flags, 6);
+    assert!(
+        said.contains("the broker refused the subscription to bench/#"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_tables_for_people_name_the_units() {
+    let raw = Raw::start();
+    for command in [
+        "ingest --seconds 1",
+        "connect --seconds 1",
+        "idle --seconds 0",
+    ] {
+        let flags = format!(
+            "{command} --port {} --broker-pid {}",
+            raw.port,
+            raw.process.pid()
+        );
+        let (out, said) = tools::printed(&bench(&flags));
+        assert!(out.starts_with("FIGURE "), "{command}: {out}{said}");
+        assert!(out.contains("KiB"), "{command}: {out}");
+    }
+}
+
+/// A short share of the soak: the whole of it is for a quiet machine.
+#[test]
+fn a_soak_passes_and_says_what_it_saw() {
+    let soak = tools::repository().join("scripts/soak");
+    let dir = tempfile::TempDir::new().unwrap();
+    let mut command = Command::new(tools::tool("python3"));
+    command
+        .arg(soak)
+        .args(["--tollgate", TOLLGATE, "--seconds", "12", "--every", "1"])
+        .args(["--rate", "1000", "--devices", "50", "--dir"])
+        .arg(dir.path());
+    let done = tools::run(&mut command);
+    let (out, said) = tools::printed(&done);
+    assert!(done.status.success(), "{out}{said}");
+    assert!(out.contains("| second | received |"), "{out}");
+    assert!(out.contains("messages of 50 devices"), "{out}");
+    assert!(out.trim_end().ends_with("passed"), "{out}");
+}

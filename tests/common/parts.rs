@@ -1,0 +1,102 @@
+//! The parts of a broker that serve devices, in this process: no HTTP, no history.
+#![allow(
+    dead_code,
+    reason = "each test binary compiles its own copy and uses its own part of it"
+)]
+
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tollgate::broker::Restored;
+use tollgate::device_api::Profile;
+use tollgate::identity::{DeviceName, Registry, Secrets};
+use tollgate::journal::{Journal, JournalOptions, RealDisk};
+use tollgate::metrics::Metrics;
+use tollgate::mqtt::session::SessionLimits;
+use tollgate::net::{Listener, Net, NetParts};
+use tollgate::store::Store;
+use tollgate::telemetry::ScanOptions;
+
+/// How long a clean stop may take, on a busy machine.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// The broker without its HTTP side and its history.
+pub(crate) struct Parts {
+    pub(crate) net: Net,
+    pub(crate) registry: Registry,
+    pub(crate) journal: Journal,
+    /// Where MQTT without TLS is spoken.
+    pub(crate) address: SocketAddr,
+    /// A token of each device: `device-0`, `device-1`…
+    pub(crate) tokens: Vec<String>,
+    _dir: TempDir,
+}
+
+impl Parts {
+    /// Starts it with so many devices and workers.
+    pub(crate) fn start(devices: usize, workers: usize) -> Parts {
+        let dir = TempDir::with_prefix("tollgate-allocations-").expect("a temporary directory");
+        let store = Store::open(&dir.path().join("data")).expect("a new database");
+        let secrets = Secrets::open(&dir.path().join("secrets"), true).expect("new secrets");
+        let registry = Registry::open(store, &secrets).expect("an empty registry");
+        let tokens = (0..devices)
+            .map(|at| {
+                let name = DeviceName::new(&format!("device-{at}")).expect("a name");
+                let (_, token) = registry.create_device(&name, None).expect("a device");
+                token.expose().to_owned()
+            })
+            .collect();
+        let options = JournalOptions {
+            ballast_bytes: 0,
+            ..JournalOptions::new(dir.path().join("data/journal"))
+        };
+        let failed = |error: &_| panic!("the journal failed: {error}");
+        let (journal, _) =
+            Journal::open(Arc::new(RealDisk), options, Box::new(failed)).expect("a new journal");
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = socket.local_addr().expect("it is bound");
+        let net = Net::start(NetParts {
+            listeners: vec![Listener { socket, tls: None }],
+            workers: NonZeroUsize::new(workers).expect("not 0"),
+            registry: registry.clone(),
+            journal: journal.clone(),
+            metrics: Metrics::new(),
+            limits: SessionLimits {
+                packet_size_max: 262_144,
+                receive_maximum: 100,
+                keep_alive_max_s: 7_200,
+                session_expiry_max_s: 3_600,
+            },
+            profile: Profile {
+                payload_size_max: 65_536,
+                acks_bad_payload: false,
+                scan: ScanOptions::default(),
+            },
+            one_session: true,
+            empty_user_name_code_4: false,
+            restored: Restored::default(),
+        })
+        .expect("the network starts");
+        Parts {
+            net,
+            registry,
+            journal,
+            address,
+            tokens,
+            _dir: dir,
+        }
+    }
+
+    /// Stops it cleanly.
+    pub(crate) fn stop(self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
+        assert!(runtime.block_on(self.net.stop(STOP_LIMIT)), "in time");
+        self.journal.close().expect("a clean end");
+    }
+}

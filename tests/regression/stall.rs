@@ -1,0 +1,126 @@
+//! A journal that is behind: whom the broker does not read is not cut off for silence (SEC-80).
+
+use std::{
+    io::{ErrorKind, Write},
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    common::{
+        broker::{Broker, Setup},
+        packets::{Connect, TELEMETRY, Version, log_in, publish},
+        wire::{ANSWER_LIMIT, Wire},
+    },
+    sync_faults::SyncFaults,
+};
+
+/// Silence after which a client with a keep alive of 1 s is cut off: 1.5 s, and one look every
+/// 500 ms.
+const CUT_OFF: Duration = Duration::from_secs(2);
+
+/// A socket that takes nothing for so long belongs to a client that is not read.
+const NOT_READ: Duration = Duration::from_secs(1);
+
+/// Bytes after which a flood ought to have been stopped: three batches of 1 MiB, what a
+/// connection may park, and the largest socket buffers of both ends.
+const FLOOD_MAX: usize = 64 << 20;
+
+#[test]
+fn sec_80_keep_alive_stands_still_while_a_client_is_not_read() {
+    let (setup, faults) = SyncFaults::on(Setup::new().set("TOLLGATE_WORKERS_COUNT", "1"));
+    let broker = setup.start();
+    let flood = Flood::start(&broker, &faults, 1_000);
+    // Their sessions end with their connections, so that nothing of them waits for the disk.
+    let mut stalled = connect(&broker, "stalled");
+    let mut silent = connect(&broker, "silent");
+    let since = Instant::now();
+    // The first is parked, whatever its size; the second finds no room there: nothing behind it
+    // is read any more.
+    let large = format!(r#"{{"text":"{}"}}"#, "a".repeat(65_000));
+    for id in [1, 2] {
+        let version = Version::V311;
+        stalled.send(&publish(version, 1, id, TELEMETRY, large.as_bytes()));
+    }
+    stalled.send(&[0xc0, 0]);
+    // Who is read and says nothing is cut off, however the journal is doing.
+    assert_eq!(silent.packet_or_close(3 * CUT_OFF), None);
+    // Twice the time: the other one is still there, and has had no answer.
+    let left = (2 * CUT_OFF).saturating_sub(since.elapsed());
+    assert_eq!(stalled.packet_within(left), None, "nothing is durable");
+    faults.clear();
+    drop(flood);
+    let mut answers = [stalled.packet(), stalled.packet(), stalled.packet()];
+    answers.sort();
+    let expected: [&[u8]; 3] = [&[0x40, 2, 0, 1], &[0x40, 2, 0, 2], &[0xd0, 0]];
+    assert_eq!(answers, expected, "it was not cut off");
+    // It is read again, and says nothing: now it is cut off.
+    assert_eq!(stalled.packet_or_close(3 * CUT_OFF), None);
+}
+
+/// With a keep alive of 1 s.
+fn connect(broker: &Broker, name: &str) -> Wire {
+    let token = broker.create_device(name);
+    let mut wire = broker.wire();
+    let connect = Connect {
+        keep_alive_s: 1,
+        ..Connect::with_token(Version::V311, "a", &token)
+    };
+    log_in(&mut wire, &connect);
+    wire
+}
+
+/// A client that sent until the broker, whose syncs are held, read no more of it: there is no room
+/// left for telemetry.
+pub(crate) struct Flood {
+    _socket: TcpStream,
+}
+
+impl Flood {
+    /// Holds the syncs and floods. What is left of the room is less than a message of `bytes`.
+    pub(crate) fn start(broker: &Broker, faults: &SyncFaults, bytes: usize) -> Flood {
+        let token = broker.create_device("flood");
+        let mut socket = log_in_plain(broker.address("mqtt"), &token);
+        let text = "a".repeat(bytes);
+        let payload = format!(r#"{{"text":"{text}"}}"#);
+        let packet = publish(Version::V311, 0, 0, TELEMETRY, payload.as_bytes());
+        faults.hold();
+        socket.write_all(&packet).expect("the first is read");
+        faults.until_held();
+        socket
+            .set_write_timeout(Some(NOT_READ))
+            .expect("a timeout above zero is valid");
+        let many = packet.repeat(1 + (256 << 10) / packet.len());
+        let mut sent = 0;
+        let mut rest = many.as_slice();
+        loop {
+            match socket.write(rest) {
+                Ok(written) => {
+                    sent += written;
+                    rest = &rest[written..];
+                    if rest.is_empty() {
+                        rest = &many;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("the flood was cut off: {error}"),
+            }
+            assert!(sent < FLOOD_MAX, "nothing stops a flood");
+        }
+        Flood { _socket: socket }
+    }
+}
+
+fn log_in_plain(address: SocketAddr, token: &str) -> TcpStream {
+    use std::io::Read;
+    let mut socket = TcpStream::connect(address).expect("the broker accepts");
+    socket
+        .set_read_timeout(Some(ANSWER_LIMIT))
+        .expect("a timeout above zero is valid");
+    let connect = Connect::with_token(Version::V311, "flood", token).encode();
+    socket.write_all(&connect).expect("CONNECT is sent");
+    let mut connack = [0; 4];
+    socket.read_exact(&mut connack).expect("CONNACK comes");
+    assert_eq!(connack, [0x20, 2, 0, 0]);
+    socket
+}
