@@ -325,7 +325,7 @@ fn retained(messages: usize, stride: usize) -> RetainedIndex {
     index
 }
 
-/// Ten topics of each device, 100 devices of each site; 36 bytes.
+/// Ten topics of each device, 100 devices of each site; 33 bytes.
 fn retained_topic(n: usize) -> String {
     format!(
         "site/{:04}/device/{:06}/state/{:03}",

@@ -257,6 +257,22 @@ fn sec_35_the_messages_of_a_publisher_can_be_removed() {
     assert!(!walk(&index, "#", ALL).contains(&"t/1".to_owned()));
 }
 
+/// Between the two halves of a step others may write.
+#[test]
+fn a_sweep_leaves_what_was_replaced_meanwhile() {
+    let index = index();
+    for name in ["a", "b", "c"] {
+        index.set(topic(name), from(1, 1, "x")).expect("room");
+    }
+    let ends = |held: &Retained| held.publisher == Uuid::from_u128(1);
+    let (ended, progress) = index.find_ended(&mut Sweep::default(), ends);
+    assert_eq!((ended.len(), progress), (3, Progress::More));
+    index.set(topic("b"), from(2, 2, "y")).expect("room");
+    index.clear(topic("c"), 2);
+    assert_eq!(index.remove_ended(&ended, ends), 1);
+    assert_eq!(walk(&index, "#", ALL), ["b"]);
+}
+
 #[test]
 fn sec_41_messages_and_bytes_of_all_are_limited() {
     let index = RetainedIndex::new(RetainedLimits {

@@ -1,8 +1,8 @@
 //! Filters with wildcards, level by level.
 //!
 //! A node stands for a path of filter levels. `+` is a child of its own, `#` a mark on the node
-//! above it (so that `a/#` matches `a` without extra work). Literal children of all nodes lie in one
-//! hash table, under the node and the level. Walking and storing are iterative (SEC-09).
+//! above it (so that `a/#` matches `a` without extra work). Literal children of all nodes lie in
+//! one hash table, under the node and the level. Walking and storing are iterative (SEC-09).
 //!
 //! Invariant: a node other than the root carries a filter or has a child.
 

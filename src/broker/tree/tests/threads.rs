@@ -111,7 +111,7 @@ fn the_limit_holds_when_many_threads_reach_it() {
 }
 
 fn options(round: u32) -> SubscriptionOptions {
-    let qos = if round % 2 == 0 {
+    let qos = if round.is_multiple_of(2) {
         QoS::AtMostOnce
     } else {
         QoS::ExactlyOnce
