@@ -2,6 +2,7 @@
 
 pub mod banner;
 pub mod certificates;
+mod door;
 mod error;
 mod listeners;
 mod supervisor;
@@ -14,6 +15,7 @@ pub use error::AppError;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::backup::Folders;
 use crate::broker::Checkpointer;
@@ -30,13 +32,11 @@ use crate::net::{Net, NetParts};
 use crate::store::Store;
 use crate::telemetry::{History, HistoryOptions, ScanOptions};
 use banner::FirstStart;
+use certificates::Reloader;
 use listeners::Bound;
 
 /// Name of the device that a first start makes.
 const FIRST_DEVICE: &str = "first-device";
-
-/// Longest session expiry granted, in seconds: 7 days (SEC-28).
-const SESSION_EXPIRY_MAX_S: u32 = 7 * 24 * 60 * 60;
 
 /// A clean stop takes no longer than this in all (REL-09).
 const STOP_GRACE: Duration = Duration::from_secs(7);
@@ -61,7 +61,8 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     store.on_disk_full(Arc::new(move || ballast.release_ballast()));
     let registry = Registry::open(store.clone(), &secrets)?;
     let bound = Bound::bind(config)?;
-    let tls = listeners::tls(config, SystemTime::now())?;
+    let certificates = listeners::certificates(config, &metrics)?;
+    let tls = certificates.as_ref().map(Reloader::tls);
     let addresses = bound.addresses();
 
     let is_live = |id: uuid::Uuid| {
@@ -75,7 +76,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     };
     let (restored, checkpointer) = Checkpointer::start(&store, &journal, is_live, Instant::now())?;
     let history = start_history(config, &journal, &registry)?;
-    let (mqtt_listeners, http_listeners) = bound.into_listeners(tls.as_ref());
+    let (mqtt_listeners, http_listeners) = bound.into_listeners(config, tls.as_ref());
     let net = Net::start(NetParts {
         listeners: mqtt_listeners,
         workers: config.workers.count,
@@ -87,6 +88,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         one_session: config.device.sessions == DeviceSessions::One,
         empty_user_name_code_4: config.device.connack_style == ConnackStyle::Magenta,
         restored,
+        door: door::limits(config),
     })?;
     let http = HttpServer::start(HttpParts {
         listeners: http_listeners,
@@ -102,7 +104,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     welcome(config, &registry, &addresses)?;
 
     supervisor::ready();
-    let signal = signals.wait(&journal);
+    let signal = signals.wait(&journal, certificates, config.certs.check_interval);
     supervisor::stopping();
     tracing::info!(signal, "stopping");
     stop(http, net, checkpointer, &history, &journal)
@@ -227,7 +229,10 @@ fn session_limits(config: &Config) -> SessionLimits {
         packet_size_max: config.mqtt.packet_size_max_bytes,
         receive_maximum: config.mqtt.receive_maximum,
         keep_alive_max_s: config.mqtt.keep_alive_max_s,
-        session_expiry_max_s: SESSION_EXPIRY_MAX_S,
+        session_expiry_max_s: config.limits.session_expiry_max_s,
+        subscriptions_max: config.limits.subscriptions_per_session_max,
+        filters_per_packet_max: config.limits.filters_per_packet_max,
+        unreleased_max: config.limits.unfinished_qos2_max,
     }
 }
 
@@ -243,11 +248,12 @@ fn profile(config: &Config) -> Profile {
     }
 }
 
-/// SIGTERM and SIGINT, caught from the moment this is made.
+/// SIGTERM, SIGINT and SIGHUP, caught from the moment this is made.
 struct Signals {
     runtime: tokio::runtime::Runtime,
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -259,34 +265,77 @@ impl Signals {
         let guard = runtime.enter();
         let terminate = signal(SignalKind::terminate()).map_err(AppError::Thread)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(AppError::Thread)?;
+        let hang_up = signal(SignalKind::hangup()).map_err(AppError::Thread)?;
         drop(guard);
         Ok(Self {
             runtime,
             terminate,
             interrupt,
+            hang_up,
         })
     }
 
-    /// Waits for one of them; answers its name. Tells the service manager meanwhile that the
-    /// broker is alive, as long as the journal has not failed.
-    fn wait(self, journal: &Journal) -> &'static str {
-        let (mut terminate, mut interrupt) = (self.terminate, self.interrupt);
-        let interval = supervisor::alive_interval();
-        self.runtime.block_on(async {
+    /// Waits for a signal to stop; answers its name. Meanwhile it sees to the certificates, at
+    /// every `interval` (zero: never) and on SIGHUP, and tells the service manager that the broker
+    /// is alive, as long as the journal has not failed.
+    fn wait(
+        self,
+        journal: &Journal,
+        mut certificates: Option<Reloader>,
+        interval: Duration,
+    ) -> &'static str {
+        let Self {
+            runtime,
+            mut terminate,
+            mut interrupt,
+            mut hang_up,
+        } = self;
+        runtime.block_on(async {
+            let mut check = Every::new((!interval.is_zero()).then_some(interval));
+            let mut alive = Every::new(supervisor::alive_interval());
             loop {
-                let pause = interval.unwrap_or(Duration::MAX);
-                // Cancel-safe: a signal that came is not lost by the other branches.
+                // Cancel-safe: a signal that came is not lost by another branch.
                 tokio::select! {
                     _ = terminate.recv() => return "SIGTERM",
                     _ = interrupt.recv() => return "SIGINT",
-                    () = tokio::time::sleep(pause), if interval.is_some() => {
-                        if journal.status() != JournalStatus::Failed {
-                            supervisor::alive();
+                    _ = hang_up.recv() => match &mut certificates {
+                        Some(certificates) => {
+                            certificates.reload(SystemTime::now());
                         }
-                    }
+                        None => tracing::info!("SIGHUP: no listener has certificates to reload"),
+                    },
+                    () = alive.tick() => if journal.status() != JournalStatus::Failed {
+                        supervisor::alive();
+                    },
+                    () = check.tick() => if let Some(certificates) = &mut certificates {
+                        certificates.poll(SystemTime::now());
+                    },
                 }
             }
         })
+    }
+}
+
+/// Ticks once in a period; without one never.
+struct Every(Option<Interval>);
+
+impl Every {
+    fn new(period: Option<Duration>) -> Self {
+        Self(period.map(|period| {
+            let mut interval = interval_at(tokio::time::Instant::now() + period, period);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        }))
+    }
+
+    /// Cancel-safe.
+    async fn tick(&mut self) {
+        match &mut self.0 {
+            Some(interval) => {
+                interval.tick().await;
+            }
+            None => std::future::pending().await,
+        }
     }
 }
 

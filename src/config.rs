@@ -9,6 +9,7 @@
 mod error;
 mod key;
 mod layer;
+mod limits;
 mod value;
 
 use std::{
@@ -21,7 +22,9 @@ use std::{
 pub use error::{ConfigError, Expected, Place};
 pub use key::{KEYS, Key, Shape};
 pub use layer::Sources;
+pub use limits::Limits;
 
+use crate::limits::Networks;
 use layer::Layers;
 
 /// Everything that can be set, checked. Fields stand in the order of `config.toml`.
@@ -48,6 +51,8 @@ pub struct Config {
     pub https: Http,
     /// What devices may do and how they are answered.
     pub device: Device,
+    /// What an address, an identity and all together may take.
+    pub limits: Limits,
     /// The durable log.
     pub journal: Journal,
     /// The queryable history.
@@ -69,6 +74,8 @@ pub struct Mqtt {
     pub packet_size_max_bytes: u32,
     /// QoS 1 and 2 messages a client may have unacknowledged, 1 to 65,535, announced in CONNACK.
     pub receive_maximum: u16,
+    /// Proxies in front: their connections begin with a PROXY header, and nobody else's may.
+    pub proxy_protocol_from: Networks,
 }
 
 /// `[mqtts]`
@@ -78,6 +85,10 @@ pub struct Mqtts {
     pub listen: Vec<SocketAddr>,
     /// The operator's own certificate and key; `None` = the pair that the broker makes.
     pub own_pair: Option<CertificatePair>,
+    /// More pairs of the operator's, chosen by the name that a client asks for (SNI).
+    pub more_pairs: Vec<CertificatePair>,
+    /// As `mqtt.proxy_protocol_from`, for this listener.
+    pub proxy_protocol_from: Networks,
 }
 
 /// A certificate chain and its key that the operator brought. The broker never writes to them.
@@ -94,6 +105,8 @@ pub struct CertificatePair {
 pub struct Certs {
     /// More host names and IP addresses for the certificate that the broker makes.
     pub names: Vec<String>,
+    /// How often files of certificates and keys are looked at; zero is never.
+    pub check_interval: Duration,
 }
 
 /// `[http]` and `[https]`
@@ -200,6 +213,7 @@ impl Config {
 
 fn checked(layers: &Layers) -> Result<Config, ConfigError> {
     let packet_size_max_bytes = layers.number(&key::MQTT_PACKET_SIZE_MAX_BYTES)?;
+    let receive_maximum = layers.number(&key::MQTT_RECEIVE_MAXIMUM)?;
     Ok(Config {
         file: layers.file().map(Path::to_path_buf),
         data_dir: layers.path(&key::DATA_DIR)?,
@@ -209,14 +223,18 @@ fn checked(layers: &Layers) -> Result<Config, ConfigError> {
             listen: layers.addresses(&key::MQTT_LISTEN)?,
             keep_alive_max_s: layers.number(&key::MQTT_KEEP_ALIVE_MAX_S)?,
             packet_size_max_bytes,
-            receive_maximum: layers.number(&key::MQTT_RECEIVE_MAXIMUM)?,
+            receive_maximum,
+            proxy_protocol_from: layers.networks(&key::MQTT_PROXY_PROTOCOL_FROM)?,
         },
         mqtts: Mqtts {
             listen: layers.addresses(&key::MQTTS_LISTEN)?,
             own_pair: own_pair(layers)?,
+            more_pairs: layers.pairs(&key::MQTTS_MORE_CERTIFICATES)?,
+            proxy_protocol_from: layers.networks(&key::MQTTS_PROXY_PROTOCOL_FROM)?,
         },
         certs: Certs {
             names: layers.names(&key::CERTS_NAMES)?,
+            check_interval: Duration::from_secs(layers.number(&key::CERTS_CHECK_INTERVAL_S)?),
         },
         http: Http {
             listen: layers.addresses(&key::HTTP_LISTEN)?,
@@ -225,6 +243,7 @@ fn checked(layers: &Layers) -> Result<Config, ConfigError> {
             listen: layers.addresses(&key::HTTPS_LISTEN)?,
         },
         device: device(layers, packet_size_max_bytes)?,
+        limits: limits::checked(layers, receive_maximum)?,
         journal: Journal {
             size_max_bytes: layers.number(&key::JOURNAL_SIZE_MAX_BYTES)?,
             commit_interval: Duration::from_micros(

@@ -12,6 +12,7 @@
 //! in one process (the tests) do not count into each other.
 
 mod distribution;
+mod door;
 mod list;
 mod process;
 mod worker;
@@ -24,6 +25,7 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+pub use door::{AcceptPause, DoorFigures, SlowReader, TlsFailure};
 pub use list::{ConnectRefusal, FIGURES, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
 pub use worker::WorkerCounters;
 
@@ -71,6 +73,7 @@ struct Shared {
     prometheus: PrometheusHandle,
     distributions: [Arc<Distribution>; 2],
     worker: WorkerHandles,
+    door: DoorFigures,
     commit: Histogram,
     journal_durable: Gauge,
     journal_bytes: Gauge,
@@ -102,6 +105,7 @@ impl Metrics {
             Shared {
                 prometheus,
                 worker: WorkerHandles::new(Histogram::from_arc(Arc::clone(&ack_wait))),
+                door: DoorFigures::new(),
                 commit: Histogram::from_arc(Arc::clone(&commit)),
                 distributions: [ack_wait, commit],
                 journal_durable: one_gauge(&list::JOURNAL_DURABLE),
@@ -130,6 +134,12 @@ impl Metrics {
     #[must_use]
     pub fn worker(&self) -> WorkerCounters {
         WorkerCounters::new(self.shared.worker.clone())
+    }
+
+    /// What happens at the door: limits, TLS, certificates.
+    #[must_use]
+    pub fn door(&self) -> &DoorFigures {
+        &self.shared.door
     }
 
     /// Where the journal's committer records the seconds of each commit.

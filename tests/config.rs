@@ -234,6 +234,8 @@ fn every_key_can_be_set_by_its_variable() {
             Shape::Path | Shape::OptionalPath => "/somewhere",
             Shape::Listen => "127.0.0.1:4,127.0.0.2:5",
             Shape::Names => "a.example, 10.0.0.1",
+            Shape::Networks => "10.0.0.0/8, ::1",
+            Shape::Pairs => "/somewhere:/else",
             Shape::Switch => "true",
             Shape::Number { most, .. } => &most.to_string(),
             Shape::Choice(words) => words[1],

@@ -8,14 +8,15 @@
 //! | `certs/server.pem` | the server's certificate, with a note of its names above it | 397 days |
 //! | `secrets/server.key` | its key, ECDSA P-256, 0600 | as its certificate |
 //!
-//! Renewal happens at start, when a certificate has less than 30 days left or a name is missing
-//! from it, and needs `ca.key`. Clients keep trusting: the CA stays. A pair is the operator's own
-//! when `mqtts.certificate` names it or when `server.pem` lacks our note; nothing here writes to
-//! it then.
+//! Renewal happens at start and while running ([`reload`]), when a certificate has less than 30
+//! days left or a name is missing from it, and needs `ca.key`. Clients keep trusting: the CA
+//! stays. A pair is the operator's own when `mqtts.certificate` names it or when `server.pem`
+//! lacks our note; nothing here writes to it then.
 
 mod files;
 mod issue;
 mod names;
+mod reload;
 mod validity;
 
 #[cfg(test)]
@@ -37,6 +38,7 @@ use rustls::{
 
 use crate::config::{CertificatePair, Config};
 
+pub use reload::Reloader;
 pub use validity::not_after;
 
 use issue::Note;
@@ -235,6 +237,9 @@ pub fn prepare(config: &Config, now: SystemTime) -> Result<Prepared, Certificate
 /// # Errors
 /// As [`prepare`], as far as it can be seen without writing.
 pub fn examine(config: &Config, now: SystemTime) -> Result<State, CertificateError> {
+    for pair in &config.mqtts.more_pairs {
+        load_server_config(pair)?;
+    }
     let place = Place::of(config);
     if config.mqtts.own_pair.is_some() {
         return load_server_config(&place.pair).map(|_| State::Own);

@@ -5,9 +5,10 @@ use std::time::SystemTime;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::certificates;
+use super::certificates::Reloader;
 use super::error::AppError;
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::net::{Listener, tls::Tls};
 
 /// Connections the kernel keeps until they are accepted. The system may allow less
@@ -60,16 +61,22 @@ impl Bound {
     }
 
     /// The listeners for the network and for the HTTP server. Without TLS there are no TLS
-    /// listeners: [`tls`] gives one whenever any is configured.
-    pub(super) fn into_listeners(self, tls: Option<&Tls>) -> (Vec<Listener>, HttpListeners) {
-        let plain = self
-            .mqtt
-            .into_iter()
-            .map(|socket| Listener { socket, tls: None });
+    /// listeners: [`certificates`] gives some whenever any is configured.
+    pub(super) fn into_listeners(
+        self,
+        config: &Config,
+        tls: Option<&Tls>,
+    ) -> (Vec<Listener>, HttpListeners) {
+        let plain = self.mqtt.into_iter().map(|socket| Listener {
+            socket,
+            tls: None,
+            proxies: config.mqtt.proxy_protocol_from.clone(),
+        });
         let secured = self.mqtts.into_iter().filter_map(|socket| {
             Some(Listener {
                 socket,
                 tls: Some(tls?.clone()),
+                proxies: config.mqtts.proxy_protocol_from.clone(),
             })
         });
         let http = self.http.into_iter().map(|socket| (socket, None));
@@ -101,18 +108,17 @@ impl Addresses {
     }
 }
 
-/// What TLS listeners offer, if there are any: the configured pair, or one made by the broker.
-pub(super) fn tls(config: &Config, now: SystemTime) -> Result<Option<Tls>, AppError> {
+/// The certificates of TLS listeners, if there are any: the configured pairs, or one made by the
+/// broker.
+pub(super) fn certificates(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<Option<Reloader>, AppError> {
     if config.mqtts.listen.is_empty() && config.https.listen.is_empty() {
         return Ok(None);
     }
-    let prepared = certificates::prepare(config, now)?;
-    for note in &prepared.notes {
-        tracing::info!("{note}");
-    }
-    Ok(Some(Tls::new(certificates::load_server_config(
-        &prepared.pair,
-    )?)))
+    let figures = metrics.door().clone();
+    Ok(Some(Reloader::start(config, figures, SystemTime::now())?))
 }
 
 fn bind_all(addresses: &[SocketAddr], key: &'static str) -> Result<Vec<TcpListener>, AppError> {

@@ -3,13 +3,15 @@
 //! A session is keyed by (identity, client id) — by the identity alone where a device may have
 //! only one — and has one *home worker*, `hash(key)`: take-over, resume and revocation of a
 //! session are local to that worker and need no lock. [`sessions`] is a worker's table,
-//! [`control`] the lane by which admin calls reach every worker, [`record`] how session changes
-//! are written to the journal, and [`checkpoint`] the reader that turns those records into rows
-//! of the state database, so that a start replays only the journal's end. [`tree`] finds the
-//! sessions that get a message, [`retained`] the messages that a new subscription gets.
+//! [`identity_places`] what one identity may have over all tables, [`control`] the lane by which
+//! admin calls reach every worker, [`record`] how session changes are written to the journal, and
+//! [`checkpoint`] the reader that turns those records into rows of the state database, so that a
+//! start replays only the journal's end. [`tree`] finds the sessions that get a message,
+//! [`retained`] the messages that a new subscription gets.
 
 pub mod checkpoint;
 pub mod control;
+pub mod identity_places;
 pub mod record;
 pub mod retained;
 pub mod sessions;
@@ -17,4 +19,5 @@ pub mod tree;
 
 pub use checkpoint::{Checkpointer, RestoreError, Restored};
 pub use control::{Command, Control, NotConfirmed, Receipt};
-pub use sessions::{SessionKey, SessionTable, Stored};
+pub use identity_places::{IdentityLimits, IdentityPlaces, NoPlace};
+pub use sessions::{Reserved, SessionKey, SessionTable, Stored};

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::identity_places::{Held, IdentityPlaces, NoPlace};
 use crate::mqtt::session::SessionState;
 
 /// Session expiry that means "never" (MQTT 5, 3.1.2.11.2).
@@ -60,17 +62,19 @@ impl Stored {
     }
 }
 
-/// Sessions, live and stored, that one identity may have on one home worker (SEC-28). One more
-/// CONNECT is refused with 0x97 (3.1.1: 3).
-pub const SESSIONS_PER_IDENTITY_MAX: usize = 10;
-
-/// The sessions whose home is one worker. At most one entry per key, and at most
-/// [`SESSIONS_PER_IDENTITY_MAX`] per identity.
-#[derive(Debug, Default)]
+/// The sessions whose home is one worker. At most one entry per key; how many an identity may
+/// have in all tables together, [`IdentityPlaces`] knows.
+#[derive(Debug)]
 pub struct SessionTable {
     by_identity: HashMap<Uuid, Vec<Entry>>,
     stored: usize,
+    places: Arc<IdentityPlaces>,
 }
+
+/// A place that was taken for a session which is about to connect.
+#[derive(Debug)]
+#[must_use = "it is counted until it is connected or given back"]
+pub struct Reserved(Held);
 
 #[derive(Debug)]
 struct Entry {
@@ -85,6 +89,16 @@ enum Place {
 }
 
 impl SessionTable {
+    /// An empty table; `places` is shared by the tables of all workers.
+    #[must_use]
+    pub fn new(places: Arc<IdentityPlaces>) -> Self {
+        Self {
+            by_identity: HashMap::new(),
+            stored: 0,
+            places,
+        }
+    }
+
     /// The slot of the live session with this key.
     #[must_use]
     pub fn live(&self, key: &SessionKey) -> Option<u32> {
@@ -106,11 +120,28 @@ impl SessionTable {
             })
     }
 
-    /// True if a session with this key may open.
-    #[must_use]
-    pub fn has_place(&self, key: &SessionKey) -> bool {
-        let held = self.by_identity.get(&key.identity).map_or(0, Vec::len);
-        held < SESSIONS_PER_IDENTITY_MAX || self.entry(key).is_some()
+    /// Takes a place for a session with this key. Taking over a live one needs none.
+    ///
+    /// # Errors
+    /// The identity has as many connections or sessions as it may have (SEC-28).
+    pub fn reserve(&self, key: &SessionKey) -> Result<Reserved, NoPlace> {
+        let wanted = counted(key, &Place::Live(0));
+        let held = self.entry(key).map(|entry| counted(key, &entry.place));
+        let held = held.unwrap_or_default();
+        let more = Held {
+            connections: wanted.connections - held.connections,
+            sessions: wanted.sessions - held.sessions,
+        };
+        if more != Held::default() {
+            self.places.take(key.identity, more)?;
+        }
+        Ok(Reserved(more))
+    }
+
+    /// Gives a place back that is not used after all.
+    #[expect(clippy::needless_pass_by_value, reason = "a place is given back once")]
+    pub fn give_back(&self, key: &SessionKey, reserved: Reserved) {
+        self.count(key.identity, reserved.0, Held::default());
     }
 
     /// True if something is live or stored under the key.
@@ -126,8 +157,9 @@ impl SessionTable {
     }
 
     /// Makes the session live on `slot`; gives back what was stored under the key.
-    pub fn connect(&mut self, key: &SessionKey, slot: u32) -> Option<Stored> {
+    pub fn connect(&mut self, key: &SessionKey, slot: u32, reserved: Reserved) -> Option<Stored> {
         let before = self.replace(key, Some(Place::Live(slot)));
+        self.give_back(key, reserved); // it counts by itself now
         match before {
             Some(Place::Stored(stored)) => Some(*stored),
             _ => None,
@@ -179,9 +211,11 @@ impl SessionTable {
             return Vec::new();
         };
         let mut taken = Vec::new();
+        let mut uncounted = Held::default();
         entries.retain_mut(|entry| match &mut entry.place {
             Place::Stored(stored) if wanted(stored) => {
                 taken.push(stored.as_ref().clone());
+                uncounted.sessions += u32::from(!entry.client_id.is_empty());
                 false
             }
             _ => true,
@@ -190,6 +224,7 @@ impl SessionTable {
             self.by_identity.remove(&identity);
         }
         self.stored -= taken.len();
+        self.count(identity, uncounted, Held::default());
         taken
     }
 
@@ -208,6 +243,8 @@ impl SessionTable {
         let before = at.map(|at| entries.swap_remove(at).place);
         self.stored -= usize::from(matches!(before, Some(Place::Stored(_))));
         self.stored += usize::from(matches!(place, Some(Place::Stored(_))));
+        let counts = |place: Option<&Place>| place.map_or(Held::default(), |at| counted(key, at));
+        let (was, is) = (counts(before.as_ref()), counts(place.as_ref()));
         match place {
             Some(place) => entries.push(Entry {
                 client_id: key.client_id.clone(),
@@ -218,12 +255,33 @@ impl SessionTable {
             }
             None => {}
         }
+        self.count(key.identity, was, is);
         before
+    }
+
+    fn count(&self, identity: Uuid, before: Held, after: Held) {
+        if before != after {
+            self.places.change(identity, before, after);
+        }
+    }
+}
+
+/// What a session counts for. Without a client id an identity has one session at most, which
+/// needs no count.
+fn counted(key: &SessionKey, place: &Place) -> Held {
+    let one = u32::from(!key.client_id.is_empty());
+    Held {
+        connections: match place {
+            Place::Live(_) => one,
+            Place::Stored(_) => 0,
+        },
+        sessions: one,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity_places::IdentityLimits;
     use super::*;
 
     fn key(client_id: &str) -> SessionKey {
@@ -233,6 +291,21 @@ mod tests {
         }
     }
 
+    const LIMITS: IdentityLimits = IdentityLimits {
+        connections_max: 3,
+        sessions_max: 10,
+    };
+
+    fn table() -> SessionTable {
+        SessionTable::new(IdentityPlaces::new(LIMITS))
+    }
+
+    /// Takes a place and connects.
+    fn connect(table: &mut SessionTable, key: &SessionKey, slot: u32) -> Option<Stored> {
+        let reserved = table.reserve(key).unwrap();
+        table.connect(key, slot, reserved)
+    }
+
     fn stored(number: u32, expiry_s: u32, now: Instant) -> Stored {
         Stored::new(number, SessionState::default(), expiry_s, now)
     }
@@ -240,14 +313,14 @@ mod tests {
     #[test]
     fn a_session_is_live_or_stored_but_never_both() {
         let now = Instant::now();
-        let mut table = SessionTable::default();
-        assert_eq!(table.connect(&key("a"), 3), None);
+        let mut table = table();
+        assert_eq!(connect(&mut table, &key("a"), 3), None);
         assert_eq!(table.live(&key("a")), Some(3));
         table.store(&key("a"), stored(1, 60, now));
         assert_eq!(table.live(&key("a")), None);
         assert_eq!(table.stored_count(), 1);
         assert_eq!(
-            table.connect(&key("a"), 4).map(|stored| stored.number),
+            connect(&mut table, &key("a"), 4).map(|stored| stored.number),
             Some(1)
         );
         assert_eq!(table.stored_count(), 0);
@@ -259,9 +332,9 @@ mod tests {
     #[test]
     fn sessions_of_one_identity_are_found_and_dropped_together() {
         let now = Instant::now();
-        let mut table = SessionTable::default();
-        table.connect(&key("a"), 1);
-        table.connect(&key("b"), 2);
+        let mut table = table();
+        connect(&mut table, &key("a"), 1);
+        connect(&mut table, &key("b"), 2);
         table.store(&key("c"), stored(9, NEVER_EXPIRES_S, now));
         assert_eq!(table.live_of(key("a").identity).count(), 2);
         assert_eq!(table.take_stored_of(key("a").identity).len(), 1);
@@ -271,7 +344,7 @@ mod tests {
     #[test]
     fn stored_sessions_expire_at_their_time() {
         let now = Instant::now();
-        let mut table = SessionTable::default();
+        let mut table = table();
         table.store(&key("a"), stored(1, 10, now));
         table.store(&key("b"), stored(2, NEVER_EXPIRES_S, now));
         assert!(table.take_expired(now + Duration::from_secs(9)).is_empty());
@@ -287,19 +360,50 @@ mod tests {
     }
 
     #[test]
-    fn sec_28_an_identity_has_a_limited_number_of_sessions() {
-        let mut table = SessionTable::default();
-        for n in 0..10 {
-            assert!(table.has_place(&key(&n.to_string())));
-            table.connect(&key(&n.to_string()), n);
+    fn sec_28_an_identity_has_a_limited_number_of_sessions_over_all_workers() {
+        let now = Instant::now();
+        let places = IdentityPlaces::new(LIMITS);
+        let mut tables = [0, 1].map(|_| SessionTable::new(Arc::clone(&places)));
+        let of = |n: u32| usize::from(n % 2 == 1);
+        for n in 0..3 {
+            let client = key(&n.to_string());
+            assert_eq!(connect(&mut tables[of(n)], &client, n), None);
         }
-        assert!(!table.has_place(&key("one more")));
-        assert!(table.has_place(&key("3")), "taking over is always possible");
+        let fourth = key("3");
+        assert_eq!(tables[1].reserve(&fourth).err(), Some(NoPlace::Connections));
+        for n in 0..7 {
+            tables[of(n)].store(&key(&format!("stored {n}")), stored(n, 60, now));
+        }
+        tables[0].store(&key("0"), stored(100, 60, now));
+        assert_eq!(tables[1].reserve(&fourth).err(), Some(NoPlace::Sessions));
+        let again = tables[0].reserve(&key("0")).unwrap();
+        tables[0].connect(&key("0"), 9, again).unwrap();
         let other = SessionKey {
             identity: Uuid::from_u128(8),
             client_id: "x".into(),
         };
-        assert!(table.has_place(&other));
+        let unused = tables[0].reserve(&other).unwrap();
+        tables[0].give_back(&other, unused);
+        tables[1].remove(&key("1"));
+        assert_eq!(tables[0].take_stored_of(fourth.identity).len(), 4);
+        assert_eq!(connect(&mut tables[1], &fourth, 3), None);
+    }
+
+    #[test]
+    fn sec_28_taking_over_needs_no_place_and_nothing_is_left_behind() {
+        let mut table = table();
+        for n in 0..3 {
+            assert_eq!(connect(&mut table, &key(&n.to_string()), n), None);
+        }
+        // A take-over: the older one goes between the two steps.
+        let reserved = table.reserve(&key("1")).unwrap();
+        table.remove(&key("1"));
+        assert_eq!(table.connect(&key("1"), 7, reserved), None);
+        assert!(table.reserve(&key("4")).is_err());
+        for n in 0..3 {
+            table.remove(&key(&n.to_string()));
+        }
+        assert!(table.places.is_empty());
     }
 
     #[test]

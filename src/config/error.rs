@@ -162,6 +162,12 @@ impl fmt::Display for Expected {
                 f,
                 "a list of host names and IP addresses, without wildcards"
             ),
+            Shape::Networks => write!(
+                f,
+                "a list of networks, as in [\"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.7\"], \
+                 with zeros behind the prefix"
+            ),
+            Shape::Pairs => write!(f, "a list of \"CERTIFICATE:KEY\", each a path"),
             Shape::Switch => write!(f, "true or false, without quotes"),
             Shape::Number { least, most, unit } => {
                 write!(f, "a whole number from {least} to {most} ({unit})")

@@ -27,6 +27,10 @@ pub enum Shape {
     Listen,
     /// A list of host names and IP addresses.
     Names,
+    /// A list of networks: `"10.0.0.0/8"`, `"2001:db8::/32"`, or single addresses.
+    Networks,
+    /// A list of pairs `"CERTIFICATE:KEY"` of paths.
+    Pairs,
     /// `true` or `false`.
     Switch,
     /// A whole number in a range.
@@ -86,10 +90,14 @@ pub const KEYS: &[&Key] = &[
     &MQTT_KEEP_ALIVE_MAX_S,
     &MQTT_PACKET_SIZE_MAX_BYTES,
     &MQTT_RECEIVE_MAXIMUM,
+    &MQTT_PROXY_PROTOCOL_FROM,
     &MQTTS_LISTEN,
     &MQTTS_CERTIFICATE,
     &MQTTS_KEY,
+    &MQTTS_MORE_CERTIFICATES,
+    &MQTTS_PROXY_PROTOCOL_FROM,
     &CERTS_NAMES,
+    &CERTS_CHECK_INTERVAL_S,
     &HTTP_LISTEN,
     &HTTPS_LISTEN,
     &DEVICE_SESSIONS,
@@ -98,6 +106,21 @@ pub const KEYS: &[&Key] = &[
     &DEVICE_CAST_STRINGS,
     &DEVICE_STRING_SIZE_MAX_BYTES,
     &DEVICE_CONNACK_STYLE,
+    &LIMITS_CONNECTIONS_MAX,
+    &LIMITS_CONNECTIONS_PER_ADDRESS_MAX,
+    &LIMITS_HANDSHAKES_PER_ADDRESS_MAX,
+    &LIMITS_HANDSHAKE_MEMORY_MAX_BYTES,
+    &LIMITS_ACCEPTS_PER_SECOND_MAX,
+    &LIMITS_FAILURES_PER_MINUTE_MAX,
+    &LIMITS_TRUSTED_NETWORKS,
+    &LIMITS_CONNECTIONS_PER_IDENTITY_MAX,
+    &LIMITS_SESSIONS_PER_IDENTITY_MAX,
+    &LIMITS_SESSION_EXPIRY_MAX_S,
+    &LIMITS_SUBSCRIPTIONS_PER_SESSION_MAX,
+    &LIMITS_FILTERS_PER_PACKET_MAX,
+    &LIMITS_UNFINISHED_QOS2_MAX,
+    &LIMITS_UNSENT_MAX_BYTES,
+    &LIMITS_UNSENT_TIMEOUT_S,
     &JOURNAL_SIZE_MAX_BYTES,
     &JOURNAL_COMMIT_INTERVAL_US,
     &HISTORY_HEAD_SIZE_MAX_BYTES,
@@ -151,13 +174,29 @@ pub(super) const MQTT_RECEIVE_MAXIMUM: Key = Key::new(
         unit: "messages",
     },
 );
+pub(super) const MQTT_PROXY_PROTOCOL_FROM: Key =
+    Key::new("mqtt", "proxy_protocol_from", "[]", Shape::Networks);
 
 pub(super) const MQTTS_LISTEN: Key = Key::new("mqtts", "listen", r#""[::]:8883""#, Shape::Listen);
 pub(super) const MQTTS_CERTIFICATE: Key =
     Key::new("mqtts", "certificate", r#""""#, Shape::OptionalPath);
 pub(super) const MQTTS_KEY: Key = Key::new("mqtts", "key", r#""""#, Shape::OptionalPath);
+pub(super) const MQTTS_MORE_CERTIFICATES: Key =
+    Key::new("mqtts", "more_certificates", "[]", Shape::Pairs);
+pub(super) const MQTTS_PROXY_PROTOCOL_FROM: Key =
+    Key::new("mqtts", "proxy_protocol_from", "[]", Shape::Networks);
 
 pub(super) const CERTS_NAMES: Key = Key::new("certs", "names", "[]", Shape::Names);
+pub(super) const CERTS_CHECK_INTERVAL_S: Key = Key::new(
+    "certs",
+    "check_interval_s",
+    "30",
+    Shape::Number {
+        least: 0,
+        most: 86_400,
+        unit: "seconds, 0 = never",
+    },
+);
 
 // The admin API is for this machine unless somebody asks for more.
 pub(super) const HTTP_LISTEN: Key =
@@ -203,6 +242,153 @@ pub(super) const DEVICE_CONNACK_STYLE: Key = Key::new(
     "connack_style",
     r#""thingsboard""#,
     Shape::Choice(&["thingsboard", "magenta"]),
+);
+
+pub(super) const LIMITS_CONNECTIONS_MAX: Key = Key::new(
+    "limits",
+    "connections_max",
+    "250000",
+    Shape::Number {
+        least: 1,
+        most: 10_000_000,
+        unit: "connections",
+    },
+);
+pub(super) const LIMITS_CONNECTIONS_PER_ADDRESS_MAX: Key = Key::new(
+    "limits",
+    "connections_per_address_max",
+    "1000",
+    Shape::Number {
+        least: 1,
+        most: 10_000_000,
+        unit: "connections",
+    },
+);
+pub(super) const LIMITS_HANDSHAKES_PER_ADDRESS_MAX: Key = Key::new(
+    "limits",
+    "handshakes_per_address_max",
+    "50",
+    Shape::Number {
+        least: 1,
+        most: 10_000_000,
+        unit: "connections",
+    },
+);
+pub(super) const LIMITS_HANDSHAKE_MEMORY_MAX_BYTES: Key = Key::new(
+    "limits",
+    "handshake_memory_max_bytes",
+    "67108864",
+    Shape::Number {
+        least: 1 << 20,
+        most: 1 << 40,
+        unit: "bytes",
+    },
+);
+pub(super) const LIMITS_ACCEPTS_PER_SECOND_MAX: Key = Key::new(
+    "limits",
+    "accepts_per_second_max",
+    "10000",
+    Shape::Number {
+        least: 1,
+        most: 1_000_000,
+        unit: "connections",
+    },
+);
+pub(super) const LIMITS_FAILURES_PER_MINUTE_MAX: Key = Key::new(
+    "limits",
+    "failures_per_minute_max",
+    "10",
+    Shape::Number {
+        least: 1,
+        most: 1_000_000,
+        unit: "failures",
+    },
+);
+pub(super) const LIMITS_TRUSTED_NETWORKS: Key = Key::new(
+    "limits",
+    "trusted_networks",
+    r#"["127.0.0.0/8", "::1"]"#,
+    Shape::Networks,
+);
+pub(super) const LIMITS_CONNECTIONS_PER_IDENTITY_MAX: Key = Key::new(
+    "limits",
+    "connections_per_identity_max",
+    "10",
+    Shape::Number {
+        least: 1,
+        most: 1_000_000,
+        unit: "connections",
+    },
+);
+pub(super) const LIMITS_SESSIONS_PER_IDENTITY_MAX: Key = Key::new(
+    "limits",
+    "sessions_per_identity_max",
+    "10",
+    Shape::Number {
+        least: 1,
+        most: 1_000_000,
+        unit: "sessions",
+    },
+);
+pub(super) const LIMITS_SESSION_EXPIRY_MAX_S: Key = Key::new(
+    "limits",
+    "session_expiry_max_s",
+    "604800",
+    Shape::Number {
+        least: 0,
+        most: 4_294_967_294,
+        unit: "seconds",
+    },
+);
+pub(super) const LIMITS_SUBSCRIPTIONS_PER_SESSION_MAX: Key = Key::new(
+    "limits",
+    "subscriptions_per_session_max",
+    "100",
+    Shape::Number {
+        least: 1,
+        most: 10_000,
+        unit: "subscriptions",
+    },
+);
+pub(super) const LIMITS_FILTERS_PER_PACKET_MAX: Key = Key::new(
+    "limits",
+    "filters_per_packet_max",
+    "100",
+    Shape::Number {
+        least: 1,
+        most: 10_000,
+        unit: "filters",
+    },
+);
+pub(super) const LIMITS_UNFINISHED_QOS2_MAX: Key = Key::new(
+    "limits",
+    "unfinished_qos2_max",
+    "0",
+    Shape::Number {
+        least: 0,
+        most: 65_535,
+        unit: "messages, 0 = as mqtt.receive_maximum",
+    },
+);
+pub(super) const LIMITS_UNSENT_MAX_BYTES: Key = Key::new(
+    "limits",
+    "unsent_max_bytes",
+    "1048576",
+    Shape::Number {
+        least: 65_536,
+        most: 1 << 30,
+        unit: "bytes",
+    },
+);
+pub(super) const LIMITS_UNSENT_TIMEOUT_S: Key = Key::new(
+    "limits",
+    "unsent_timeout_s",
+    "30",
+    Shape::Number {
+        least: 1,
+        most: 3_600,
+        unit: "seconds",
+    },
 );
 
 pub(super) const JOURNAL_SIZE_MAX_BYTES: Key = Key::new(

@@ -7,13 +7,21 @@ use std::{
 };
 
 use super::{
+    CertificatePair,
     error::{ConfigError, Expected},
     key::{Key, Shape},
     layer::{Found, Layers, Raw},
 };
+use crate::limits::{Network, Networks};
 
 /// Most addresses one listener may have; each costs a thread.
 const ADDRESSES_MAX: usize = 16;
+
+/// Most networks in one list; every connection is compared with each.
+const NETWORKS_MAX: usize = 64;
+
+/// Most pairs in `mqtts.more_certificates`; a handshake looks through them.
+const PAIRS_MAX: usize = 64;
 
 /// Most names in `certs.names`; a certificate with more is refused by small clients.
 const NAMES_MAX: usize = 64;
@@ -95,6 +103,34 @@ impl Layers {
             }
             _ => Err(refused(key, found)),
         }
+    }
+
+    pub(super) fn networks(&self, key: &'static Key) -> Result<Networks, ConfigError> {
+        let found = self.find(key);
+        let networks: Option<Vec<Network>> = found
+            .items()
+            .and_then(|items| items.iter().map(|item| item.parse().ok()).collect());
+        networks
+            .filter(|networks| networks.len() <= NETWORKS_MAX)
+            .map(Networks::from_iter)
+            .ok_or_else(|| refused(key, found))
+    }
+
+    pub(super) fn pairs(&self, key: &'static Key) -> Result<Vec<CertificatePair>, ConfigError> {
+        let found = self.find(key);
+        let pair = |item: &String| {
+            let (certificate, key) = item.split_once(':')?;
+            (!certificate.is_empty() && !key.is_empty()).then(|| CertificatePair {
+                certificate: certificate.into(),
+                key: key.into(),
+            })
+        };
+        let pairs: Option<Vec<_>> = found
+            .items()
+            .and_then(|items| items.iter().map(pair).collect());
+        pairs
+            .filter(|pairs| pairs.len() <= PAIRS_MAX)
+            .ok_or_else(|| refused(key, found))
     }
 
     pub(super) fn filter(&self, key: &'static Key) -> Result<String, ConfigError> {

@@ -2,6 +2,8 @@
 
 use metrics::Unit;
 
+use super::door;
+
 /// One figure: everything there is to know about it but its value.
 #[derive(Clone, Copy, Debug)]
 pub struct Figure {
@@ -53,6 +55,8 @@ macro_rules! closed_list {
     };
 }
 
+pub(super) use closed_list;
+
 closed_list! {
     /// Why a received message was not stored.
     Refusal {
@@ -94,8 +98,22 @@ closed_list! {
         Timeout = "timeout",
         /// The TLS handshake failed.
         TlsFailed = "tls_failed",
-        /// A limit on connections was reached.
+        /// As many connections as there may be in all.
         TooManyConnections = "too_many_connections",
+        /// As many connections as one address may have.
+        AddressConnections = "address_connections",
+        /// As many connections before CONNECT as one address may have.
+        AddressHandshakes = "address_handshakes",
+        /// The memory for connections before CONNECT was used up.
+        HandshakeMemory = "handshake_memory",
+        /// As many connections as one identity may have.
+        IdentityConnections = "identity_connections",
+        /// As many sessions as one identity may have.
+        IdentitySessions = "identity_sessions",
+        /// A proxy's connection did not begin with a whole PROXY header.
+        ProxyHeader = "proxy_header",
+        /// The client takes no packet as long as the CONNACK.
+        PacketTooLarge = "packet_too_large",
         /// Too many failures from the same address.
         Throttled = "throttled",
         /// The broker could not serve it: storage, or stopping.
@@ -123,7 +141,12 @@ const QOS_LABELS: &[&str] = &["0", "1", "2"];
 /// The label values of a HTTP status, by class: 1xx never leaves this server.
 const STATUS_LABELS: &[&str] = &["2xx", "3xx", "4xx", "5xx"];
 
-const fn figure(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -> Figure {
+pub(super) const fn figure(
+    name: &'static str,
+    kind: Kind,
+    unit: Unit,
+    help: &'static str,
+) -> Figure {
     Figure {
         name,
         kind,
@@ -133,7 +156,11 @@ const fn figure(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
     }
 }
 
-const fn labelled(figure: Figure, label: &'static str, values: &'static [&'static str]) -> Figure {
+pub(super) const fn labelled(
+    figure: Figure,
+    label: &'static str,
+    values: &'static [&'static str],
+) -> Figure {
     Figure {
         label: Some((label, values)),
         ..figure
@@ -363,6 +390,15 @@ pub const FIGURES: &[Figure] = &[
     CONNECTS,
     CONNECTS_REFUSED,
     TAKEOVERS,
+    door::HANDSHAKES,
+    door::HANDSHAKE_BYTES,
+    door::ACCEPT_PAUSES,
+    door::TLS_FAILURES,
+    door::THROTTLE_ENTRIES,
+    door::SLOW_READERS,
+    door::CERTIFICATE_END,
+    door::CERTIFICATE_RELOADS,
+    door::CERTIFICATE_RELOAD_FAILURES,
     JOURNAL_DURABLE,
     JOURNAL_BYTES,
     JOURNAL_SEGMENTS,

@@ -5,24 +5,21 @@
 //! its ledger, so a sync wakes no connection.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::outbox::Purpose;
 use super::output::Output;
 use super::parked::Parked;
+use super::places::Place;
 use super::publish::Recorded;
+use super::tls;
 use super::worker::Worker;
 use crate::broker::SessionKey;
 use crate::identity::Principal;
-use crate::metrics::Refusal;
+use crate::metrics::{Refusal, SlowReader, TlsFailure};
 use crate::mqtt::session::{Close, Replies, Session, Step};
 use crate::mqtt::wire::{self, PacketType, QoS, Sender};
-
-/// How long a closed connection is drained, so that the peer reads our last word before the
-/// reset that unread data would cause.
-pub(super) const LINGER: Duration = Duration::from_millis(500);
 
 /// Reads one connection does before the others get their turn.
 const READS_PER_TURN: usize = 4;
@@ -44,6 +41,8 @@ pub(super) struct Connection {
     pub(super) expiry_recorded_s: u32,
     /// Set when the worker has let go of it; nothing it says counts any more.
     pub(super) is_over: Cell<bool>,
+    /// Its place among all connections, given up when the socket is closed.
+    pub(super) _place: Place,
     /// The moving parts.
     pub(super) inner: RefCell<Inner>,
 }
@@ -64,6 +63,8 @@ pub(super) struct Inner {
     connack_waits: bool,
     /// The end that what came with CONNECT has led to.
     ends_with: Option<End>,
+    /// The client sends nothing more; it may still wait for acknowledgements.
+    input_ended: bool,
 }
 
 /// Why the connection's task ends.
@@ -118,6 +119,7 @@ impl Inner {
             runs_waiting: 0,
             connack_waits: false,
             ends_with: None,
+            input_ended: false,
         }
     }
 
@@ -139,6 +141,15 @@ impl Inner {
     /// True while acks or packets wait for the journal.
     pub(super) fn is_waiting_for_journal(&self) -> bool {
         self.runs_waiting > 0 || self.is_waiting_for_room()
+    }
+
+    /// A client that ended its sending side gets the acknowledgements of what it sent, then the
+    /// close: small clients send a value and shut down behind it.
+    fn poll_half_closed(&self) -> Poll<End> {
+        if self.is_waiting_for_journal() {
+            return Poll::Pending;
+        }
+        Poll::Ready(End::Lost)
     }
 
     /// QoS of every PUBLISH that is parked; they end with the connection.
@@ -169,7 +180,13 @@ impl Connection {
             return Poll::Ready(end);
         }
         if let Poll::Ready(Err(_)) = inner.output.poll_unsent(cx) {
+            if inner.output.is_overfull() {
+                worker.shared.metrics.door().slow_reader(SlowReader::Bytes);
+            }
             return Poll::Ready(End::Lost);
+        }
+        if inner.input_ended {
+            return inner.poll_half_closed();
         }
         let buffer = &mut *worker.read_buffer.borrow_mut();
         for _ in 0..READS_PER_TURN {
@@ -177,7 +194,14 @@ impl Connection {
                 return Poll::Pending;
             }
             let read = match inner.output.poll_read(cx, buffer) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(End::Lost),
+                Poll::Ready(Ok(0)) => {
+                    inner.input_ended = true;
+                    return inner.poll_half_closed();
+                }
+                Poll::Ready(Err(error)) => {
+                    count_flood(worker, &error);
+                    return Poll::Ready(End::Lost);
+                }
                 Poll::Ready(Ok(read)) => read,
                 Poll::Pending => return Poll::Pending,
             };
@@ -251,6 +275,9 @@ impl Connection {
         inner.parked = parked;
         inner.parked.drop_front(done);
         outcome?;
+        if inner.input_ended {
+            inner.output.wake();
+        }
         if !inner.parked.is_empty() {
             return Ok(false);
         }
@@ -270,6 +297,9 @@ impl Connection {
         inner.connack_waits = false;
         inner.session.acknowledged(places);
         inner.output.write(bytes);
+        if inner.input_ended {
+            inner.output.wake();
+        }
     }
 
     /// Says the last word and ends the sending side; the task drains the rest.
@@ -380,10 +410,12 @@ impl Connection {
                 self.release(worker, inner, packet_id, clocks, replies, recorded);
             }
             Step::Subscribe(subscribe) => {
-                self.subscribe(worker, inner, &subscribe, clocks, replies, recorded);
+                self.subscribe(worker, inner, &subscribe, clocks, replies, recorded)
+                    .map_err(End::Closed)?;
             }
             Step::Unsubscribe(unsubscribe) => {
-                self.unsubscribe(worker, inner, &unsubscribe, clocks, replies, recorded);
+                self.unsubscribe(worker, inner, &unsubscribe, clocks, replies, recorded)
+                    .map_err(End::Closed)?;
             }
             Step::Disconnected { .. } => return Err(End::Disconnected),
         }
@@ -429,36 +461,10 @@ impl Connection {
     }
 }
 
-/// Drains what the peer still sends, so that it can read our last word, then lets go.
-pub(super) async fn linger(connection: Rc<Connection>) {
-    let drained = std::future::poll_fn(|cx| {
-        let inner = &mut *connection.inner.borrow_mut();
-        poll_drained(&mut inner.output, cx)
-    });
-    // Either way the socket is closed when this returns.
-    let _ = tokio::time::timeout(LINGER, drained).await;
-}
-
-/// As [`linger`], for an output that belongs to nobody yet.
-pub(super) async fn drain(output: &mut Output) {
-    let drained = std::future::poll_fn(|cx| {
-        output.remember(cx.waker());
-        poll_drained(output, cx)
-    });
-    let _ = tokio::time::timeout(LINGER, drained).await;
-}
-
-fn poll_drained(output: &mut Output, cx: &mut Context<'_>) -> Poll<()> {
-    if output.poll_unsent(cx).is_pending() || output.poll_shutdown(cx).is_pending() {
-        return Poll::Pending;
-    }
-    let mut waste = [0; 1024];
-    loop {
-        match output.poll_read(cx, &mut waste) {
-            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-            Poll::Ready(Ok(_)) => {}
-            Poll::Pending => return Poll::Pending,
-        }
+/// A TLS peer that sent more without data than it may is counted, as nobody else tells of it.
+fn count_flood(worker: &Worker, error: &std::io::Error) {
+    if tls::failure(error) == TlsFailure::Flood {
+        worker.shared.metrics.door().tls_failed(TlsFailure::Flood);
     }
 }
 

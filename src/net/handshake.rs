@@ -1,39 +1,46 @@
-//! From an accepted socket to a session's home: TLS, CONNECT, authentication, one deadline for all.
+//! From an accepted socket to a session's home: PROXY header, TLS, CONNECT, authentication, with
+//! one deadline for all.
 //!
 //! Nothing of a connection takes effect here (SEC-21): a client that is let in is sent to its
-//! session's home worker with everything that was read, and only there its session opens.
+//! session's home worker with everything that was read, and only there its session opens. What it
+//! takes meanwhile is charged to its [`Place`], and every step takes its turn ([`Turnstile`]).
+//!
+//! [`Turnstile`]: super::turnstile::Turnstile
 
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
 use super::acceptor::Accepted;
-use super::home;
 use super::output::Output;
+use super::places::{Place, TLS_BYTES};
 use super::stream::{Detached, Socket, Stream};
+use super::throttle::{self, Verdict};
+use super::tls::{self, Tls};
 use super::worker::Worker;
+use super::{home, proxy};
 use crate::broker::SessionKey;
 use crate::identity::{Action, Principal};
-use crate::metrics::ConnectRefusal as Refusal;
+use crate::metrics::{ConnectRefusal as Refusal, TlsFailure};
 use crate::mqtt::session::{ConnectRefusal, Opening};
 use crate::mqtt::topic::Topic;
 use crate::mqtt::wire::{self, Connect, Version, WireError};
 
-/// TLS handshake and CONNECT together must be through in this time (SEC-70).
+/// PROXY header, TLS handshake and CONNECT together must be through in this time (SEC-70).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest CONNECT, in bytes (SEC-03).
 pub const CONNECT_BYTES_MAX: u32 = 64 * 1024;
 
-/// Clients one worker has between accept and CONNECT at once. One more is closed at once; the
-/// clients that are connected do not notice.
-pub const HANDSHAKES_MAX: usize = 8_192;
-
-/// First guess at a CONNECT's length: most fit, and a silent client costs little.
+/// What is read of a CONNECT before anything is charged for it, in bytes: most fit.
 const FIRST_READ_BYTES: usize = 512;
+
+/// What is read, and charged, at once of a longer one, in bytes.
+const NEXT_READ_BYTES: usize = 4 * 1024;
 
 /// A client that was let in, on the way to its session's home.
 pub(super) struct Arrival {
@@ -43,6 +50,7 @@ pub(super) struct Arrival {
     pub(super) key: SessionKey,
     /// Bytes that came behind CONNECT.
     pub(super) leftover: Vec<u8>,
+    pub(super) place: Place,
 }
 
 impl Arrival {
@@ -58,84 +66,209 @@ enum Failure {
     Silent(Refusal),
     /// Answered with a CONNACK, then closed.
     Refused(ConnectRefusal, Version),
+    /// One failed authentication too many: answered after this time, then closed.
+    Throttled(Version, Duration),
+}
+
+/// A client on its way to its CONNECT.
+struct Guest {
+    from: IpAddr,
+    place: Place,
+    stage: Stage,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Proxy,
+    Tls,
+    Connect,
+}
+
+/// Why it got no further than that.
+enum Stopped {
+    /// A limit on its address.
+    Limit(Refusal),
+    /// The socket, TLS, or what was sent.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Stopped {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// Starts the handshake of an accepted socket.
 pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted) {
-    if worker.handshakes.get() >= HANDSHAKES_MAX || worker.is_stopping() {
-        return worker.count_connect_refused(Refusal::TooManyConnections);
+    if worker.is_stopping() {
+        return worker.count_connect_refused(Refusal::Unavailable);
     }
-    worker.handshakes.set(worker.handshakes.get() + 1);
-    let worker = Rc::clone(worker);
-    tokio::task::spawn_local(async move {
-        greet(&worker, accepted).await;
-        worker.handshakes.set(worker.handshakes.get() - 1);
-    });
+    let greeting = greet(Rc::clone(worker), accepted);
+    tokio::task::spawn_local(worker.turnstile.pace(greeting));
 }
 
-async fn greet(worker: &Rc<Worker>, accepted: Accepted) {
-    let deadline = tokio::time::Instant::now() + CONNECT_TIMEOUT;
-    let secured = tokio::time::timeout_at(deadline, secure(accepted)).await;
-    let mut stream = match secured {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "no session: the TLS handshake failed");
-            return worker.count_connect_refused(Refusal::TlsFailed);
-        }
-        Err(_) => return worker.count_connect_refused(Refusal::Timeout),
+async fn greet(worker: Rc<Worker>, accepted: Accepted) {
+    let deadline = tokio::time::Instant::from_std(accepted.since) + CONNECT_TIMEOUT;
+    let Accepted {
+        socket,
+        tls,
+        from,
+        is_proxied,
+        place,
+        ..
+    } = accepted;
+    let mut guest = Guest {
+        from,
+        place,
+        stage: Stage::Proxy,
     };
     let mut bytes = Vec::new();
-    let read = tokio::time::timeout_at(deadline, read_connect(&mut stream, &mut bytes)).await;
-    let connect_len = match read {
-        Ok(Ok(connect_len)) => connect_len,
-        Ok(Err(_)) => return worker.count_connect_refused(Refusal::BadConnect),
-        Err(_) => return worker.count_connect_refused(Refusal::Timeout),
+    let steps = async {
+        let mut stream = guest.reach(socket, is_proxied, tls.as_ref()).await?;
+        let connect_len = read_connect(&worker, &mut stream, &mut guest, &mut bytes).await?;
+        Ok::<_, Stopped>((stream, connect_len))
+    };
+    let reached = tokio::time::timeout_at(deadline, steps).await;
+    let (stream, connect_len) = match reached {
+        Ok(Ok(reached)) => reached,
+        Ok(Err(why)) => return guest.stopped(&worker, why),
+        Err(_) => return guest.out_of_time(&worker),
     };
     let leftover = bytes.split_off(connect_len.min(bytes.len()));
-    match admit(worker, &bytes) {
+    match admit(&worker, &bytes, guest.from) {
         Ok((principal, opening)) => {
-            bytes.clear();
-            send_home(worker, stream, principal, opening, leftover).await;
+            drop(bytes);
+            send_home(&worker, stream, principal, opening, leftover, guest.place).await;
         }
         Err(Failure::Silent(why)) => worker.count_connect_refused(why),
         Err(Failure::Refused(refusal, version)) => {
-            worker.count_connect_refused(metric(refusal));
-            let mut connack = Vec::new();
-            refusal.write(version, &mut connack);
-            say_goodbye(stream, &connack).await;
+            drop((bytes, leftover));
+            refuse(&worker, stream, refusal, version, Duration::ZERO).await;
+        }
+        Err(Failure::Throttled(version, delay)) => {
+            drop((bytes, leftover));
+            refuse(
+                &worker,
+                stream,
+                ConnectRefusal::RateExceeded,
+                version,
+                delay,
+            )
+            .await;
         }
     }
 }
 
-/// The stream, secured if the listener wants it.
-async fn secure(accepted: Accepted) -> io::Result<Stream> {
-    let socket = TcpStream::from_std(accepted.socket)?;
-    match accepted.tls {
-        None => Ok(Stream::Plain(socket)),
-        Some(tls) => {
-            let stream = tls.accept(Socket::Attached(socket)).await?;
-            Ok(Stream::Tls(Box::new(stream)))
+/// Says why, after `delay`, and closes.
+async fn refuse(
+    worker: &Worker,
+    stream: Stream,
+    refusal: ConnectRefusal,
+    version: Version,
+    delay: Duration,
+) {
+    worker.count_connect_refused(metric(refusal));
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    let mut connack = Vec::new();
+    refusal.write(version, &mut connack);
+    say_goodbye(stream, &connack).await;
+}
+
+impl Guest {
+    /// The stream on which MQTT is spoken: behind the PROXY header, secured if the listener wants
+    /// it. A client that sends nothing has no TLS state.
+    async fn reach(
+        &mut self,
+        socket: std::net::TcpStream,
+        is_proxied: bool,
+        tls: Option<&Tls>,
+    ) -> Result<Stream, Stopped> {
+        let socket = TcpStream::from_std(socket)?;
+        if is_proxied {
+            let named = proxy::read_header(&socket).await?;
+            self.from = named.unwrap_or(self.from).to_canonical();
+            self.place.belongs_to(self.from).map_err(Stopped::Limit)?;
         }
+        let Some(tls) = tls else {
+            self.stage = Stage::Connect;
+            return Ok(Stream::Plain(socket));
+        };
+        self.stage = Stage::Tls;
+        socket.readable().await?;
+        self.place.charge(TLS_BYTES).await;
+        let mut stream = Box::new(tls.accept(Socket::new(socket)).await?);
+        stream.get_mut().0.handshake_done();
+        self.stage = Stage::Connect;
+        Ok(Stream::Tls(stream))
+    }
+
+    fn stopped(&self, worker: &Worker, why: Stopped) {
+        let from = self.from;
+        let error = match why {
+            Stopped::Limit(refusal) => return worker.count_connect_refused(refusal),
+            Stopped::Io(error) => error,
+        };
+        match self.stage {
+            Stage::Proxy => {
+                tracing::debug!(%from, %error, "no session: no PROXY header where one must be");
+                worker.count_connect_refused(Refusal::ProxyHeader);
+            }
+            Stage::Tls => self.tls_failed(worker, tls::failure(&error), &error),
+            Stage::Connect => {
+                tracing::debug!(%from, %error, "no session: no CONNECT");
+                worker.count_connect_refused(Refusal::BadConnect);
+            }
+        }
+    }
+
+    fn out_of_time(&self, worker: &Worker) {
+        if self.stage == Stage::Tls {
+            worker.shared.metrics.door().tls_failed(TlsFailure::Timeout);
+            let warnings = &worker.shared.guards.tls_warnings;
+            warnings.note(TlsFailure::Timeout, self.from);
+        }
+        worker.count_connect_refused(Refusal::Timeout);
+    }
+
+    fn tls_failed(&self, worker: &Worker, why: TlsFailure, error: &io::Error) {
+        let from = self.from;
+        tracing::debug!(%from, ?why, %error, "no session: the TLS handshake failed");
+        worker.shared.metrics.door().tls_failed(why);
+        worker.shared.guards.tls_warnings.note(why, from);
+        worker.count_connect_refused(Refusal::TlsFailed);
     }
 }
 
-/// Reads until `bytes` starts with a whole CONNECT; answers its length.
-async fn read_connect(stream: &mut Stream, bytes: &mut Vec<u8>) -> io::Result<usize> {
-    let mut buffer = vec![0; FIRST_READ_BYTES];
+/// Reads until `bytes` starts with a whole CONNECT; answers its length. It reads into the worker's
+/// buffer, so that a client that has sent nothing holds no buffer.
+async fn read_connect(
+    worker: &Worker,
+    stream: &mut Stream,
+    guest: &mut Guest,
+    bytes: &mut Vec<u8>,
+) -> Result<usize, Stopped> {
+    let mut room = FIRST_READ_BYTES;
     loop {
         let read = std::future::poll_fn(|cx| {
-            let mut into = tokio::io::ReadBuf::new(&mut buffer);
+            let mut buffer = worker.read_buffer.borrow_mut();
+            let buffer = buffer.get_mut(..room).unwrap_or_default();
+            let mut into = tokio::io::ReadBuf::new(buffer);
             match stream.poll_read(cx, &mut into) {
-                Poll::Ready(Ok(())) => Poll::Ready(Ok(into.filled().len())),
+                Poll::Ready(Ok(())) => {
+                    bytes.extend_from_slice(into.filled());
+                    Poll::Ready(Ok(into.filled().len()))
+                }
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 Poll::Pending => Poll::Pending,
             }
         })
         .await?;
         if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(Stopped::Io(io::ErrorKind::UnexpectedEof.into()));
         }
-        bytes.extend_from_slice(buffer.get(..read).unwrap_or(&[]));
         let frame = wire::first_frame(bytes, CONNECT_BYTES_MAX)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         if let Some(frame) = frame
@@ -143,11 +276,16 @@ async fn read_connect(stream: &mut Stream, bytes: &mut Vec<u8>) -> io::Result<us
         {
             return Ok(frame.total_len());
         }
+        room -= read.min(room);
+        if room == 0 {
+            guest.place.charge(NEXT_READ_BYTES).await;
+            room = NEXT_READ_BYTES;
+        }
     }
 }
 
 /// Who it is, and whether it may come in.
-fn admit(worker: &Worker, packet: &[u8]) -> Result<(Principal, Opening), Failure> {
+fn admit(worker: &Worker, packet: &[u8], from: IpAddr) -> Result<(Principal, Opening), Failure> {
     let connect = match wire::decode_connect(packet) {
         Ok(connect) => connect,
         Err(WireError::UnsupportedVersion { .. }) => {
@@ -165,13 +303,22 @@ fn admit(worker: &Worker, packet: &[u8]) -> Result<(Principal, Opening), Failure
             ));
         }
         Err(error) => {
-            tracing::debug!(%error, "no session: malformed CONNECT");
+            tracing::debug!(%from, %error, "no session: malformed CONNECT");
             return Err(Failure::Silent(Refusal::BadConnect));
         }
     };
     let refused = |refusal| Failure::Refused(refusal, connect.version);
     let opening = Opening::new(&connect).map_err(refused)?;
-    let principal = authenticate(worker, &connect).map_err(refused)?;
+    if !opening.takes_connack(worker.shared.limits) {
+        // [MQTT-3.1.2-24]: what cannot be sent is not sent, and there is no session without it.
+        return Err(if ConnectRefusal::PacketTooLarge.fits(&opening) {
+            refused(ConnectRefusal::PacketTooLarge)
+        } else {
+            Failure::Silent(Refusal::PacketTooLarge)
+        });
+    }
+    let principal = authenticate(worker, &connect)
+        .map_err(|refusal| failed(worker, &connect, from, refusal))?;
     if let Some(will) = &connect.will {
         // SEC-37: decided now; on device topics a will is allowed and has no effect (TB-15).
         let topic = Topic::new(will.topic).ok();
@@ -199,12 +346,30 @@ fn authenticate(worker: &Worker, connect: &Connect<'_>) -> Result<Principal, Con
     })
 }
 
+/// A failed authentication: refused as what it is, or as one of too many (SEC-27).
+fn failed(
+    worker: &Worker,
+    connect: &Connect<'_>,
+    from: IpAddr,
+    refusal: ConnectRefusal,
+) -> Failure {
+    let credential = connect.user_name.unwrap_or("");
+    let version = connect.version;
+    tracing::debug!(%from, ?refusal, "no session: authentication failed");
+    match (worker.shared.guards.throttle).failed(from, credential, Instant::now()) {
+        Verdict::Ordinary => Failure::Refused(refusal, version),
+        Verdict::Delayed => Failure::Throttled(version, throttle::DELAY),
+        Verdict::Refused => Failure::Throttled(version, Duration::ZERO),
+    }
+}
+
 async fn send_home(
     worker: &Rc<Worker>,
     stream: Stream,
     principal: Principal,
     opening: Opening,
     leftover: Vec<u8>,
+    place: Place,
 ) {
     let client_id = if worker.shared.one_session {
         "".into()
@@ -226,6 +391,7 @@ async fn send_home(
         opening,
         key,
         leftover,
+        place,
     };
     if index == worker.index {
         home::arrive(worker, arrival);
@@ -237,9 +403,9 @@ async fn send_home(
 
 /// Writes the last words and drains what still comes, so that they are read.
 pub(super) async fn say_goodbye(stream: Stream, last_words: &[u8]) {
-    let mut output = Output::new(stream);
+    let mut output = Output::new(stream, last_words.len());
     output.write(last_words);
-    super::connection::drain(&mut output).await;
+    super::linger::drain(&mut output).await;
 }
 
 pub(super) fn metric(refusal: ConnectRefusal) -> Refusal {
@@ -252,7 +418,9 @@ pub(super) fn metric(refusal: ConnectRefusal) -> Refusal {
         ConnectRefusal::UnknownClientId | ConnectRefusal::ClientIdRequired => Refusal::BadClientId,
         ConnectRefusal::NotAuthorized => Refusal::NotAuthorized,
         ConnectRefusal::RateExceeded => Refusal::Throttled,
-        ConnectRefusal::TooManySessions => Refusal::TooManyConnections,
+        ConnectRefusal::TooManySessions => Refusal::IdentitySessions,
+        ConnectRefusal::TooManyConnections => Refusal::IdentityConnections,
+        ConnectRefusal::PacketTooLarge => Refusal::PacketTooLarge,
         ConnectRefusal::StorageFull
         | ConnectRefusal::Unavailable
         | ConnectRefusal::ShuttingDown => Refusal::Unavailable,

@@ -6,14 +6,16 @@ use std::time::Instant;
 
 use super::connection::{Clocks, Connection, End, Inner};
 use super::handshake::{Arrival, CONNECT_TIMEOUT, metric, say_goodbye};
+use super::linger::linger;
 use super::outbox::Purpose;
 use super::output::Output;
 use super::publish::Recorded;
 use super::stream::Stream;
-use super::worker::{self, Worker};
-use crate::broker::{Receipt, Stored, record};
+use super::worker::Worker;
+use crate::broker::{NoPlace, Receipt, Reserved, Stored, record};
 use crate::identity::Change;
 use crate::journal::{RecordHeader, RecordKind};
+use crate::metrics::SlowReader;
 use crate::mqtt::session::{Close, ConnectRefusal, Replies, Session, SessionState};
 use crate::mqtt::wire::ReasonCode;
 
@@ -64,7 +66,11 @@ fn turn_away(worker: &Rc<Worker>, arrival: Arrival, refusal: ConnectRefusal) {
     refusal.write(arrival.opening.version, &mut connack);
     match Stream::attach(arrival.stream) {
         Ok(stream) => {
-            tokio::task::spawn_local(async move { say_goodbye(stream, &connack).await });
+            let place = arrival.place;
+            tokio::task::spawn_local(async move {
+                say_goodbye(stream, &connack).await;
+                drop(place);
+            });
         }
         Err(error) => tracing::debug!(%error, "a connection was lost on its way home"),
     }
@@ -147,25 +153,39 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
     if !worker.shared.registry.is_current(&arrival.principal) {
         return turn_away(worker, arrival, ConnectRefusal::BadCredentials);
     }
-    if !worker.sessions.borrow().has_place(&arrival.key) {
-        return turn_away(worker, arrival, ConnectRefusal::TooManySessions);
+    let reserved = worker.sessions.borrow().reserve(&arrival.key);
+    match reserved {
+        Ok(reserved) => connect(worker, arrival, reserved),
+        Err(NoPlace::Connections) => {
+            turn_away(worker, arrival, ConnectRefusal::TooManyConnections);
+        }
+        Err(NoPlace::Sessions) => turn_away(worker, arrival, ConnectRefusal::TooManySessions),
     }
+}
+
+/// Opens the session of a client that has a place among its identity's.
+fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let Arrival {
         stream,
         principal,
         opening,
         key,
         leftover,
+        mut place,
     } = arrival;
     let stream = match Stream::attach(stream) {
         Ok(stream) => stream,
-        Err(error) => return tracing::debug!(%error, "a connection was lost on its way home"),
+        Err(error) => {
+            worker.sessions.borrow().give_back(&key, reserved);
+            return tracing::debug!(%error, "a connection was lost on its way home");
+        }
     };
+    place.let_in();
     let clocks = Clocks::read();
     take_over(worker, &key);
     let slot = u32::try_from(worker.connections.borrow().vacant_key())
         .expect("a process has far fewer than 2^32 sockets");
-    let stored = worker.sessions.borrow_mut().connect(&key, slot);
+    let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
     let (ended, resumed) = if opening.clean_start {
         (stored, None)
     } else {
@@ -189,7 +209,11 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
         session_number: number,
         expiry_recorded_s: expiry_s,
         is_over: Cell::new(false),
-        inner: RefCell::new(Inner::new(session, Output::new(stream))),
+        _place: place,
+        inner: RefCell::new(Inner::new(
+            session,
+            Output::new(stream, worker.shared.guards.unsent.bytes_max),
+        )),
     });
     worker
         .connections
@@ -208,7 +232,20 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
         recorded,
         &leftover,
     );
-    worker::serve(worker, connection);
+    serve(worker, connection);
+}
+
+/// Starts the connection's task: it reads until the end, then drains.
+fn serve(worker: &Rc<Worker>, connection: Rc<Connection>) {
+    let worker = Rc::clone(worker);
+    worker.tasks.set(worker.tasks.get() + 1);
+    tokio::task::spawn_local(async move {
+        let end = std::future::poll_fn(|cx| connection.poll(&worker, cx)).await;
+        worker.end(&connection, end);
+        linger(connection).await;
+        worker.tasks.set(worker.tasks.get() - 1);
+        worker.progress.notify_waiters();
+    });
 }
 
 /// Records what opening a session changes; its CONNACK waits for that.
@@ -284,6 +321,12 @@ pub(super) fn refuse(worker: &Worker, connection: &Connection, refusal: ConnectR
         inner.output.wake();
     }
     worker.count_connect_refused(metric(refusal));
+    worker.end(connection, End::Lost);
+}
+
+/// Lets go of a client that does not read: there is nothing to say to it (SEC-82).
+pub(super) fn cut_off(worker: &Worker, connection: &Connection, why: SlowReader) {
+    worker.shared.metrics.door().slow_reader(why);
     worker.end(connection, End::Lost);
 }
 

@@ -2,15 +2,22 @@
 
 use std::io;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::ReadBuf;
 
 use super::stream::Stream;
 
-/// Bytes that may wait for one client that does not read (SEC-82). Beyond it the client is cut
-/// off: what it was sent are acknowledgements of its own messages, which it will ask for again.
-pub(super) const UNSENT_BYTES_MAX: usize = 1024 * 1024;
+/// What may wait for one client that does not read (SEC-82). Beyond either the client is cut off:
+/// what it was sent are acknowledgements of its own messages, which it will ask for again.
+#[derive(Clone, Copy, Debug)]
+pub struct UnsentLimits {
+    /// Bytes, beyond what the system's buffers hold.
+    pub bytes_max: usize,
+    /// Time without any of them going.
+    pub timeout: Duration,
+}
 
 /// The stream of one connection. Whoever has something to say writes at once; what the kernel
 /// does not take is kept, and the connection's task is woken to write it when it can.
@@ -23,17 +30,35 @@ pub(super) struct Output {
     /// The connection's task, to be woken when the socket takes more.
     waker: Option<Waker>,
     is_broken: bool,
+    unsent_bytes_max: usize,
+    /// Since when bytes wait and none of them has gone.
+    stuck_since: Option<Instant>,
+    is_overfull: bool,
 }
 
 impl Output {
-    pub(super) fn new(stream: Stream) -> Self {
+    pub(super) fn new(stream: Stream, unsent_bytes_max: usize) -> Self {
         Self {
             stream,
             unsent: BytesMut::new(),
             is_unflushed: false,
             waker: None,
             is_broken: false,
+            unsent_bytes_max,
+            stuck_since: None,
+            is_overfull: false,
         }
+    }
+
+    /// True if bytes have waited for `timeout` and none of them has gone.
+    pub(super) fn is_stuck(&self, now: Instant, timeout: Duration) -> bool {
+        self.stuck_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= timeout)
+    }
+
+    /// True if it was cut off because more waited for it than may.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.is_overfull
     }
 
     /// Remembers the task that polls this connection.
@@ -71,7 +96,9 @@ impl Output {
         if rest.is_empty() {
             return;
         }
-        if self.unsent.len() + rest.len() > UNSENT_BYTES_MAX {
+        self.stuck_since.get_or_insert_with(Instant::now);
+        if self.unsent.len() + rest.len() > self.unsent_bytes_max {
+            self.is_overfull = true;
             return self.give_up();
         }
         self.unsent.extend_from_slice(rest);
@@ -88,6 +115,7 @@ impl Output {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.unsent.advance(written);
+            self.stuck_since = Some(Instant::now());
         }
         if self.unsent.capacity() > 0 {
             self.unsent = BytesMut::new();
@@ -96,6 +124,7 @@ impl Output {
             ready!(self.stream.poll_flush(cx))?;
             self.is_unflushed = false;
         }
+        self.stuck_since = None;
         Poll::Ready(Ok(()))
     }
 
@@ -149,6 +178,9 @@ impl Output {
                 Poll::Ready(Ok(())) => false,
                 Poll::Pending | Poll::Ready(Err(_)) => true,
             };
+            if self.is_unflushed {
+                self.stuck_since.get_or_insert_with(Instant::now);
+            }
         }
         self.waker = waker;
         result

@@ -105,7 +105,7 @@ impl Connection {
         clocks: Clocks,
         replies: &mut Replies,
         recorded: &mut Recorded,
-    ) {
+    ) -> Result<(), Close> {
         let permit = &self.principal.permit;
         let changed = inner.session.subscribe(
             subscribe,
@@ -119,11 +119,12 @@ impl Connection {
                 }
             },
             replies,
-        );
+        )?;
         if changed {
             self.record_change(worker, inner, clocks, recorded);
         }
         recorded.any |= self.session_number != 0;
+        Ok(())
     }
 
     pub(super) fn unsubscribe(
@@ -134,14 +135,15 @@ impl Connection {
         clocks: Clocks,
         replies: &mut Replies,
         recorded: &mut Recorded,
-    ) {
+    ) -> Result<(), Close> {
         if inner
             .session
-            .unsubscribe(unsubscribe, device_api::is_allowed, replies)
+            .unsubscribe(unsubscribe, device_api::is_allowed, replies)?
         {
             self.record_change(worker, inner, clocks, recorded);
         }
         recorded.any |= self.session_number != 0;
+        Ok(())
     }
 
     /// A record header in this connection's name.

@@ -10,11 +10,15 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
-use super::acceptor::{self, Accepted, Listener};
+use super::acceptor::{self, Accepted, Door, Listener};
 use super::handshake::Arrival;
+use super::output::UnsentLimits;
+use super::places::{PlaceLimits, Places};
+use super::throttle::Throttle;
+use super::tls::TlsWarnings;
 use super::worker::{Shared, Worker};
 use crate::broker::control::COMMANDS_WAITING_MAX;
-use crate::broker::{Command, Control, Restored, SessionTable};
+use crate::broker::{Command, Control, IdentityLimits, IdentityPlaces, Restored, SessionTable};
 use crate::device_api::Profile;
 use crate::identity::Registry;
 use crate::journal::Journal;
@@ -47,6 +51,34 @@ pub struct NetParts {
     pub empty_user_name_code_4: bool,
     /// Sessions of the last run.
     pub restored: Restored,
+    /// Who may come in, and how many.
+    pub door: DoorLimits,
+}
+
+/// Who may come in, and how many.
+#[derive(Clone, Debug)]
+pub struct DoorLimits {
+    /// Connections, in all and per address.
+    pub places: PlaceLimits,
+    /// Connections that the process has file descriptors for; at that many, accepting rests.
+    pub descriptors_max: usize,
+    /// Connections accepted in one second.
+    pub accepts_per_second_max: u32,
+    /// Failed authentications of one address or credential in one minute.
+    pub failures_per_minute_max: u32,
+    /// Connections and sessions of one identity.
+    pub per_identity: IdentityLimits,
+    /// What may wait for a client that does not read.
+    pub unsent: UnsentLimits,
+}
+
+/// What handshakes and connections are watched with; one for all workers.
+pub(super) struct Guards {
+    /// Slows down who guesses credentials.
+    pub(super) throttle: Throttle,
+    pub(super) tls_warnings: TlsWarnings,
+    /// What may wait for a client that does not read.
+    pub(super) unsent: UnsentLimits,
 }
 
 /// A thread of the network could not start.
@@ -86,12 +118,25 @@ impl Net {
             sessions,
             next_number,
         } = parts.restored;
-        let mut tables: Vec<SessionTable> = (0..workers).map(|_| SessionTable::default()).collect();
+        let identities = IdentityPlaces::new(parts.door.per_identity);
+        let mut tables: Vec<SessionTable> = (0..workers)
+            .map(|_| SessionTable::new(Arc::clone(&identities)))
+            .collect();
         for (key, stored) in sessions {
             if let Some(table) = tables.get_mut(key.home(workers)) {
                 table.store(&key, stored);
             }
         }
+        let figures = parts.metrics.door().clone();
+        let trusted = parts.door.places.trusted.clone();
+        let failures_max = parts.door.failures_per_minute_max;
+        let door = Door {
+            places: Places::new(parts.door.places, figures.clone()),
+            per_second_max: parts.door.accepts_per_second_max,
+            descriptors_max: parts.door.descriptors_max,
+            figures: figures.clone(),
+            counters: parts.metrics.worker(),
+        };
         let shared = Arc::new(Shared {
             registry: parts.registry,
             limits: parts.limits,
@@ -99,6 +144,11 @@ impl Net {
             one_session: parts.one_session,
             empty_user_name_code_4: parts.empty_user_name_code_4,
             metrics: parts.metrics,
+            guards: Guards {
+                throttle: Throttle::new(failures_max, trusted, figures),
+                tls_warnings: TlsWarnings::new(),
+                unsent: parts.door.unsent,
+            },
             session_numbers: AtomicU32::new(next_number),
             homes,
         });
@@ -113,7 +163,7 @@ impl Net {
         let (stop_accepting, stopped) = watch::channel(false);
         let listeners = parts.listeners;
         threads.push(spawn("net-accept", move || {
-            acceptor::accept_all(listeners, dealt, stopped)
+            acceptor::accept_all(listeners, door, dealt, stopped)
         })?);
         Ok(Self {
             control: Control::new(lanes),

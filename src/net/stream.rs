@@ -1,13 +1,32 @@
 //! A client's byte stream, plain or TLS, that can move from one worker's runtime to another's.
+//!
+//! Under TLS the bytes a peer may send without giving us data are bounded (SEC-70): in the
+//! handshake by [`HANDSHAKE_BYTES_MAX`], behind it by [`OVERHEAD_BYTES_MAX`] a second. Key updates
+//! and the like are then too rare to cost anything.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::tls::TlsStream;
+
+/// What a client may send during the TLS handshake, in bytes. A ClientHello with a post-quantum
+/// key share has under 3 KiB.
+pub(super) const HANDSHAKE_BYTES_MAX: u32 = 16 * 1024;
+
+/// What a client may send in one second without giving us data, in bytes: 1,200 key updates.
+pub(super) const OVERHEAD_BYTES_MAX: u32 = 32 * 1024;
+
+/// Bytes of TLS that one byte of data may stand for: records of two bytes, the shortest packets
+/// of MQTT, have 24 bytes in all.
+const OVERHEAD_FACTOR: u32 = 16;
+
+/// In which time the overhead is counted together.
+const OVERHEAD_WINDOW: Duration = Duration::from_secs(1);
 
 /// A connection's stream on the worker that owns it.
 pub(super) enum Stream {
@@ -26,7 +45,15 @@ pub(super) enum Detached {
 }
 
 /// A socket under TLS. It can be detached from its runtime without touching the TLS state above.
-pub(super) enum Socket {
+pub(super) struct Socket {
+    state: SocketState,
+    /// Bytes that came and stand for no data yet.
+    overhead: u32,
+    /// Since when they are counted; `None` during the handshake.
+    since: Option<Instant>,
+}
+
+enum SocketState {
     /// Registered with this thread's runtime.
     Attached(TcpStream),
     /// On its way between two runtimes.
@@ -41,9 +68,10 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.into_std().map(Detached::Plain),
             Self::Tls(mut stream) => {
-                let socket = stream.get_mut().0;
-                if let Socket::Attached(inner) = std::mem::replace(socket, Socket::Absent) {
-                    *socket = Socket::Detached(inner.into_std()?);
+                let socket = &mut stream.get_mut().0.state;
+                if let SocketState::Attached(inner) = std::mem::replace(socket, SocketState::Absent)
+                {
+                    *socket = SocketState::Detached(inner.into_std()?);
                 }
                 Ok(Detached::Tls(stream))
             }
@@ -55,9 +83,10 @@ impl Stream {
         match detached {
             Detached::Plain(socket) => TcpStream::from_std(socket).map(Self::Plain),
             Detached::Tls(mut stream) => {
-                let socket = stream.get_mut().0;
-                if let Socket::Detached(inner) = std::mem::replace(socket, Socket::Absent) {
-                    *socket = Socket::Attached(TcpStream::from_std(inner)?);
+                let socket = &mut stream.get_mut().0.state;
+                if let SocketState::Detached(inner) = std::mem::replace(socket, SocketState::Absent)
+                {
+                    *socket = SocketState::Attached(TcpStream::from_std(inner)?);
                 }
                 Ok(Self::Tls(stream))
             }
@@ -72,7 +101,13 @@ impl Stream {
     ) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, into),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, into),
+            Self::Tls(stream) => {
+                let before = into.filled().len();
+                ready!(Pin::new(stream.as_mut()).poll_read(cx, into))?;
+                let data = into.filled().len() - before;
+                stream.get_mut().0.gave_data(data);
+                Poll::Ready(Ok(()))
+            }
         }
     }
 
@@ -113,11 +148,57 @@ impl Stream {
 }
 
 impl Socket {
-    fn attached(&mut self) -> io::Result<Pin<&mut TcpStream>> {
-        match self {
-            Self::Attached(socket) => Ok(Pin::new(socket)),
-            Self::Detached(_) | Self::Absent => Err(io::ErrorKind::NotConnected.into()),
+    /// A socket whose TLS handshake begins.
+    pub(super) fn new(socket: TcpStream) -> Self {
+        Self {
+            state: SocketState::Attached(socket),
+            overhead: 0,
+            since: None,
         }
+    }
+
+    /// The handshake is through.
+    pub(super) fn handshake_done(&mut self) {
+        self.overhead = 0;
+        self.since = Some(Instant::now());
+    }
+
+    fn attached(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        match &mut self.state {
+            SocketState::Attached(socket) => Ok(Pin::new(socket)),
+            SocketState::Detached(_) | SocketState::Absent => {
+                Err(io::ErrorKind::NotConnected.into())
+            }
+        }
+    }
+
+    fn gave_data(&mut self, bytes: usize) {
+        let covered = u32::try_from(bytes)
+            .unwrap_or(u32::MAX)
+            .saturating_mul(OVERHEAD_FACTOR);
+        self.overhead = self.overhead.saturating_sub(covered);
+    }
+
+    /// Counts bytes that came; an error once they are more than a client needs. The clock is
+    /// asked only when that may be so.
+    fn came(&mut self, bytes: usize) -> io::Result<()> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.overhead = self.overhead.saturating_add(bytes);
+        let is_flood = match &mut self.since {
+            None => self.overhead > HANDSHAKE_BYTES_MAX,
+            Some(_) if self.overhead <= OVERHEAD_BYTES_MAX => false,
+            Some(since) if since.elapsed() < OVERHEAD_WINDOW => true,
+            Some(since) => {
+                *since = Instant::now();
+                self.overhead = 0;
+                false
+            }
+        };
+        if is_flood {
+            let why = "more TLS bytes without data than a client needs";
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, why));
+        }
+        Ok(())
     }
 }
 
@@ -127,7 +208,11 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.get_mut().attached()?.poll_read(cx, into)
+        let this = self.get_mut();
+        let before = into.filled().len();
+        ready!(this.attached()?.poll_read(cx, into))?;
+        this.came(into.filled().len() - before)?;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -147,5 +232,48 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.get_mut().attached()?.poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(since: Option<Instant>) -> Socket {
+        Socket {
+            state: SocketState::Absent,
+            overhead: 0,
+            since,
+        }
+    }
+
+    #[test]
+    fn s_33_bytes_without_data_are_bounded_per_second() {
+        let mut socket = socket(Some(Instant::now()));
+        // A key update has 27 bytes.
+        let taken = (0..10_000).take_while(|_| socket.came(27).is_ok()).count();
+        assert_eq!(taken, OVERHEAD_BYTES_MAX as usize / 27);
+        socket.since = Instant::now().checked_sub(OVERHEAD_WINDOW);
+        assert!(socket.came(27).is_ok(), "the next second begins anew");
+        assert_eq!(socket.overhead, 0);
+    }
+
+    #[test]
+    fn data_pays_for_its_records() {
+        let mut socket = socket(Some(Instant::now()));
+        for _ in 0..100_000 {
+            socket.came(24).unwrap(); // PINGREQ alone in a record
+            socket.gave_data(2);
+            socket.came(16_406).unwrap(); // the largest record
+            socket.gave_data(16_384);
+        }
+    }
+
+    #[test]
+    fn sec_70_a_handshake_has_few_bytes_however_long_it_takes() {
+        let mut socket = socket(None);
+        assert!(socket.came(HANDSHAKE_BYTES_MAX as usize).is_ok());
+        let error = socket.came(1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
     }
 }

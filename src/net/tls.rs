@@ -2,18 +2,27 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use rustls::ServerConfig;
+use arc_swap::ArcSwap;
+use rustls::{
+    AlertDescription as Alert, Error, InvalidMessage, PeerIncompatible as Incompatible,
+    PeerMisbehaved as Misbehaved, ServerConfig,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
+
+use crate::metrics::TlsFailure;
 
 /// TLS on the server's side of a connection over `S`.
 pub type TlsStream<S> = tokio_rustls::server::TlsStream<S>;
 
-/// What a TLS listener offers: certificate, versions, cipher suites.
+/// What a TLS listener offers: certificates, versions, cipher suites. Clones share it, so that it
+/// can be replaced while the broker runs.
 #[derive(Clone)]
 pub struct Tls {
-    acceptor: TlsAcceptor,
+    config: Arc<ArcSwap<ServerConfig>>,
 }
 
 impl Tls {
@@ -21,8 +30,14 @@ impl Tls {
     #[must_use]
     pub fn new(config: Arc<ServerConfig>) -> Self {
         Self {
-            acceptor: TlsAcceptor::from(config),
+            config: Arc::new(ArcSwap::new(config)),
         }
+    }
+
+    /// Offers `config` from the next handshake on. Connections there are keep what they have
+    /// (SEC-71).
+    pub fn replace(&self, config: Arc<ServerConfig>) {
+        self.config.store(config);
     }
 
     /// The handshake. It has no deadline of its own: the caller's covers it and CONNECT.
@@ -33,6 +48,118 @@ impl Tls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        self.acceptor.accept(socket).await
+        let acceptor = TlsAcceptor::from(self.config.load_full());
+        acceptor.accept(socket).await
+    }
+}
+
+/// Why a TLS connection failed, for the figures.
+pub(super) fn failure(error: &io::Error) -> TlsFailure {
+    let tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>());
+    match tls {
+        Some(Error::PeerIncompatible(
+            Incompatible::ServerDoesNotSupportTls12Or13
+            | Incompatible::ServerTlsVersionIsDisabledByOurConfig
+            | Incompatible::SupportedVersionsExtensionRequired
+            | Incompatible::Tls12NotOffered
+            | Incompatible::Tls12NotOfferedOrEnabled,
+        ))
+        | Some(Error::InvalidMessage(InvalidMessage::UnknownProtocolVersion)) => {
+            TlsFailure::NoSharedVersion
+        }
+        Some(Error::PeerIncompatible(_)) => TlsFailure::NoSharedCipher,
+        Some(Error::AlertReceived(
+            Alert::UnknownCA
+            | Alert::BadCertificate
+            | Alert::CertificateUnknown
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::UnsupportedCertificate
+            | Alert::AccessDenied,
+        )) => TlsFailure::CertificateRejected,
+        Some(Error::AlertReceived(_)) => TlsFailure::ClientAlert,
+        Some(Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::MessageTooLarge,
+        )) => TlsFailure::NotTls,
+        Some(Error::PeerMisbehaved(
+            Misbehaved::TooManyEmptyFragments
+            | Misbehaved::TooManyKeyUpdateRequests
+            | Misbehaved::TooManyRenegotiationRequests
+            | Misbehaved::TooManyWarningAlertsReceived,
+        )) => TlsFailure::Flood,
+        Some(_) => TlsFailure::Other,
+        None => match error.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => TlsFailure::Closed,
+            io::ErrorKind::QuotaExceeded => TlsFailure::Flood,
+            _ => TlsFailure::Other,
+        },
+    }
+}
+
+/// One line in the log for each reason and [`WARN_EVERY`]: a fleet that cannot connect must be
+/// seen, and must not fill the log.
+pub(super) struct TlsWarnings {
+    began: Instant,
+    /// By reason: milliseconds since `began` when the next warning is due, and failures since.
+    by_reason: Vec<(AtomicU64, AtomicU64)>,
+}
+
+/// How often one reason is warned about.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+impl TlsWarnings {
+    pub(super) fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            by_reason: TlsFailure::ALL
+                .iter()
+                .map(|_| (AtomicU64::new(0), AtomicU64::new(0)))
+                .collect(),
+        }
+    }
+
+    /// Notes a failure, and warns if it is time.
+    pub(super) fn note(&self, why: TlsFailure, from: std::net::IpAddr) {
+        let (Some((due, failures)), Some(advice)) = (self.by_reason.get(why as usize), advice(why))
+        else {
+            return;
+        };
+        failures.fetch_add(1, Ordering::Relaxed);
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let next = now.saturating_add(u64::try_from(WARN_EVERY.as_millis()).unwrap_or(u64::MAX));
+        let was_due = due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| {
+            (at <= now).then_some(next)
+        });
+        if was_due.is_ok() {
+            let failures = failures.swap(0, Ordering::Relaxed);
+            let reason = TlsFailure::LABELS.get(why as usize).copied();
+            tracing::warn!(failures, reason, latest_from = %from, "TLS clients fail: {advice}");
+        }
+    }
+}
+
+/// What an operator should look at; `None` where the client's side is not to blame or known.
+fn advice(why: TlsFailure) -> Option<&'static str> {
+    match why {
+        TlsFailure::NoSharedVersion => {
+            Some("they offer no version from 1.2 on: update their firmware, or give them a gateway")
+        }
+        TlsFailure::NoSharedCipher => {
+            Some("no cipher suite in common: TLS 1.2 clients need ECDHE with AES-GCM or ChaCha20")
+        }
+        TlsFailure::CertificateRejected => Some(
+            "they do not trust the certificate: give them certs/ca-root.pem, or use a name and \
+             address that it holds (certs.names)",
+        ),
+        TlsFailure::NotTls => {
+            Some("what came is not TLS: MQTT without TLS has a port of its own (mqtt.listen)")
+        }
+        TlsFailure::Timeout => Some("handshakes take longer than 10 s: is the network that slow?"),
+        TlsFailure::Flood => Some("more handshake bytes or key updates came than a client needs"),
+        TlsFailure::ClientAlert | TlsFailure::Closed | TlsFailure::Other => None,
     }
 }

@@ -17,14 +17,19 @@ use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::coop::unconstrained;
 
-use super::connection::{Connection, End, LINGER};
+use super::connection::{Connection, End};
 use super::home;
+use super::linger::LINGER;
 use super::outbox::{Outbox, Purpose};
+use super::start::Guards;
+use super::turnstile::Turnstile;
 use crate::broker::{Command, SessionTable};
 use crate::device_api::Profile;
 use crate::identity::Registry;
 use crate::journal::{Journal, RecordHeader};
-use crate::metrics::{ConnectRefusal as RefusedConnect, Metrics, Refusal, WorkerCounters};
+use crate::metrics::{
+    ConnectRefusal as RefusedConnect, Metrics, Refusal, SlowReader, WorkerCounters,
+};
 use crate::mqtt::session::{Close, ConnectRefusal, Replies, SessionLimits};
 use crate::mqtt::wire::{Publish, QoS, ReasonCode, Version};
 
@@ -55,6 +60,7 @@ pub(super) struct Shared {
     pub(super) one_session: bool,
     pub(super) empty_user_name_code_4: bool,
     pub(super) metrics: Metrics,
+    pub(super) guards: Guards,
     /// The next session number.
     pub(super) session_numbers: AtomicU32,
     /// Where connections are sent to their home worker.
@@ -69,7 +75,8 @@ pub(super) struct Worker {
     pub(super) replies: RefCell<Replies>,
     pub(super) connections: RefCell<Slab<Rc<Connection>>>,
     pub(super) sessions: RefCell<SessionTable>,
-    pub(super) handshakes: Cell<usize>,
+    /// Where handshakes take their turns.
+    pub(super) turnstile: Rc<Turnstile>,
     /// Clients let in whose session cannot be recorded yet.
     pub(super) arrivals_waiting: Cell<usize>,
     outbox: RefCell<Outbox>,
@@ -81,7 +88,7 @@ pub(super) struct Worker {
     behind_since: Cell<Option<Instant>>,
     is_stopping: Cell<bool>,
     /// Connection tasks that have not returned yet.
-    tasks: Cell<usize>,
+    pub(super) tasks: Cell<usize>,
     flush: Notify,
     /// Wakes the release task; the committer calls it from its own thread.
     durable: Arc<Notify>,
@@ -108,7 +115,7 @@ impl Worker {
             replies: RefCell::default(),
             connections: RefCell::default(),
             sessions: RefCell::new(sessions),
-            handshakes: Cell::new(0),
+            turnstile: Rc::default(),
             arrivals_waiting: Cell::new(0),
             outbox: RefCell::new(Outbox::new(submitter)),
             counters: RefCell::new(counters),
@@ -136,6 +143,7 @@ impl Worker {
         spawn_vital(unconstrained(flush_each_turn(Rc::clone(&self))));
         spawn_vital(unconstrained(release_after_sync(Rc::clone(&self))));
         spawn_vital(sweep(Rc::clone(&self)));
+        spawn_vital(Rc::clone(&self.turnstile).turns());
         loop {
             // Cancel-safe: `recv` loses nothing when another branch wins. Control goes first.
             tokio::select! {
@@ -370,7 +378,7 @@ impl Worker {
     /// Cuts off silent clients, drops expired sessions, tells MQTT 5 clients of a stuck journal.
     fn sweep_at(&self, now: Instant) {
         let is_stuck = self.is_stuck();
-        let (mut over, mut refused) = (Vec::new(), Vec::new());
+        let (mut over, mut refused, mut slow) = (Vec::new(), Vec::new(), Vec::new());
         for (_, connection) in self.connections.borrow().iter() {
             let inner = connection.inner.borrow();
             let is_v5 = inner.session.version() == Version::V5;
@@ -382,12 +390,20 @@ impl Worker {
                 over.push((Rc::clone(connection), ReasonCode::QuotaExceeded));
             } else if !inner.is_stalled() && inner.session.keep_alive_deadline() <= now {
                 over.push((Rc::clone(connection), ReasonCode::KeepAliveTimeout));
+            } else if inner
+                .output
+                .is_stuck(now, self.shared.guards.unsent.timeout)
+            {
+                slow.push(Rc::clone(connection));
             } else if inner.output.is_broken() {
                 inner.output.wake();
             }
         }
         for (connection, reason) in over {
             self.end(&connection, End::Closed(Close::because(reason)));
+        }
+        for connection in slow {
+            home::cut_off(self, &connection, SlowReader::Time);
         }
         for connection in refused {
             home::refuse(self, &connection, ConnectRefusal::StorageFull);
@@ -437,19 +453,6 @@ impl Worker {
             progress.await;
         }
     }
-}
-
-/// Starts the connection's task: it reads until the end, then drains.
-pub(super) fn serve(worker: &Rc<Worker>, connection: Rc<Connection>) {
-    let worker = Rc::clone(worker);
-    worker.tasks.set(worker.tasks.get() + 1);
-    tokio::task::spawn_local(async move {
-        let end = std::future::poll_fn(|cx| connection.poll(&worker, cx)).await;
-        worker.end(&connection, end);
-        super::connection::linger(connection).await;
-        worker.tasks.set(worker.tasks.get() - 1);
-        worker.progress.notify_waiters();
-    });
 }
 
 /// Starts a task without which the worker is of no use: its panic ends the process (SEC-16).

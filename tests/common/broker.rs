@@ -27,10 +27,15 @@ const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// How often a state that has no event of its own is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
+/// How often figures are asked for: well below what the HTTP server answers in a second.
+const METRICS_INTERVAL: Duration = Duration::from_millis(25);
+
 /// A broker to be started: its directory and its environment.
 pub(crate) struct Setup {
     dir: TempDir,
     environment: BTreeMap<String, String>,
+    /// Open files the process may have; None is what the test has.
+    files_max: Option<u32>,
 }
 
 /// A running broker. Dropping it kills the process (by its id) and removes its directory.
@@ -58,6 +63,7 @@ impl Setup {
         let mut setup = Setup {
             dir,
             environment: BTreeMap::new(),
+            files_max: None,
         };
         for key in [
             "TOLLGATE_MQTT_LISTEN",
@@ -80,6 +86,12 @@ impl Setup {
     /// Sets one environment variable of the broker and of the commands that speak to it.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Setup {
         self.environment.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Lets the broker have this many open files.
+    pub(crate) fn limit_files(mut self, files: u32) -> Setup {
+        self.files_max = Some(files);
         self
     }
 
@@ -137,9 +149,24 @@ impl Setup {
             .append(true)
             .open(self.stderr_path())
             .expect("the log file opens");
-        let mut child = self
-            .command()
-            .arg("serve")
+        let mut command = self.command();
+        if let Some(files) = self.files_max {
+            // The shell becomes the broker: the process id is the same.
+            let mut shell = Command::new("sh");
+            shell
+                .arg("-c")
+                .arg(format!("ulimit -n {files} && exec \"$0\" serve"));
+            shell.arg(program()).current_dir(self.dir.path());
+            shell.env_clear().envs(
+                std::env::vars_os()
+                    .filter(|(key, _)| !key.to_string_lossy().starts_with("TOLLGATE_")),
+            );
+            shell.envs(&self.environment).stdin(Stdio::null());
+            command = shell;
+        } else {
+            command.arg("serve");
+        }
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()
@@ -352,6 +379,48 @@ impl Broker {
             .collect()
     }
 
+    /// The figures as `/metrics` shows them.
+    pub(crate) fn metrics(&self) -> String {
+        let answer = ureq::get(format!("{}/metrics", self.admin_url())).call();
+        let body = answer.expect("the broker shows its figures").into_body();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut body.into_reader(), &mut text).expect("UTF-8");
+        text
+    }
+
+    /// The value of one figure, labels and all: `name{label="value"}`.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let metrics = self.metrics();
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = line.unwrap_or_else(|| panic!("no figure {name} in\n{metrics}"));
+        value.parse().expect("a number")
+    }
+
+    /// Waits until a figure is at least `least`.
+    pub(crate) fn wait_metric(&self, name: &str, least: f64) {
+        self.wait_metric_until(name, |value| value >= least);
+    }
+
+    /// Waits until a figure is as it should be.
+    pub(crate) fn wait_metric_until(&self, name: &str, is_right: impl Fn(f64) -> bool) {
+        let deadline = Instant::now() + STOP_LIMIT;
+        loop {
+            let value = self.metric(name);
+            if is_right(value) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{name} is {value}");
+            thread::sleep(METRICS_INTERVAL);
+        }
+    }
+
+    /// Sends the process a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the process is ours");
+    }
+
     /// Asks for a clean stop and returns the exit code.
     ///
     /// # Panics
@@ -421,6 +490,7 @@ impl Broker {
         let empty = Setup {
             dir: TempDir::new().expect("a directory"),
             environment: BTreeMap::new(),
+            files_max: None,
         };
         std::mem::replace(&mut self.setup, empty)
     }

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tollgate::broker::Restored;
+use tollgate::broker::{IdentityLimits, Restored};
 use tollgate::device_api::Profile;
 use tollgate::identity::{DeviceName, Registry, Secrets};
 use tollgate::journal::{Journal, JournalOptions, RealDisk};
+use tollgate::limits::Networks;
 use tollgate::metrics::Metrics;
 use tollgate::mqtt::session::SessionLimits;
-use tollgate::net::{Listener, Net, NetParts};
+use tollgate::net::{DoorLimits, Listener, Net, NetParts, PlaceLimits, UnsentLimits};
 use tollgate::store::Store;
 use tollgate::telemetry::ScanOptions;
 
@@ -59,7 +60,12 @@ impl Parts {
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = socket.local_addr().expect("it is bound");
         let net = Net::start(NetParts {
-            listeners: vec![Listener { socket, tls: None }],
+            door: door(),
+            listeners: vec![Listener {
+                socket,
+                tls: None,
+                proxies: Networks::default(),
+            }],
             workers: NonZeroUsize::new(workers).expect("not 0"),
             registry: registry.clone(),
             journal: journal.clone(),
@@ -69,6 +75,9 @@ impl Parts {
                 receive_maximum: 100,
                 keep_alive_max_s: 7_200,
                 session_expiry_max_s: 3_600,
+                subscriptions_max: 100,
+                filters_per_packet_max: 100,
+                unreleased_max: 1_000,
             },
             profile: Profile {
                 payload_size_max: 65_536,
@@ -98,5 +107,29 @@ impl Parts {
             .expect("a runtime");
         assert!(runtime.block_on(self.net.stop(STOP_LIMIT)), "in time");
         self.journal.close().expect("a clean end");
+    }
+}
+
+/// A door that is open to everybody.
+fn door() -> DoorLimits {
+    DoorLimits {
+        places: PlaceLimits {
+            connections_max: 100_000,
+            per_address_max: 100_000,
+            handshakes_per_address_max: 100_000,
+            handshake_memory_max_bytes: 64 * 1024 * 1024,
+            trusted: Networks::default(),
+        },
+        descriptors_max: usize::MAX,
+        accepts_per_second_max: 1_000_000,
+        failures_per_minute_max: 1_000_000,
+        per_identity: IdentityLimits {
+            connections_max: 1_000,
+            sessions_max: 1_000,
+        },
+        unsent: UnsentLimits {
+            bytes_max: 1024 * 1024,
+            timeout: Duration::from_secs(30),
+        },
     }
 }

@@ -43,28 +43,48 @@ impl Wire {
         }
     }
 
-    /// Connects with TLS and verifies the certificate against the authority in `ca_file`.
-    pub(crate) fn connect_tls(address: SocketAddr, ca_file: &Path) -> Wire {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(ca_file).expect("the CA file opens") {
-            roots
-                .add(certificate.expect("the CA file is PEM"))
-                .expect("a usable CA");
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider has the default versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from("localhost").expect("a valid name");
-        let connection = ClientConnection::new(Arc::new(config), name).expect("a valid config");
-        let stream = Box::new(StreamOwned::new(connection, socket(address)));
+    /// Connects without TLS from an address of this machine, such as 127.0.0.2.
+    pub(crate) fn connect_from(source: &str, address: SocketAddr) -> Wire {
         Wire {
-            stream: Stream::Tls(stream),
+            stream: Stream::Plain(socket_from(source, address)),
             received: Vec::new(),
             ended: false,
         }
+    }
+
+    /// TLS with settings and on a socket of the test's own.
+    pub(crate) fn over_tls(config: Arc<ClientConfig>, name: &str, socket: TcpStream) -> Wire {
+        let name = ServerName::try_from(name.to_owned()).expect("a valid name");
+        let connection = ClientConnection::new(config, name).expect("a valid config");
+        Wire {
+            stream: Stream::Tls(Box::new(StreamOwned::new(connection, socket))),
+            received: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// The TLS state, for what only TLS tests look at.
+    pub(crate) fn tls(&mut self) -> &mut StreamOwned<ClientConnection, TcpStream> {
+        match &mut self.stream {
+            Stream::Tls(stream) => stream,
+            Stream::Plain(_) => panic!("this wire has no TLS"),
+        }
+    }
+
+    /// Ends the sending side; what the broker still says can be read.
+    pub(crate) fn half_close(&self) {
+        let _ = self.socket().shutdown(std::net::Shutdown::Write);
+    }
+
+    /// True as long as the broker has not closed: nothing is expected to be on its way.
+    pub(crate) fn is_open(&mut self) -> bool {
+        self.fill(Instant::now());
+        !self.ended
+    }
+
+    /// Connects with TLS and verifies the certificate against the authority in `ca_file`.
+    pub(crate) fn connect_tls(address: SocketAddr, ca_file: &Path) -> Wire {
+        Wire::over_tls(client_config(ca_file), "localhost", socket(address))
     }
 
     /// Sends bytes; a peer that has closed already is noticed by the next read, not here.
@@ -280,7 +300,47 @@ fn is_closed(kind: ErrorKind) -> bool {
     )
 }
 
-fn socket(address: SocketAddr) -> TcpStream {
+/// Settings of a TLS client that trusts the authority in `ca_file`. It remembers sessions.
+pub(crate) fn client_config(ca_file: &Path) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca_file).expect("the CA file opens") {
+        roots
+            .add(certificate.expect("the CA file is PEM"))
+            .expect("a usable CA");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the default versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// A socket from an address of this machine.
+pub(crate) fn socket_from(source: &str, address: SocketAddr) -> TcpStream {
+    let source: std::net::IpAddr = source.parse().expect("an address");
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        None,
+    )
+    .expect("a socket");
+    socket
+        .bind(&SocketAddr::new(source, 0).into())
+        .expect("this machine has the whole of 127.0.0.0/8");
+    socket
+        .connect_timeout(&address.into(), ANSWER_LIMIT)
+        .unwrap_or_else(|error| panic!("no connection from {source} to {address}: {error}"));
+    let socket = TcpStream::from(socket);
+    socket.set_nodelay(true).expect("TCP has this option");
+    socket
+        .set_write_timeout(Some(ANSWER_LIMIT))
+        .expect("a timeout above zero is valid");
+    socket
+}
+
+pub(crate) fn socket(address: SocketAddr) -> TcpStream {
     let socket = TcpStream::connect_timeout(&address, ANSWER_LIMIT)
         .unwrap_or_else(|error| panic!("no connection to {address}: {error}"));
     socket.set_nodelay(true).expect("TCP has this option");

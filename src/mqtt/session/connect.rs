@@ -44,6 +44,10 @@ pub enum ConnectRefusal {
     BadAuthenticationMethod,
     /// The identity has as many sessions as it may have (SEC-28).
     TooManySessions,
+    /// The identity has as many connections as it may have (SEC-28).
+    TooManyConnections,
+    /// The client takes no packet as long as the CONNACK that would accept it.
+    PacketTooLarge,
     /// The storage stays full: the session cannot be recorded.
     StorageFull,
     /// The server cannot decide now; the client may try again.
@@ -67,7 +71,8 @@ impl ConnectRefusal {
             Self::NoCredentials => (ReasonCode::NotAuthorized, 0x05),
             Self::ClientIdRequired => (ReasonCode::ClientIdentifierNotValid, 0x02),
             Self::BadAuthenticationMethod => (ReasonCode::BadAuthenticationMethod, 0x05),
-            Self::TooManySessions => (ReasonCode::QuotaExceeded, 0x03),
+            Self::TooManySessions | Self::TooManyConnections => (ReasonCode::QuotaExceeded, 0x03),
+            Self::PacketTooLarge => (ReasonCode::PacketTooLarge, 0x03),
             Self::StorageFull => (ReasonCode::QuotaExceeded, 0x03),
             Self::Unavailable => (ReasonCode::ServerUnavailable, 0x03),
             Self::ShuttingDown => (ReasonCode::ServerShuttingDown, 0x03),
@@ -78,6 +83,14 @@ impl ConnectRefusal {
         } else {
             v3
         }
+    }
+
+    /// True if the client takes a packet as long as this CONNACK [MQTT-3.1.2-24].
+    #[must_use]
+    pub fn fits(self, opening: &Opening) -> bool {
+        let mut connack = Vec::new();
+        self.write(opening.version, &mut connack);
+        opening.takes(connack.len())
     }
 
     /// Writes the refusing CONNACK; Session Present is 0 [MQTT-3.2.2-6].
@@ -123,6 +136,31 @@ impl Opening {
     }
 }
 
+impl Opening {
+    /// True if the client takes the CONNACK that would accept it, whatever it will say
+    /// [MQTT-3.1.2-24].
+    #[must_use]
+    pub fn takes_connack(&self, limits: SessionLimits) -> bool {
+        if self.client_packet_size_max >= CONNACK_BYTES_MAX {
+            return true;
+        }
+        let mut replies = Replies::default();
+        let assigned = self.client_id.is_empty().then_some(ASSIGNED_LIKE);
+        Session::accepted(self, limits, false, assigned, &mut replies);
+        self.takes(replies.ordered.len())
+    }
+
+    fn takes(&self, bytes: usize) -> bool {
+        u32::try_from(bytes).is_ok_and(|bytes| bytes <= self.client_packet_size_max)
+    }
+}
+
+/// No accepting CONNACK is longer, in bytes.
+const CONNACK_BYTES_MAX: u32 = 127;
+
+/// As long as the client ids that the server chooses.
+const ASSIGNED_LIKE: &str = "0123456789abcdef0123456789abcdef";
+
 impl Session {
     /// Opens a session, with the state of an earlier one where that is resumed.
     #[must_use]
@@ -155,13 +193,25 @@ impl Session {
         assigned: Option<&str>,
         replies: &mut Replies,
     ) {
-        let granted_s = self.keep_alive.granted_s();
+        Self::accepted(opening, self.limits, session_present, assigned, replies);
+    }
+
+    /// As [`Session::accept`], for any session that opens like this.
+    fn accepted(
+        opening: &Opening,
+        limits: SessionLimits,
+        session_present: bool,
+        assigned: Option<&str>,
+        replies: &mut Replies,
+    ) {
+        let granted_s = limits.keep_alive(opening.keep_alive_s);
+        let expiry_s = limits.expiry(opening.expiry_s);
         let properties = ConnAckProperties {
             // [MQTT-3.2.2-21]: only when it is not what the client asked for.
             server_keep_alive_s: (granted_s != opening.keep_alive_s).then_some(granted_s),
-            session_expiry_s: (self.expiry_s != opening.expiry_s).then_some(self.expiry_s),
-            receive_maximum: Some(self.limits.receive_maximum),
-            packet_size_max: Some(self.limits.packet_size_max),
+            session_expiry_s: (expiry_s != opening.expiry_s).then_some(expiry_s),
+            receive_maximum: Some(limits.receive_maximum),
+            packet_size_max: Some(limits.packet_size_max),
             assigned_client_id: assigned,
             shared_subscription_available: Some(false),
             wildcard_subscription_available: None,
@@ -175,7 +225,7 @@ impl Session {
             properties,
         });
         packet
-            .encode(self.version, &mut replies.ordered)
+            .encode(opening.version, &mut replies.ordered)
             .expect("numbers and a client id of at most 36 bytes always fit");
     }
 

@@ -186,13 +186,12 @@ impl Session {
 
     /// Receive Maximum for MQTT 5, the cap on unfinished QoS 2 ids for all (SEC-28).
     fn take_place(&mut self, qos: QoS) -> Result<(), Close> {
-        let limit = self.limits.receive_maximum;
-        let too_many = if self.version == Version::V5 {
-            self.unacknowledged >= limit
-        } else {
-            qos == QoS::ExactlyOnce && self.state.unreleased.len() >= usize::from(limit)
-        };
-        if too_many {
+        let is_beyond =
+            self.version == Version::V5 && self.unacknowledged >= self.limits.receive_maximum;
+        let unreleased = self.state.unreleased.len();
+        let is_full =
+            qos == QoS::ExactlyOnce && unreleased >= usize::from(self.limits.unreleased_max);
+        if is_beyond || is_full {
             return Err(Close::because(ReasonCode::ReceiveMaximumExceeded));
         }
         self.unacknowledged = self.unacknowledged.saturating_add(1);

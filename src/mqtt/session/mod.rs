@@ -35,10 +35,6 @@ use crate::mqtt::wire::{
     Packet, PacketId, Publish, ReasonCode, Subscribe, Unsubscribe, Version, WireError,
 };
 
-/// Filters one session may hold (SEC-28). A SUBSCRIBE beyond it is answered with 0x97 (3.1.1:
-/// 0x80) for each filter that does not fit.
-pub const SUBSCRIPTIONS_MAX: usize = 100;
-
 /// What the server grants every session; checked at start, the same for all.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionLimits {
@@ -50,6 +46,14 @@ pub struct SessionLimits {
     pub keep_alive_max_s: u16,
     /// Longest session expiry in seconds (SEC-28).
     pub session_expiry_max_s: u32,
+    /// Filters one session may hold (SEC-28). A SUBSCRIBE beyond it is answered with 0x97 (3.1.1:
+    /// 0x80) for each filter that does not fit.
+    pub subscriptions_max: usize,
+    /// Filters of one packet that are looked at. Further ones of a SUBSCRIBE are answered as
+    /// above; an UNSUBSCRIBE with more ends the connection.
+    pub filters_per_packet_max: usize,
+    /// QoS 2 messages whose PUBREL has not come, at least `receive_maximum` (SEC-28).
+    pub unreleased_max: u16,
 }
 
 /// The bytes a packet calls forth. The caller owns and empties the buffers, so that a session
@@ -213,18 +217,26 @@ impl Session {
 
     /// Answers SUBSCRIBE: `decide` names the granted QoS or the refusal of each filter.
     /// Returns true if the set of subscriptions changed.
+    ///
+    /// # Errors
+    /// The client takes no packet as long as the answer; nothing changed.
     pub fn subscribe(
         &mut self,
         subscribe: &Subscribe<'_>,
         mut decide: impl FnMut(&Filter<'_>) -> Result<u8, ReasonCode>,
         replies: &mut Replies,
-    ) -> bool {
+    ) -> Result<bool, Close> {
+        self.check_answer(subscribe.filters().count())?;
         let mut codes = Vec::new();
         let mut changed = false;
-        for wanted in subscribe.filters() {
-            let granted = decide(&wanted.filter)
-                .map(|most| most.min(wanted.options.qos as u8))
-                .and_then(|qos| self.hold(&wanted.filter, qos));
+        for (at, wanted) in subscribe.filters().enumerate() {
+            let granted = if at < self.limits.filters_per_packet_max {
+                decide(&wanted.filter)
+                    .map(|most| most.min(wanted.options.qos as u8))
+                    .and_then(|qos| self.hold(&wanted.filter, qos))
+            } else {
+                Err(ReasonCode::QuotaExceeded)
+            };
             codes.push(match granted {
                 Ok((qos, is_new)) => {
                     changed |= is_new;
@@ -236,17 +248,26 @@ impl Session {
             });
         }
         outbound::suback(self.version, subscribe.packet_id, &codes, replies);
-        changed
+        Ok(changed)
     }
 
     /// Answers UNSUBSCRIBE: `known` tells whether a filter could ever have been subscribed to.
     /// Returns true if the set of subscriptions changed.
+    ///
+    /// # Errors
+    /// More filters than one packet may have, or the client takes no packet as long as the
+    /// answer; nothing changed.
     pub fn unsubscribe(
         &mut self,
         unsubscribe: &Unsubscribe<'_>,
         mut known: impl FnMut(&Filter<'_>) -> bool,
         replies: &mut Replies,
-    ) -> bool {
+    ) -> Result<bool, Close> {
+        let filters = unsubscribe.filters().count();
+        if filters > self.limits.filters_per_packet_max {
+            return Err(Close::because(ReasonCode::QuotaExceeded));
+        }
+        self.check_answer(filters)?;
         let mut codes = Vec::new();
         let mut changed = false;
         for filter in unsubscribe.filters() {
@@ -263,7 +284,17 @@ impl Session {
             });
         }
         outbound::unsuback(self.version, unsubscribe.packet_id, &codes, replies);
-        changed
+        Ok(changed)
+    }
+
+    /// [MQTT-3.1.2-24]: a SUBACK or UNSUBACK of `codes` codes must fit into what the client takes.
+    fn check_answer(&self, codes: usize) -> Result<(), Close> {
+        // At most: type and length (5), packet id (2), no properties (1).
+        let bytes = u32::try_from(codes).unwrap_or(u32::MAX).saturating_add(8);
+        if bytes > self.client_packet_size_max {
+            return Err(Close::because(ReasonCode::PacketTooLarge));
+        }
+        Ok(())
     }
 
     fn hold(&mut self, filter: &Filter<'_>, qos: u8) -> Result<(u8, bool), ReasonCode> {
@@ -279,7 +310,7 @@ impl Session {
                 let held = held.clone();
                 self.state.subscriptions.remove(&held);
             }
-            None if self.state.subscriptions.len() >= SUBSCRIPTIONS_MAX => {
+            None if self.state.subscriptions.len() >= self.limits.subscriptions_max => {
                 return Err(ReasonCode::QuotaExceeded);
             }
             None => {}
@@ -313,5 +344,10 @@ impl SessionLimits {
     /// The session expiry granted for a wish, in seconds.
     fn expiry(&self, wished_s: u32) -> u32 {
         wished_s.min(self.session_expiry_max_s)
+    }
+
+    /// The keep alive granted for a wish, in seconds (SEC-80).
+    fn keep_alive(&self, wished_s: u16) -> u16 {
+        timers::granted(wished_s, self.keep_alive_max_s)
     }
 }

@@ -10,6 +10,9 @@ const LIMITS: SessionLimits = SessionLimits {
     receive_maximum: 3,
     keep_alive_max_s: 7_200,
     session_expiry_max_s: 604_800,
+    subscriptions_max: 100,
+    filters_per_packet_max: 100,
+    unreleased_max: 3,
 };
 
 struct Client {
@@ -246,12 +249,14 @@ fn a_subscribe_is_answered_filter_by_filter() {
             client
                 .session
                 .subscribe(&subscribe, decide, &mut client.replies)
+                .unwrap()
         );
         assert_eq!(client.ordered(), suback);
         assert!(
             !client
                 .session
                 .subscribe(&subscribe, decide, &mut client.replies)
+                .unwrap()
         );
         assert_eq!(client.session.state().subscriptions.len(), 1);
     }
@@ -275,6 +280,7 @@ fn an_unsubscribe_says_what_it_found() {
         client
             .session
             .unsubscribe(&unsubscribe, known, &mut client.replies)
+            .unwrap()
     );
     assert_eq!(client.ordered(), "b006 0001 00 00 11 8f".replace(' ', ""));
 }

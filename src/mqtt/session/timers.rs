@@ -15,21 +15,10 @@ impl KeepAlive {
     /// A wish of 0 ("none") or beyond `max_s` is granted as `max_s`.
     #[must_use]
     pub fn new(wished_s: u16, max_s: u16, now: Instant) -> Self {
-        let granted_s = if wished_s == 0 {
-            max_s
-        } else {
-            wished_s.min(max_s)
-        };
         Self {
-            granted_s: granted_s.max(1),
+            granted_s: granted(wished_s, max_s),
             heard: now,
         }
-    }
-
-    /// Seconds granted.
-    #[must_use]
-    pub fn granted_s(&self) -> u16 {
-        self.granted_s
     }
 
     /// A complete packet came, or the server reads again after it had stopped reading.
@@ -42,6 +31,16 @@ impl KeepAlive {
     pub fn deadline(&self) -> Instant {
         self.heard + Duration::from_millis(u64::from(self.granted_s) * 1_500)
     }
+}
+
+/// Seconds granted for a wish: 1 to `max_s`.
+pub(super) fn granted(wished_s: u16, max_s: u16) -> u16 {
+    let granted_s = if wished_s == 0 {
+        max_s
+    } else {
+        wished_s.min(max_s)
+    };
+    granted_s.max(1)
 }
 
 impl super::Session {

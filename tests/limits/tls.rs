@@ -1,0 +1,222 @@
+//! SEC-70: TLS that fails is counted by reason and explained; what a client may send without data
+//! is bounded; many handshakes at once keep nobody waiting.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+
+use crate::common::{
+    broker::Broker,
+    packets::{Connect, TELEMETRY, Version, log_in, publish},
+    wire::{Wire, client_config, hex, socket},
+};
+
+#[test]
+fn sec_70_tls_failures_are_counted_by_reason() {
+    let broker = Broker::start();
+    let token = broker.create_device("a");
+    let address = broker.address("mqtts");
+    let tls = |reason: &str| {
+        broker.wait_metric(&failures(reason), 1.0);
+        assert_eq!(broker.metric(&failures(reason)), 1.0, "{reason}");
+    };
+
+    let mut plain = Wire::connect(address);
+    plain.send(&Connect::with_token(Version::V5, "a", &token).encode());
+    plain.skip_until_close();
+    tls("not_tls");
+
+    // A ClientHello of TLS 1.0 with one old suite (AES-128-CBC with SHA).
+    let mut old = Wire::connect(address);
+    old.send(&client_hello("0301", "002f"));
+    old.skip_until_close();
+    tls("no_shared_version");
+
+    // TLS 1.2 without a suite that has ECDHE and an AEAD.
+    let mut weak = Wire::connect(address);
+    weak.send(&client_hello("0303", "002f"));
+    weak.skip_until_close();
+    tls("no_shared_cipher");
+
+    let trusts_nobody = ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .expect("the provider has the default versions")
+    .with_root_certificates(RootCertStore::empty())
+    .with_no_client_auth();
+    let mut stranger = Wire::over_tls(Arc::new(trusts_nobody), "localhost", socket(address));
+    let stream = stranger.tls();
+    while stream.conn.complete_io(&mut stream.sock).is_ok() && stream.conn.is_handshaking() {}
+    tls("certificate_rejected");
+
+    drop({
+        let mut gone = Wire::connect(address);
+        gone.send_hex("16030100c8010000c40303");
+        gone
+    });
+    tls("closed");
+
+    // A ClientHello that is announced with 60,000 bytes, in records of 16 KiB.
+    let mut flood = Wire::connect(address);
+    let mut record = hex("1603014000 0100ea60 0303");
+    record.resize(5 + 0x4000, 0);
+    flood.send(&record);
+    flood.send(&record);
+    flood.skip_until_close();
+    tls("flood");
+
+    let refused = r#"tollgate_connects_refused_total{reason="tls_failed"}"#;
+    assert_eq!(broker.metric(refused), 6.0);
+    // One line for each that an operator can do something about, with what to do.
+    let log = broker.stderr();
+    let advice = [
+        "update their firmware",
+        "they do not trust the certificate",
+        "mqtt.listen",
+        "need ECDHE",
+    ];
+    for words in advice {
+        assert_eq!(log.matches(words).count(), 1, "{words} in\n{log}");
+    }
+    let mut good = broker.wire_tls();
+    log_in(&mut good, &Connect::with_token(Version::V5, "a", &token));
+}
+
+/// S-33: thousands of key updates per second.
+#[test]
+fn s_33_a_flood_of_key_updates_is_cut_off() {
+    let broker = Broker::start();
+    let token = broker.create_device("a");
+    let mut wire = broker.wire_tls();
+    log_in(&mut wire, &Connect::with_token(Version::V5, "a", &token));
+    // A few now and then are the client's right.
+    for _ in 0..20 {
+        wire.tls()
+            .conn
+            .refresh_traffic_keys()
+            .expect("the handshake is done");
+    }
+    wire.expect_alive();
+    let mut sent = 0;
+    while wire.is_open() {
+        for _ in 0..100 {
+            wire.tls()
+                .conn
+                .refresh_traffic_keys()
+                .expect("the handshake is done");
+        }
+        sent += 100;
+        wire.send(&[]);
+        assert!(sent < 100_000, "nobody minds");
+    }
+    broker.wait_metric(&failures("flood"), 1.0);
+    broker.wait_metric_until("tollgate_connections", |held| held == 0.0);
+}
+
+/// SEC-70: a device that comes back needs no full handshake, in either version.
+#[test]
+fn sec_70_a_device_comes_back_without_a_full_handshake() {
+    let broker = Broker::start();
+    let token = broker.create_device("a");
+    let config = client_config(&broker.ca_file());
+    for expected in [
+        HandshakeKind::Full,
+        HandshakeKind::Resumed,
+        HandshakeKind::Resumed,
+    ] {
+        let mut wire = Wire::over_tls(
+            Arc::clone(&config),
+            "localhost",
+            socket(broker.address("mqtts")),
+        );
+        log_in(&mut wire, &Connect::with_token(Version::V5, "a", &token));
+        wire.expect_alive();
+        assert_eq!(wire.tls().conn.handshake_kind(), Some(expected));
+    }
+}
+
+/// Reconnect storm: 300 clients begin their handshakes together; all are back in time, and a
+/// connected client's messages are acknowledged throughout.
+#[test]
+fn sec_81_a_reconnect_storm_lets_connected_clients_go_on() {
+    let broker = Broker::start_with(&[
+        ("TOLLGATE_DEVICE_SESSIONS", "per_client_id"),
+        ("TOLLGATE_LIMITS_CONNECTIONS_PER_IDENTITY_MAX", "1000"),
+        ("TOLLGATE_LIMITS_SESSIONS_PER_IDENTITY_MAX", "1000"),
+    ]);
+    let token = broker.create_device("a");
+    let mut established = broker.wire();
+    log_in(
+        &mut established,
+        &Connect::with_token(Version::V311, "one", &token),
+    );
+    let (config, address) = (client_config(&broker.ca_file()), broker.address("mqtts"));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..6)
+        .map(|thread| {
+            let (config, token) = (Arc::clone(&config), token.clone());
+            thread::spawn(move || {
+                let mut wires: Vec<Wire> = (0..50)
+                    .map(|_| Wire::over_tls(Arc::clone(&config), "localhost", socket(address)))
+                    .collect();
+                for (n, wire) in wires.iter_mut().enumerate() {
+                    let name = format!("{thread} {n}");
+                    wire.send(&Connect::with_token(Version::V311, &name, &token).encode());
+                }
+                for wire in &mut wires {
+                    assert_eq!(wire.packet(), hex("20020000"));
+                }
+                wires
+            })
+        })
+        .collect();
+    let over = Arc::clone(&is_over);
+    let storm = thread::spawn(move || {
+        let since = Instant::now();
+        let wires: Vec<_> = clients
+            .into_iter()
+            .map(|client| client.join().unwrap())
+            .collect();
+        over.store(true, Ordering::Relaxed);
+        (since.elapsed(), wires)
+    });
+    let mut slowest = Duration::ZERO;
+    while !is_over.load(Ordering::Relaxed) {
+        let since = Instant::now();
+        established.send(&publish(Version::V311, 1, 1, TELEMETRY, br#"{"a":1}"#));
+        established.expect("40020001");
+        slowest = slowest.max(since.elapsed());
+    }
+    let (took, _wires) = storm.join().unwrap();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    // Without turns it would wait for as many handshakes as came together.
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+}
+
+fn failures(reason: &str) -> String {
+    format!("tollgate_tls_failures_total{{reason=\"{reason}\"}}")
+}
+
+/// A ClientHello without extensions but groups and signature schemes.
+fn client_hello(version: &str, suite: &str) -> Vec<u8> {
+    let extensions = "000a0004 0002 001d 000d0004 0002 0403".replace(' ', "");
+    let random = "11".repeat(32);
+    let extensions_len = format!("{:04x}", extensions.len() / 2);
+    let body = format!("{version}{random}00 0002{suite} 0100 {extensions_len}{extensions}");
+    let body = hex(&body);
+    let mut message = vec![1, 0];
+    message.extend(u16::try_from(body.len()).expect("short").to_be_bytes());
+    message.extend(body);
+    let mut record = hex("160301");
+    record.extend(u16::try_from(message.len()).expect("short").to_be_bytes());
+    record.extend(message);
+    record
+}
