@@ -8,6 +8,7 @@ mod listeners;
 mod supervisor;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -216,12 +217,21 @@ fn start_history(
 ) -> Result<History, AppError> {
     let options = HistoryOptions {
         head_bytes_max: config.history.head_size_max_bytes,
+        latest_bytes_max: config.history.latest_size_max_bytes,
+        retention: config.history.retention,
+        ..HistoryOptions::new(history_dir(config))
     };
     let tombstones = registry
         .tombstones()
         .into_iter()
         .map(|(id, at)| (id, Offset::new(at)));
     History::start(journal.clone(), options, tombstones).map_err(AppError::Thread)
+}
+
+/// Where the files of the history are.
+#[must_use]
+pub fn history_dir(config: &Config) -> PathBuf {
+    config.data_dir.join("history")
 }
 
 fn session_limits(config: &Config) -> SessionLimits {
@@ -356,6 +366,8 @@ fn stop(
     if !runtime.block_on(net.stop(STOP_GRACE)) {
         return Err(AppError::StopTooSlow);
     }
+    // First, so that the checkpointer still holds what it has not written.
+    history.close();
     checkpointer.stop();
     journal.close()?;
     tracing::info!("stopped");

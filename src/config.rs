@@ -165,6 +165,10 @@ pub struct Journal {
 pub struct History {
     /// Most bytes of samples held in memory.
     pub head_size_max_bytes: usize,
+    /// Most bytes of latest values held in memory.
+    pub latest_size_max_bytes: usize,
+    /// Age at which files are removed; `None` = never.
+    pub retention: Option<Duration>,
 }
 
 /// `[workers]`
@@ -252,6 +256,11 @@ fn checked(layers: &Layers) -> Result<Config, ConfigError> {
         },
         history: History {
             head_size_max_bytes: layers.number(&key::HISTORY_HEAD_SIZE_MAX_BYTES)?,
+            latest_size_max_bytes: layers.number(&key::HISTORY_LATEST_SIZE_MAX_BYTES)?,
+            retention: match layers.number(&key::HISTORY_RETENTION_DAYS)? {
+                0 => None,
+                days => Some(Duration::from_secs(days * 86_400)),
+            },
         },
         workers: Workers {
             count: worker_count(layers.number(&key::WORKERS_COUNT)?),

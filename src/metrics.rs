@@ -13,6 +13,7 @@
 
 mod distribution;
 mod door;
+mod history;
 mod list;
 mod process;
 mod worker;
@@ -26,10 +27,12 @@ use metrics::{
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 pub use door::{AcceptPause, DoorFigures, SlowReader, TlsFailure};
+pub use history::FileFigures;
 pub use list::{ConnectRefusal, FIGURES, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
 pub use worker::WorkerCounters;
 
 use distribution::Distribution;
+use history::HistoryHandles;
 use process::Process;
 use worker::WorkerHandles;
 
@@ -85,6 +88,7 @@ struct Shared {
     history_head: Gauge,
     history_damage: Gauge,
     history_unreadable: Gauge,
+    history_files: HistoryHandles,
     http_requests: Vec<Counter>,
     http_connections: Gauge,
     devices: Gauge,
@@ -118,6 +122,7 @@ impl Metrics {
                 history_head: one_gauge(&list::HISTORY_HEAD),
                 history_damage: one_gauge(&list::HISTORY_DAMAGE),
                 history_unreadable: one_gauge(&list::HISTORY_UNREADABLE),
+                history_files: HistoryHandles::new(),
                 http_requests: counters(&list::HTTP_REQUESTS),
                 http_connections: one_gauge(&list::HTTP_CONNECTIONS),
                 devices: one_gauge(&list::DEVICES),
@@ -187,6 +192,11 @@ impl Metrics {
     pub fn set_registry(&self, devices: u64, tokens: u64) {
         self.shared.devices.set(devices as f64);
         self.shared.tokens.set(tokens as f64);
+    }
+
+    /// Takes over what the history says of its files and latest values.
+    pub fn set_history_files(&self, figures: &FileFigures) {
+        self.shared.history_files.set(figures);
     }
 
     /// Counts one answered HTTP request by its status (200 to 599; anything else is not counted).

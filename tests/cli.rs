@@ -177,6 +177,10 @@ fn help_is_as_it_was_agreed() {
         "bench",
         "bench ingest",
         "bench raw",
+        "bench store",
+        "store",
+        "store path",
+        "store verify",
     ];
     for command in commands {
         let mut arguments: Vec<_> = command.split_whitespace().collect();
@@ -744,4 +748,31 @@ fn check_speaks_to_a_running_broker_and_leaves_its_ports_alone() {
     let said = here.run(&["check"]);
     assert_eq!(said.code, 4);
     assert!(finding(&said, "broker", "is no broker").starts_with("FAILED"));
+}
+
+#[test]
+fn rel_29_store_verify_names_what_is_damaged_and_store_path_says_where() {
+    let here = place();
+    let said = here.run(&["store", "path"]);
+    let dir = here.dir.path().join("data/history");
+    assert_eq!((said.code, said.out), (0, format!("{}\n", dir.display())));
+    let said = here.run(&["store", "verify"]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""));
+    assert!(said.out.contains("no files yet"), "{}", said.out);
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("1-2.parquet"), "PAR1 this is none PAR1").unwrap();
+    let said = here.run(&["store", "verify"]);
+    assert_eq!(said.code, 1, "{}", said.out);
+    assert!(
+        said.err.contains("2 of the history's files are damaged"),
+        "{}",
+        said.err
+    );
+    for word in ["manifest.json", "it is missing", "1-2.parquet", "DAMAGED"] {
+        assert!(said.out.contains(word), "{word}: {}", said.out);
+    }
+    let said = here.run(&["store", "verify", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(report["files"][0]["samples"], 0);
+    assert_eq!(said.code, 1);
 }

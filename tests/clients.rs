@@ -7,6 +7,9 @@ mod common;
 #[path = "clients/embedded.rs"]
 mod embedded;
 #[cfg(test)]
+#[path = "clients/history.rs"]
+mod history;
+#[cfg(test)]
 #[path = "clients/mosquitto.rs"]
 mod mosquitto;
 #[cfg(test)]

@@ -11,6 +11,9 @@ mod harness;
 #[path = "http_api/operations.rs"]
 mod operations;
 #[cfg(test)]
+#[path = "http_api/platform.rs"]
+mod platform;
+#[cfg(test)]
 #[path = "http_api/strangers.rs"]
 mod strangers;
 #[cfg(test)]

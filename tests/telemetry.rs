@@ -5,4 +5,5 @@ mod telemetry {
     mod history;
     mod payloads;
     mod properties;
+    mod store;
 }

@@ -23,6 +23,7 @@ mod payload;
 mod poll;
 mod probe;
 mod raw;
+mod store;
 mod target;
 mod tls;
 
@@ -50,6 +51,8 @@ enum Command {
     Fanout(Box<fanout::Fanout>),
     /// Be a broker that only frames and acks: the floor to compare with
     Raw(options::Raw),
+    /// Write a history without a broker and measure what it costs to keep and to ask
+    Store(store::Store),
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
@@ -59,5 +62,6 @@ pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Idle(options) => idle::run(&options),
         Command::Fanout(options) => fanout::run(&options),
         Command::Raw(options) => Ok(raw::run(&options)?),
+        Command::Store(options) => Ok(store::run(&options)?),
     }
 }

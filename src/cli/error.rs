@@ -19,6 +19,20 @@ pub enum CliError {
     /// `tollgate check` found something that would keep the broker from starting.
     #[error("{0} of the checks failed; the broker would not start")]
     Check(usize),
+    /// The history cannot be looked at.
+    #[error("{}: the history cannot be read: {source}", path.display())]
+    Store {
+        /// Its directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `tollgate store verify` found damage.
+    #[error(
+        "{0} of the history's files are damaged; all others are served. Restore them from a copy, \
+         or leave them: what can be read of them is served too"
+    )]
+    Damaged(usize),
     /// Nothing answers where the broker should be.
     #[error(
         "no broker answers at {url}: {what}. Start one with `tollgate serve`, or say where it is \
@@ -120,6 +134,8 @@ impl CliError {
             },
             CliError::AdminToken { .. }
             | CliError::BrokenOff { .. }
+            | CliError::Store { .. }
+            | CliError::Damaged(_)
             | CliError::Reply(_)
             | CliError::Input(_)
             | CliError::Output(_) => 1,

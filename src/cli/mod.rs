@@ -27,6 +27,7 @@ mod query;
 mod restore;
 mod serve;
 mod settings;
+mod store;
 mod table;
 mod token;
 
@@ -86,6 +87,8 @@ enum Command {
     Backup(backup::Arguments),
     /// Put a backup in place, where nothing is yet
     Restore(restore::Arguments),
+    /// Verify the files of the history, or say where they are
+    Store(store::Arguments),
     /// Put load on any broker and measure it
     Bench(bench::Arguments),
 }
@@ -112,6 +115,7 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Check(command) => check::run(&command, &sources),
         Command::Backup(command) => backup::run(&command, &sources),
         Command::Restore(command) => restore::run(&command, &sources),
+        Command::Store(command) => store::run(&command, &sources),
         Command::Bench(command) => bench::run(command),
     }
 }

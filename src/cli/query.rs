@@ -35,6 +35,12 @@ pub(super) struct Arguments {
     /// Most points shown, the newest ones
     #[arg(long, value_name = "N", default_value_t = POINTS_DEFAULT, value_parser = limit)]
     limit: usize,
+    /// One value instead of all points of each --interval
+    #[arg(long, value_enum, requires = "interval")]
+    agg: Option<Agg>,
+    /// With --agg: 1s, 1m, 1h, 1d …, in whole multiples since the epoch (UTC)
+    #[arg(long, value_name = "LENGTH", requires = "agg", value_parser = interval)]
+    interval: Option<i64>,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -53,6 +59,32 @@ enum Format {
     Json,
     /// RFC 4180 with a heading: time,key,value
     Csv,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Agg {
+    /// The mean of the numbers
+    Avg,
+    /// The least
+    Min,
+    /// The greatest
+    Max,
+    /// The sum of the numbers
+    Sum,
+    /// How many values there are
+    Count,
+}
+
+impl Agg {
+    fn name(self) -> &'static str {
+        match self {
+            Agg::Avg => "avg",
+            Agg::Min => "min",
+            Agg::Max => "max",
+            Agg::Sum => "sum",
+            Agg::Count => "count",
+        }
+    }
 }
 
 pub(super) fn run(arguments: &Arguments, sources: &Sources) -> Result<(), CliError> {
@@ -128,7 +160,17 @@ fn path(arguments: &Arguments, now_ms: i64) -> Result<String, CliError> {
         let keys: Vec<_> = arguments.keys.iter().map(|key| path_step(key)).collect();
         let _ = write!(path, "&keys={}", keys.join(","));
     }
+    if let (Some(agg), Some(interval)) = (arguments.agg, arguments.interval) {
+        let _ = write!(path, "&agg={}&interval={interval}", agg.name());
+    }
     Ok(path)
+}
+
+fn interval(text: &str) -> Result<i64, String> {
+    match moment::parse_length(text)? {
+        0 => Err("it must be longer than nothing".to_owned()),
+        length => Ok(length),
+    }
 }
 
 fn limit(text: &str) -> Result<usize, String> {
@@ -223,6 +265,14 @@ mod tests {
     }
 
     #[test]
+    fn an_aggregation_is_in_the_request() {
+        assert_eq!(
+            path_for(&["b", "--agg", "avg", "--interval", "1m"]).unwrap(),
+            "/devices/b/telemetry?order=desc&limit=1000&agg=avg&interval=60000"
+        );
+    }
+
+    #[test]
     fn a_range_that_makes_no_sense_is_refused() {
         for (line, word) in [
             (&["b", "--from", "now", "--to", "1h"][..], "must lie before"),
@@ -232,6 +282,10 @@ mod tests {
             (&["b", "--limit", "0"], "1 to 10000"),
             (&["b", "--limit", "10001"], "1 to 10000"),
             (&["b", "--json", "--format", "csv"], "cannot be used with"),
+            (&["b", "--agg", "avg"], "--interval"),
+            (&["b", "--interval", "1m"], "--agg"),
+            (&["b", "--agg", "avg", "--interval", "0s"], "longer"),
+            (&["b", "--agg", "mean", "--interval", "1m"], "avg"),
         ] {
             let error = path_for(line).unwrap_err();
             assert!(error.contains(word), "{line:?}: {error}");

@@ -124,6 +124,8 @@ pub const KEYS: &[&Key] = &[
     &JOURNAL_SIZE_MAX_BYTES,
     &JOURNAL_COMMIT_INTERVAL_US,
     &HISTORY_HEAD_SIZE_MAX_BYTES,
+    &HISTORY_LATEST_SIZE_MAX_BYTES,
+    &HISTORY_RETENTION_DAYS,
     &WORKERS_COUNT,
     &LOG_FORMAT,
     &LOG_LEVEL,
@@ -421,6 +423,28 @@ pub(super) const HISTORY_HEAD_SIZE_MAX_BYTES: Key = Key::new(
         least: 1 << 20,
         most: 1 << 40,
         unit: "bytes",
+    },
+);
+
+pub(super) const HISTORY_LATEST_SIZE_MAX_BYTES: Key = Key::new(
+    "history",
+    "latest_size_max_bytes",
+    "268435456",
+    Shape::Number {
+        least: 1 << 20,
+        most: 1 << 40,
+        unit: "bytes",
+    },
+);
+
+pub(super) const HISTORY_RETENTION_DAYS: Key = Key::new(
+    "history",
+    "retention_days",
+    "0",
+    Shape::Number {
+        least: 0,
+        most: 36_500,
+        unit: "days",
     },
 );
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use axum::http::{HeaderMap, Request, header, uri::Authority};
 
+use super::platform;
 use super::refused::{Code, Refused};
 
 /// Requests a second in the long run, for strangers and for the operator each (SEC-75). Beyond it
@@ -48,7 +49,8 @@ impl Gate {
         if OPEN_PATHS.contains(&request.uri().path()) {
             return self.strangers.take(now);
         }
-        if bearer(request.headers()).is_some_and(is_admin) {
+        let is_platform = request.uri().path().starts_with(platform::PREFIX);
+        if bearer(request.headers(), is_platform).is_some_and(is_admin) {
             return self.operators.take(now);
         }
         self.strangers.take(now)?;
@@ -98,9 +100,17 @@ impl Gate {
     }
 }
 
-/// The token of `Authorization: Bearer …`, if there is exactly one such header.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+/// The header that the platform's clients send instead.
+const X_AUTHORIZATION: &str = "x-authorization";
+
+/// The token of `Authorization: Bearer …`, if there is exactly one such header; `is_platform`:
+/// or of `X-Authorization`.
+fn bearer(headers: &HeaderMap, is_platform: bool) -> Option<&str> {
+    let others = is_platform.then(|| headers.get_all(X_AUTHORIZATION).iter());
+    let mut values = headers
+        .get_all(header::AUTHORIZATION)
+        .iter()
+        .chain(others.into_iter().flatten());
     let (Some(value), None) = (values.next(), values.next()) else {
         return None;
     };

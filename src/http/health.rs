@@ -2,6 +2,8 @@
 //!
 //! No id, topic or address is in any of these replies (SEC-77).
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -10,7 +12,7 @@ use serde::Serialize;
 
 use super::service::{ServiceState, Shared};
 use crate::journal::{FullReason, JournalStatus};
-use crate::metrics::{HistoryFigures, JournalFigures, JournalState};
+use crate::metrics::{FileFigures, HistoryFigures, JournalFigures, JournalState};
 
 /// The API's description, as it stands in the documentation.
 const OPENAPI: &str = include_str!("../../docs/openapi.yaml");
@@ -136,6 +138,28 @@ fn note_figures(shared: &ServiceState) {
         head_bytes: u64::try_from(history.head_bytes).unwrap_or(u64::MAX),
         damage: history.damage_total,
         unreadable: history.unreadable,
+    });
+    let lag = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+    let read = Duration::from_millis(history.read_received_ms);
+    let is_behind = durable > history.read.number() && history.read_received_ms > 0;
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    shared.metrics.set_history_files(&FileFigures {
+        lag: lag
+            .filter(|_| is_behind)
+            .map_or(Duration::ZERO, |now| now.saturating_sub(read)),
+        unsealed_records: durable.saturating_sub(history.sealed.number()),
+        files: number(history.files),
+        file_bytes: history.file_bytes,
+        samples: history.file_rows,
+        damaged_files: history.file_damage_total,
+        seals: history.seals,
+        seal_last: history.seal_last,
+        seal_failing: history.seal_failure.is_some(),
+        compactions: history.compactions,
+        compaction_last: history.compaction_last,
+        unpurged_devices: number(history.unpurged),
+        latest_bytes: number(history.latest_bytes),
+        latest_evictions: history.latest_evictions,
     });
 }
 

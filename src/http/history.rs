@@ -4,15 +4,17 @@ use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::api::{KEYS_MAX, POINTS_DEFAULT, POINTS_MAX, TelemetryPoint, TelemetryView};
 use super::parameters::{Parameters, RawPath, bad, device_in};
 use super::refused::{Code, Refused};
 use super::service::{ServiceState, Shared};
 use super::views::refused_by_registry;
-use crate::telemetry::{OwnedValue, Point, Query, QueryError};
+use crate::journal::Offset;
+use crate::telemetry::{Aggregate, Aggregation, OwnedValue, Point, Query, QueryError};
 
-const PARAMETERS: [&str; 5] = ["keys", "from", "to", "limit", "order"];
+const PARAMETERS: [&str; 7] = ["keys", "from", "to", "limit", "order", "agg", "interval"];
 
 /// Answers with points, newest first unless asked otherwise.
 pub(super) async fn telemetry(
@@ -37,6 +39,8 @@ struct Wanted {
     to_ms: i64,
     limit: usize,
     newest_first: bool,
+    /// What is made of the points of each so many milliseconds.
+    aggregate: Option<(Aggregation, i64)>,
 }
 
 impl Wanted {
@@ -68,6 +72,14 @@ impl Wanted {
             Some("asc") => false,
             Some(_) => return Err(bad("order", "must be asc or desc")),
         };
+        let aggregation = parameters.text("agg")?;
+        let interval = parameters.number("interval", 1..=i64::MAX)?;
+        let aggregate = match (aggregation.as_deref(), interval) {
+            (None, None) => None,
+            (Some(name), Some(interval)) => Some((aggregation_named(name)?, interval)),
+            (Some(_), None) => return Err(bad("interval", "is missing: `agg` needs it")),
+            (None, Some(_)) => return Err(bad("agg", "is missing: `interval` needs it")),
+        };
         parameters.finish(&PARAMETERS)?;
         Ok(Wanted {
             keys,
@@ -75,8 +87,21 @@ impl Wanted {
             to_ms,
             limit,
             newest_first,
+            aggregate,
         })
     }
+}
+
+/// The aggregation with this name, in lower case.
+fn aggregation_named(name: &str) -> Result<Aggregation, Refused> {
+    Ok(match name {
+        "avg" => Aggregation::Average,
+        "min" => Aggregation::Minimum,
+        "max" => Aggregation::Maximum,
+        "sum" => Aggregation::Sum,
+        "count" => Aggregation::Count,
+        _ => return Err(bad("agg", "must be avg, min, max, sum or count")),
+    })
 }
 
 /// Blocking: asks the store and writes the reply.
@@ -86,6 +111,19 @@ fn read(shared: &ServiceState, device: &str, wanted: Wanted) -> Result<Vec<u8>, 
         .device(device)
         .map_err(|error| refused_by_registry(&error))?;
     let limit = wanted.limit;
+    if let Some((aggregation, interval_ms)) = wanted.aggregate {
+        let aggregate = Aggregate {
+            device: device.id,
+            keys: wanted.keys,
+            from_ms: wanted.from_ms,
+            to_ms: wanted.to_ms,
+            origin_ms: 0,
+            interval_ms,
+            aggregation,
+        };
+        let points = aggregated(shared, &aggregate, wanted.newest_first)?;
+        return reply(device.id, points, limit);
+    }
     let query = Query {
         device: device.id,
         keys: wanted.keys,
@@ -94,16 +132,46 @@ fn read(shared: &ServiceState, device: &str, wanted: Wanted) -> Result<Vec<u8>, 
         limit: limit.saturating_add(1), // one more shows whether there are more
         newest_first: wanted.newest_first,
     };
-    let mut points = shared
+    let points = shared
         .history
         .query(&query)
         .map_err(|error| refused_by_history(&error))?;
+    reply(device.id, points, limit)
+}
+
+/// The buckets as points at their beginnings, in the order of a reply.
+fn aggregated(
+    shared: &ServiceState,
+    aggregate: &Aggregate,
+    newest_first: bool,
+) -> Result<Vec<Point>, Refused> {
+    let buckets = shared
+        .history
+        .aggregate(aggregate)
+        .map_err(|error| refused_by_history(&error))?;
+    let mut points: Vec<_> = buckets
+        .into_iter()
+        .map(|bucket| Point {
+            key: bucket.key,
+            ts_ms: bucket.start_ms,
+            value: bucket.value,
+            offset: Offset::ZERO,
+        })
+        .collect();
+    points.sort_by(|one, other| (one.ts_ms, &one.key).cmp(&(other.ts_ms, &other.key)));
+    if newest_first {
+        points.reverse();
+    }
+    Ok(points)
+}
+
+fn reply(device: Uuid, mut points: Vec<Point>, limit: usize) -> Result<Vec<u8>, Refused> {
     let truncated = points.len() > limit;
     points.truncate(limit);
     let points = points.into_iter().map(view).collect::<Result<_, _>>();
     let points = points.map_err(|error: serde_json::Error| Refused::internal(&error))?;
     let view = TelemetryView {
-        device: device.id,
+        device,
         points,
         truncated,
     };
@@ -125,7 +193,7 @@ fn view(point: Point) -> Result<TelemetryPoint, serde_json::Error> {
     })
 }
 
-fn refused_by_history(error: &QueryError) -> Refused {
+pub(super) fn refused_by_history(error: &QueryError) -> Refused {
     match error {
         QueryError::Behind { .. } => {
             let message = "the history has not caught up with what is on disk; ask again";
@@ -137,13 +205,14 @@ fn refused_by_history(error: &QueryError) -> Refused {
         }
         QueryError::Stopping => Refused::new(Code::Busy, "the broker is stopping"),
         QueryError::Journal(error) => Refused::internal(error),
+        QueryError::File { .. } => Refused::internal(error),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{JournalError, Offset};
+    use crate::journal::JournalError;
 
     #[test]
     fn why_the_history_has_no_answer_is_said_without_its_inside() {

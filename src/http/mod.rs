@@ -25,6 +25,7 @@ mod health;
 mod history;
 mod lanes;
 mod parameters;
+mod platform;
 mod refused;
 mod routes;
 mod service;

@@ -40,6 +40,15 @@ impl Parameters {
         ))
     }
 
+    /// Every value of a parameter that may be given more than once.
+    pub(super) fn repeated(&mut self, name: &str) -> Result<Vec<String>, Refused> {
+        let mut values = Vec::new();
+        while let Some(place) = self.0.iter().position(|(known, _)| known == name) {
+            values.push(decoded(&self.0.remove(place).1)?);
+        }
+        Ok(values)
+    }
+
     /// The text of a parameter, if it is there.
     pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Refused> {
         self.take(name)?.map(|value| decoded(&value)).transpose()

@@ -8,7 +8,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::refused::{Code, Refused};
 use super::service::Shared;
-use super::{admin, backup, bulk, health, history};
+use super::{admin, backup, bulk, health, history, platform};
 
 /// One endpoint.
 pub(super) struct Route {
@@ -35,6 +35,18 @@ pub(super) fn routes() -> Vec<Route> {
         get(bulk::PATH, bulk::export),
         post(bulk::PATH, bulk::import),
         post("/admin/v1/backup", backup::make),
+        get(
+            "/api/plugins/telemetry/{entityType}/{id}/keys/timeseries",
+            platform::keys,
+        ),
+        get(
+            "/api/plugins/telemetry/{entityType}/{id}/values/timeseries",
+            platform::values,
+        ),
+        get(
+            "/api/plugins/telemetry/{entityType}/{id}/values/timeseries/history",
+            platform::values,
+        ),
         get("/admin/v1/openapi.yaml", health::openapi),
         get("/healthz", health::health),
         get("/readyz", health::readiness),

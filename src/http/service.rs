@@ -17,6 +17,7 @@ use super::body::Deadline;
 use super::bulk;
 use super::gate::Gate;
 use super::lanes::Lanes;
+use super::platform::{self, in_platform_form};
 use super::refused::{Code, Refused};
 use super::routes;
 use crate::backup::Folders;
@@ -85,6 +86,7 @@ impl Service {
     pub(super) async fn answer(self, request: Request<Incoming>, local: IpAddr) -> Response<Body> {
         let started = Instant::now();
         let method = request.method().clone();
+        let is_platform = request.uri().path().starts_with(platform::PREFIX);
         let is_admin = |token: &str| self.secrets.admin_token_matches(token);
         let mut response = match self.gate.admit(&request, local, is_admin) {
             Ok(()) => {
@@ -94,6 +96,7 @@ impl Service {
                 };
                 self.dispatch(request, started + time, time).await
             }
+            Err(refused) if is_platform => in_platform_form(refused),
             Err(refused) => refused.into_response(),
         };
         let headers = response.headers_mut();

@@ -314,6 +314,90 @@ pub(super) const HISTORY_UNREADABLE: Figure = figure(
     Unit::Count,
     "Journal records met whose payload this version cannot read: a later version wrote them.",
 );
+pub(super) const HISTORY_LAG_SECONDS: Figure = figure(
+    "tollgate_history_lag_seconds",
+    Kind::Gauge,
+    Unit::Seconds,
+    "Age of the oldest durable record the history has not read yet; 0 when there is none.",
+);
+pub(super) const HISTORY_UNSEALED: Figure = figure(
+    "tollgate_history_unsealed_records",
+    Kind::Gauge,
+    Unit::Count,
+    "Durable records that are not in files of the history yet, which the journal therefore keeps.",
+);
+pub(super) const HISTORY_FILES: Figure = figure(
+    "tollgate_history_files",
+    Kind::Gauge,
+    Unit::Count,
+    "Files of the history.",
+);
+pub(super) const HISTORY_FILE_BYTES: Figure = figure(
+    "tollgate_history_file_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "Room the files of the history take on disk.",
+);
+pub(super) const HISTORY_SAMPLES: Figure = figure(
+    "tollgate_history_samples",
+    Kind::Gauge,
+    Unit::Count,
+    "Samples in the files of the history.",
+);
+pub(super) const HISTORY_DAMAGED_FILES: Figure = figure(
+    "tollgate_history_damaged_files",
+    Kind::Gauge,
+    Unit::Count,
+    "Files of the history met that are not what was written; the log names them.",
+);
+pub(super) const HISTORY_SEALS: Figure = figure(
+    "tollgate_history_seals_total",
+    Kind::Counter,
+    Unit::Count,
+    "Files written from memory.",
+);
+pub(super) const HISTORY_SEAL_SECONDS: Figure = figure(
+    "tollgate_history_seal_seconds",
+    Kind::Gauge,
+    Unit::Seconds,
+    "How long it took to write the last file from memory.",
+);
+pub(super) const HISTORY_SEAL_FAILING: Figure = figure(
+    "tollgate_history_seal_failing",
+    Kind::Gauge,
+    Unit::Count,
+    "1 while files of the history cannot be written and the journal keeps what is new, else 0.",
+);
+pub(super) const HISTORY_COMPACTIONS: Figure = figure(
+    "tollgate_history_compactions_total",
+    Kind::Counter,
+    Unit::Count,
+    "Files of the history merged or rewritten.",
+);
+pub(super) const HISTORY_COMPACTION_SECONDS: Figure = figure(
+    "tollgate_history_compaction_seconds",
+    Kind::Gauge,
+    Unit::Seconds,
+    "How long the last merge of files took.",
+);
+pub(super) const HISTORY_UNPURGED: Figure = figure(
+    "tollgate_history_unpurged_devices",
+    Kind::Gauge,
+    Unit::Count,
+    "Deleted devices whose bytes may still be in files; they are never shown.",
+);
+pub(super) const HISTORY_LATEST: Figure = figure(
+    "tollgate_history_latest_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "Memory that holds the latest value of each series.",
+);
+pub(super) const HISTORY_LATEST_EVICTIONS: Figure = figure(
+    "tollgate_history_latest_evictions_total",
+    Kind::Counter,
+    Unit::Count,
+    "Devices whose latest values were dropped from memory and are looked up in files.",
+);
 pub(super) const HTTP_REQUESTS: Figure = labelled(
     figure(
         "tollgate_http_requests_total",
@@ -410,6 +494,20 @@ pub const FIGURES: &[Figure] = &[
     HISTORY_HEAD,
     HISTORY_DAMAGE,
     HISTORY_UNREADABLE,
+    HISTORY_LAG_SECONDS,
+    HISTORY_UNSEALED,
+    HISTORY_FILES,
+    HISTORY_FILE_BYTES,
+    HISTORY_SAMPLES,
+    HISTORY_DAMAGED_FILES,
+    HISTORY_SEALS,
+    HISTORY_SEAL_SECONDS,
+    HISTORY_SEAL_FAILING,
+    HISTORY_COMPACTIONS,
+    HISTORY_COMPACTION_SECONDS,
+    HISTORY_UNPURGED,
+    HISTORY_LATEST,
+    HISTORY_LATEST_EVICTIONS,
     HTTP_REQUESTS,
     HTTP_CONNECTIONS,
     DEVICES,

@@ -7,20 +7,21 @@
 
 mod compact;
 mod error;
-mod history;
 mod json;
 mod number;
 mod payload;
 mod sample;
+mod store;
 mod strict;
 
 pub use error::PayloadError;
-pub use history::{
-    BARRIER_MAX, DAMAGE_KEPT_MAX, History, HistoryOptions, HistoryStatus, Point, Query, QueryError,
-    RESULT_BYTES_MAX,
-};
 pub use payload::{Checked, check, scan};
 pub use sample::{OwnedValue, Sample, ScanOptions, Value};
+pub use store::{
+    Aggregate, Aggregation, BUCKETS_MAX, Bucket, DAMAGE_KEPT_MAX, FileDamage, FileVerdict, History,
+    HistoryOptions, HistoryStatus, OnStep, Point, Query, QueryError, RESULT_BYTES_MAX, StoreReport,
+    verify_files,
+};
 
 /// Version of the reading rules, noted in every journal record: a later version that reads a
 /// payload otherwise gets its own number, so that old records keep their old meaning.

@@ -57,9 +57,22 @@ pub fn scan<'a>(
     payload: &'a [u8],
     options: ScanOptions,
     received_ms: u64,
-    mut visit: impl FnMut(Sample<'a>),
+    visit: impl FnMut(Sample<'a>),
 ) -> Result<(), PayloadError> {
     check(payload, options)?;
+    scan_checked(payload, options, received_ms, visit)
+}
+
+/// The same for a payload that was checked before, as those in the journal were: it is read once.
+///
+/// # Errors
+/// Those of [`check`]; `visit` may have been called for what comes before the error.
+pub(super) fn scan_checked<'a>(
+    payload: &'a [u8],
+    options: ScanOptions,
+    received_ms: u64,
+    mut visit: impl FnMut(Sample<'a>),
+) -> Result<(), PayloadError> {
     let text = utf8(payload)?;
     let received_ms = i64::try_from(received_ms).unwrap_or(i64::MAX);
     read(text, options, |ts_ms, members| {

@@ -107,6 +107,17 @@ pub enum OwnedValue {
 }
 
 impl OwnedValue {
+    /// The same value, borrowed.
+    pub fn as_value(&self) -> Value<'_> {
+        match self {
+            Self::Long(value) => Value::Long(*value),
+            Self::Double(value) => Value::Double(*value),
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Text(text) => Value::Text(Cow::Borrowed(text)),
+            Self::Json(text) => Value::Json(Cow::Borrowed(text)),
+        }
+    }
+
     /// Bytes of text the value holds beside its own size.
     pub fn text_len(&self) -> usize {
         match self {

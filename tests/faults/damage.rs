@@ -47,6 +47,8 @@ fn rel_05_damage_in_the_last_record_after_a_clean_stop_is_not_taken_for_a_torn_t
     assert_eq!(broker.stop(), 0, "{}", broker.stderr());
     let (file, at) = find_value(&broker, 2);
     flip(&file, at);
+    // The stop has brought all of it to files, where it would be served from.
+    fs::remove_dir_all(broker.dir().join("data/history")).expect("the history is there");
     broker.restart();
     assert_eq!(broker.values("pump", "marker").len(), 2);
     let position = reported(&broker, &file, "damage");

@@ -95,7 +95,12 @@ impl Server {
         };
         let panic = |error: &_| panic!("the journal failed: {error}");
         let (journal, _) = Journal::open(Arc::new(RealDisk), options, Box::new(panic)).unwrap();
-        let history = History::start(journal.clone(), HistoryOptions::default(), []).unwrap();
+        let history = History::start(
+            journal.clone(),
+            HistoryOptions::new(dir.path().join("data/history")),
+            [],
+        )
+        .unwrap();
         let metrics = Metrics::new();
         let (lane, seen) = tokio::sync::mpsc::channel(1);
         let (changes_in, changes) = mpsc::channel();

@@ -137,3 +137,42 @@ fn a_deleted_device_has_no_history_not_even_for_one_of_the_same_name() {
     let (status, view) = server.call("GET", "/admin/v1/devices/boiler/telemetry", None);
     assert_eq!((status, points(&view)), (200, Vec::new()));
 }
+
+#[test]
+fn points_are_aggregated_by_whole_intervals() {
+    let mut server = Server::start();
+    let (id, _) = server.create("boiler");
+    for (ts, value) in [(59_999, 1), (60_000, 2), (61_000, 4), (120_000, 8)] {
+        server.publish(id, &format!("{{ts:{ts},values:{{n:{value}}}}}"));
+    }
+    let path = "/admin/v1/devices/boiler/telemetry?agg=sum&interval=60000";
+    let get = |rest: &str| {
+        let (status, view) = server.call("GET", &format!("{path}{rest}"), None);
+        assert_eq!(status, 200, "{view}");
+        (points(&view), view["truncated"].as_bool().unwrap())
+    };
+    let text =
+        |points: &[&str]| -> Vec<String> { points.iter().map(|p| (*p).to_owned()).collect() };
+    assert_eq!(
+        get(""),
+        (text(&["120000 n=8", "60000 n=6", "0 n=1"]), false)
+    );
+    assert_eq!(
+        get("&order=asc&limit=2"),
+        (text(&["0 n=1", "60000 n=6"]), true)
+    );
+    for (query, target) in [
+        ("agg=avg", "interval"),
+        ("interval=5", "agg"),
+        ("agg=mean&interval=5", "agg"),
+        ("agg=avg&interval=0", "interval"),
+    ] {
+        let path = format!("/admin/v1/devices/boiler/telemetry?{query}");
+        let (status, refusal) = server.call("GET", &path, None);
+        assert_eq!(
+            (status, &refusal["error"]["target"]),
+            (400, &json!(target)),
+            "{query}"
+        );
+    }
+}

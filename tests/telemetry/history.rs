@@ -75,7 +75,12 @@ impl Bench {
         head_bytes_max: usize,
         tombstones: [(Uuid, Offset); N],
     ) -> History {
-        let options = HistoryOptions { head_bytes_max };
+        // A directory for each size of the head: a test may have several on one journal.
+        let name = format!("history-{head_bytes_max}");
+        let options = HistoryOptions {
+            head_bytes_max,
+            ..HistoryOptions::new(self.dir.path().join(name))
+        };
         History::start(self.journal.clone(), options, tombstones).unwrap()
     }
 
@@ -293,7 +298,7 @@ fn queries_choose_range_keys_order_and_limit() {
         ),
         (all(&|query| query.limit = 0), &[]),
     ];
-    // The second history holds next to nothing in memory: the same answers through the journal.
+    // The second history holds next to nothing in memory: the same answers through files.
     for history in [bench.history(1 << 20), bench.history(1)] {
         for (query, expected) in &asked {
             assert_eq!(told(&history.query(query).unwrap()), *expected, "{query:?}");
@@ -556,10 +561,10 @@ fn a_journal_that_cannot_be_read_is_said_and_not_hidden() {
         assert_eq!(history.query(&everything(device(1))).unwrap().len(), 10);
     }
     disk.unreadable.store(true, Ordering::Relaxed);
-    // The past is in the journal alone; what is in memory needs no disk.
-    let result = tiny.query(&everything(device(1)));
-    assert!(matches!(result, Err(QueryError::Journal(_))), "{result:?}");
-    assert_eq!(large.query(&everything(device(1))).unwrap().len(), 10);
+    // What is in memory or in files needs no journal.
+    for history in [&tiny, &large] {
+        assert_eq!(history.query(&everything(device(1))).unwrap().len(), 10);
+    }
     // What is durable and cannot be read yet is waited for, but not for ever.
     let last = write_numbered(&bench, device(1), 10..11);
     let result = large.query(&everything(device(1)));

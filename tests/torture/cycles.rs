@@ -61,8 +61,8 @@ fn rel_24_what_was_promised_survives_kill_9() {
     });
     let mut random = Random::new(random::seed());
     let began = Instant::now();
-    // A small head: most of what is asked for has to come from the journal.
-    let setup = Setup::new().set("TOLLGATE_HISTORY_HEAD_SIZE_MAX_BYTES", "4194304");
+    // The smallest head: files are written and merged while the broker is killed.
+    let setup = Setup::new().set("TOLLGATE_HISTORY_HEAD_SIZE_MAX_BYTES", "1048576");
     let mut broker = setup.start();
     let admin = Admin::new(broker.dir());
     let site = Arc::new(Site::default());

@@ -53,7 +53,7 @@ struct Instructions {
 
 /// CPU time of every thread at one moment, by thread id.
 #[derive(Clone, Default)]
-struct Sample {
+pub(super) struct Sample {
     threads: BTreeMap<u64, Thread>,
 }
 
@@ -158,7 +158,7 @@ impl Cost {
 impl Sample {
     /// Reads `schedstat`, run time to the nanosecond, and `stat`, which has hundredths of a second
     /// but knows user from system.
-    fn take(pid: u32) -> io::Result<Sample> {
+    pub(super) fn take(pid: u32) -> io::Result<Sample> {
         let mut threads = BTreeMap::new();
         for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
             let path = entry?.path();
@@ -176,6 +176,11 @@ impl Sample {
             threads.extend(thread(&times, &stat).map(|thread| (id, thread)));
         }
         Ok(Sample { threads })
+    }
+
+    /// Nanoseconds of CPU that the `store-` threads took since `before`.
+    pub(super) fn store_ns_since(&self, before: &Sample) -> u64 {
+        self.since(before).get(STORE).map_or(0, |spent| spent.ns)
     }
 
     /// CPU time since `before` by group; threads that ended are missing.

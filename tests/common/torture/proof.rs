@@ -3,6 +3,7 @@
 use std::{collections::HashMap, net::SocketAddr, ops::Range, path::Path, sync::Arc};
 
 use tollgate::journal::{Entry, Journal, JournalOptions, Offset, RealDisk, RecordKind};
+use tollgate::telemetry::{History, HistoryOptions, OwnedValue, Query, QueryError};
 use uuid::Uuid;
 
 use super::{admin::Admin, device::Device};
@@ -128,6 +129,8 @@ fn read(dir: &Path, held: &mut HashMap<Uuid, Held>) {
     let opened = Journal::open(Arc::new(RealDisk), options, failed);
     let (journal, recovery) = opened.expect("the journal opens");
     assert!(recovery.damage.is_empty(), "{recovery:?}");
+    let first = journal.first();
+    let mut numbers: Vec<(Uuid, u64)> = Vec::new();
     let mut reader = journal.reader(Offset::ZERO);
     while let Some(entry) = reader.next().expect("the journal can be read") {
         let batch = match entry {
@@ -138,12 +141,57 @@ fn read(dir: &Path, held: &mut HashMap<Uuid, Held>) {
             if record.header.kind != RecordKind::Telemetry {
                 continue;
             }
-            if let Some(device) = held.get_mut(&record.header.device) {
-                device.note(number(record.body));
+            if held.contains_key(&record.header.device) {
+                numbers.push((record.header.device, number(record.body)));
             }
         }
     }
+    // What the journal has let go of must be in the history's files.
+    let beside = dir
+        .parent()
+        .expect("the journal has a place")
+        .join("history");
+    let options = HistoryOptions {
+        head_bytes_max: 1 << 30,
+        ..HistoryOptions::new(beside)
+    };
+    let history = History::start(journal.clone(), options, []).expect("the history opens");
+    for (device, held) in held.iter_mut() {
+        for n in released(&history, *device, first) {
+            held.note(n);
+        }
+    }
+    drop(history);
+    for (device, n) in numbers {
+        held.entry(device).or_default().note(n);
+    }
     journal.close().expect("the journal closes");
+}
+
+/// The numbers of a device's messages before `first`, in order of their records.
+fn released(history: &History, device: Uuid, first: Offset) -> Vec<u64> {
+    let all = Query {
+        device,
+        keys: Some(vec!["n".to_owned()]),
+        from_ms: i64::MIN,
+        to_ms: i64::MAX,
+        limit: usize::MAX,
+        newest_first: false,
+    };
+    let mut points = loop {
+        match history.query(&all) {
+            Ok(points) => break points,
+            Err(QueryError::Behind { .. }) => {}
+            Err(error) => panic!("the history cannot be read: {error}"),
+        }
+    };
+    points.retain(|point| point.offset < first);
+    points.sort_by_key(|point| point.offset);
+    let numbers = points.into_iter().map(|point| match point.value {
+        OwnedValue::Long(n) => u64::try_from(n).expect("numbers are not negative"),
+        value => panic!("no number: {value:?}"),
+    });
+    numbers.collect()
 }
 
 impl Held {

@@ -1,4 +1,4 @@
-//! Reading the journal: following its end, verifying it once, and looking into its past.
+//! Reading the journal: following its end, verifying it once, and looking at what has no room.
 
 use std::ops::Range;
 use std::thread;
@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::best::{Best, Order};
-use super::{Query, QueryError, Shared};
-use crate::journal::{Entry, Journal, Offset, Record, RecordBatch, RecordKind};
-use crate::telemetry::payload::scan;
+use super::QueryError;
+use super::head::Generation;
+use super::rows::Row;
+use super::shared::{Sealing, Shared};
+use crate::journal::{Entry, Offset, Record, RecordBatch, RecordHeader, RecordKind};
+use crate::telemetry::payload::scan_checked;
 use crate::telemetry::sample::{Sample, ScanOptions};
 use crate::telemetry::{PARSER_VERSION, PayloadError};
 
@@ -24,10 +26,6 @@ const STRIDE: Duration = Duration::from_millis(20);
 /// Pause after the journal could not be read.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
-/// Bytes a record of telemetry takes in the head at least, with two samples. Says how far back a
-/// start begins: a smaller number reads more than fits, a greater one leaves the head half empty.
-const HEAD_BYTES_PER_RECORD: u64 = 64;
-
 /// Samples handed to the head at a time: bounds the memory beside the head, whatever a batch
 /// holds, but for one record.
 const STAGED_SAMPLES_MAX: usize = 4_096;
@@ -38,22 +36,21 @@ const VERIFY_REST: u32 = 4;
 /// Longest single rest of the verification.
 const VERIFY_REST_MAX: Duration = Duration::from_millis(200);
 
-/// Where a start begins to follow: as far back as the head can hold, however long the journal is.
-pub(super) fn tail(journal: &Journal, head_bytes_max: usize) -> Offset {
-    let records = u64::try_from(head_bytes_max).unwrap_or(u64::MAX) / HEAD_BYTES_PER_RECORD;
-    let from = journal.durable().next().number().saturating_sub(records);
-    Offset::new(from).max(journal.first())
-}
-
 /// Follows the journal from `from` on until the store stops.
 pub(super) fn follow(shared: &Shared, from: Offset) {
+    read(shared, from);
+    shared.lock().reader_ended = true;
+    shared.turned.notify_all();
+}
+
+fn read(shared: &Shared, from: Offset) {
     let mut reader = shared.journal.reader(from);
     while !shared.is_stopping() {
         match reader.next() {
             Ok(Some(Entry::Batch(batch))) => take_batch(shared, &batch),
             Ok(Some(Entry::Damage(damage))) => {
                 shared.report(&damage);
-                advance(shared, damage.next);
+                shared.advance(damage.next, 0);
             }
             Ok(None) => {
                 let read = shared.lock().read;
@@ -89,34 +86,32 @@ pub(super) fn verify(shared: &Shared) {
             return;
         }
     }
-    shared.lock().verified = true;
+    shared.lock().told.verified = true;
     tracing::debug!(end = end.number(), "the journal was verified");
 }
 
-/// Offers what the journal holds of the query's device from `hidden` up to (not including) `end`.
+/// Calls `visit` for the samples of a device in the journal from `from` to `last`, both included.
 ///
 /// # Errors
-/// [`QueryError::TooLarge`], [`QueryError::Journal`], [`QueryError::Stopping`].
-pub(super) fn collect_past(
+/// Those of `visit`, [`QueryError::Journal`], [`QueryError::Stopping`].
+pub(super) fn visit_unread(
     shared: &Shared,
-    query: &Query,
-    hidden: Offset,
-    end: Offset,
-    best: &mut Best<'_>,
+    device: Uuid,
+    (from, last): (Offset, Offset),
+    mut visit: impl FnMut(&Row<'_>) -> Result<(), QueryError>,
 ) -> Result<(), QueryError> {
-    let from = hidden.max(shared.journal.first());
-    let mut reader = shared.journal.reader(from);
-    while from < end && reader.position() < end {
-        if shared.is_stopping() {
+    let mut reader = shared.journal.reader(from.max(shared.journal.first()));
+    while reader.position() <= last {
+        if shared.is_refusing() {
             return Err(QueryError::Stopping);
         }
         match reader.next()? {
             Some(Entry::Batch(batch)) => {
                 let wanted = |record: &Record<'_>| {
-                    record.header.device == query.device && (from..end).contains(&record.offset)
+                    record.header.device == device && (from..=last).contains(&record.offset)
                 };
                 for record in batch.iter().filter(wanted) {
-                    collect_record(&record, best)?;
+                    visit_record(&record, &mut visit)?;
                 }
             }
             Some(Entry::Damage(damage)) => shared.report(&damage),
@@ -126,16 +121,25 @@ pub(super) fn collect_past(
     Ok(())
 }
 
-fn collect_record(record: &Record<'_>, best: &mut Best<'_>) -> Result<(), QueryError> {
+fn visit_record(
+    record: &Record<'_>,
+    visit: &mut impl FnMut(&Row<'_>) -> Result<(), QueryError>,
+) -> Result<(), QueryError> {
     let mut result = Ok(());
     let visited = visit_samples(record, |sample| {
-        if result.is_ok() && best.wants(&sample.key, sample.ts_ms) {
-            let place = (&*sample.key, sample.ts_ms);
-            let value = sample.value.into_owned();
-            result = best.offer(place, record.offset, Order::Ascending, value);
+        if result.is_ok() {
+            result = visit(&Row {
+                device: record.header.device.into_bytes(),
+                key: &sample.key,
+                ts_ms: sample.ts_ms,
+                value: sample.value.clone(),
+                offset: record.offset.number(),
+                credential: record.header.credential,
+                generation: record.header.generation,
+            });
         }
     });
-    // Counted where the follower meets it; in the past it is only left out.
+    // Counted where the follower meets it; here it is only left out.
     let _: Result<(), Unreadable> = visited;
     result
 }
@@ -158,57 +162,84 @@ fn visit_samples<'a>(record: &Record<'a>, visit: impl FnMut(Sample<'a>)) -> Resu
         return Err(Unreadable::Version(header.parser_version));
     }
     let options = ScanOptions::from_profile_flags(header.profile_flags);
-    scan(record.body, options, header.received_ms, visit).map_err(Unreadable::Payload)
+    scan_checked(record.body, options, header.received_ms, visit).map_err(Unreadable::Payload)
 }
+
+/// Samples of one record in a list, and what is known of the record.
+type Staged = (RecordHeader, Offset, Range<usize>);
 
 /// Brings a batch into the head.
 fn take_batch(shared: &Shared, batch: &RecordBatch<'_>) {
     let mut samples: Vec<Sample<'_>> = Vec::new();
-    let mut staged: Vec<(Uuid, Offset, Range<usize>)> = Vec::new();
+    let mut staged: Vec<Staged> = Vec::new();
+    let mut received_ms = 0;
     for record in batch {
+        received_ms = record.header.received_ms;
         let start = samples.len();
         if let Err(why) = visit_samples(&record, |sample| samples.push(sample)) {
+            samples.truncate(start);
             leave_out(shared, record.offset, &why);
             continue;
         }
         if samples.len() > start {
-            staged.push((record.header.device, record.offset, start..samples.len()));
+            staged.push((record.header, record.offset, start..samples.len()));
         }
         if samples.len() >= STAGED_SAMPLES_MAX {
-            append(shared, &staged, &samples);
+            if !append(shared, &staged, &samples) {
+                return;
+            }
             staged.clear();
             samples.clear();
         }
     }
-    append(shared, &staged, &samples);
-    advance(shared, batch.next());
-}
-
-fn append(shared: &Shared, staged: &[(Uuid, Offset, Range<usize>)], samples: &[Sample<'_>]) {
-    let mut state = shared.lock();
-    for (device, offset, range) in staged {
-        if *offset >= state.hidden_before(*device) {
-            state.head.append(
-                *device,
-                *offset,
-                samples.get(range.clone()).unwrap_or_default(),
-            );
-        }
+    // What was not taken must not count as read: it would be let go of without being in a file.
+    if append(shared, &staged, &samples) {
+        shared.advance(batch.next(), received_ms);
     }
 }
 
-/// Everything before `next` has been read: queries that wait for it go on.
-fn advance(shared: &Shared, next: Offset) {
+/// False if the store stops before there was room for all.
+fn append(shared: &Shared, staged: &[Staged], samples: &[Sample<'_>]) -> bool {
+    let bytes_max = shared.options.head_bytes_max / 2;
     let mut state = shared.lock();
-    state.read = state.read.max(Offset::new(next.number().saturating_sub(1)));
-    drop(state);
-    shared.advanced.notify_all();
+    for (header, offset, range) in staged {
+        if *offset < state.hidden_before(header.device) {
+            continue;
+        }
+        let samples = samples.get(range.clone()).unwrap_or_default();
+        while !state.active.has_room(samples, bytes_max) {
+            if state.sealing.is_none() {
+                let last = Offset::new(offset.number().saturating_sub(1));
+                let full = std::mem::replace(&mut state.active, Generation::new(*offset));
+                state.active_since = None;
+                state.sealing = Some(std::sync::Arc::new(Sealing {
+                    samples: full,
+                    last,
+                }));
+                shared.turned.notify_all();
+            } else if shared.is_stopping() {
+                // What has no room stays in the journal, and is read again after the start.
+                return false;
+            } else {
+                let _ = state.stalled_since.get_or_insert_with(Instant::now);
+                state = shared.wait_for_turn(state, IDLE_WAIT);
+            }
+        }
+        state.stalled_since = None;
+        if state.active.is_empty() {
+            state.active_since = Some(Instant::now());
+        }
+        state.active.append(header, *offset, samples);
+        // Queries that read the journal themselves begin behind this record.
+        state.read = state.read.max(*offset);
+    }
+    true
 }
 
 fn leave_out(shared: &Shared, offset: Offset, why: &Unreadable) {
     let mut state = shared.lock();
-    state.unreadable += 1;
-    let first = state.unreadable == 1;
+    state.told.unreadable += 1;
+    let first = state.told.unreadable == 1;
     drop(state);
     if !first {
         return;
@@ -229,7 +260,7 @@ fn leave_out(shared: &Shared, offset: Offset, why: &Unreadable) {
 }
 
 /// Waits, but not longer than until the store stops.
-fn rest(shared: &Shared, time: Duration) {
+pub(super) fn rest(shared: &Shared, time: Duration) {
     let end = Instant::now() + time;
     while !shared.is_stopping() {
         let left = end.saturating_duration_since(Instant::now());

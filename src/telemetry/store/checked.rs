@@ -1,0 +1,169 @@
+//! A file's bytes, each block checked against its sum before anybody sees it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parquet::errors::{ParquetError, Result};
+use parquet::file::reader::{ChunkReader, Length};
+
+use super::encode::BLOCK_BYTES;
+
+/// An open file. Clones share it.
+#[derive(Clone)]
+pub(super) struct CheckedFile {
+    file: Arc<File>,
+    len: u64,
+    /// Where the data ends; what is behind (indexes and footer) was checked when it was opened.
+    data_end: u64,
+    /// CRC-32C of each [`BLOCK_BYTES`] of the data.
+    blocks: Arc<[u32]>,
+}
+
+impl CheckedFile {
+    /// The file without sums: for reading its footer, which tells them.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn unchecked(file: File) -> io::Result<Self> {
+        let len = file.metadata()?.len();
+        Ok(Self {
+            file: Arc::new(file),
+            len,
+            data_end: 0,
+            blocks: Arc::from([]),
+        })
+    }
+
+    /// The same file with the sums that its footer tells: `DATA_END:HEX`. None if that is garbled
+    /// or not of a file of this length.
+    pub(super) fn with_checksums(&self, text: &str) -> Option<Self> {
+        let (data_end, hex) = text.split_once(':')?;
+        let data_end: u64 = data_end.parse().ok()?;
+        let blocks: Arc<[u32]> = hex
+            .as_bytes()
+            .chunks(8)
+            .map(|digits| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok())
+            .collect::<Option<_>>()?;
+        let count = data_end.div_ceil(block_bytes());
+        let is_whole = data_end <= self.len && u64::try_from(blocks.len()).ok() == Some(count);
+        is_whole.then(|| Self {
+            data_end,
+            blocks,
+            ..self.clone()
+        })
+    }
+
+    /// CRC-32C of what stands behind the data.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn tail_crc(&self) -> io::Result<u32> {
+        let mut buffer = vec![0; BLOCK_BYTES];
+        let mut crc = 0;
+        let mut position = self.data_end;
+        while position < self.len {
+            let want = usize::try_from(self.len - position).unwrap_or(usize::MAX);
+            let want = want.min(BLOCK_BYTES);
+            let part = buffer.get_mut(..want).unwrap_or_default();
+            self.file.read_exact_at(part, position)?;
+            crc = crc32c::crc32c_append(crc, part);
+            position += u64::try_from(want).unwrap_or(u64::MAX);
+        }
+        Ok(crc)
+    }
+
+    /// Whole blocks that hold these bytes, checked, and where they begin.
+    fn blocks_around(&self, start: u64, end: u64) -> Result<(u64, Vec<u8>)> {
+        let begin = start - start % block_bytes();
+        let end = end
+            .next_multiple_of(block_bytes())
+            .min(self.data_end.max(end));
+        let len = usize::try_from(end.saturating_sub(begin)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, begin)?;
+        let mut position = begin;
+        for chunk in bytes.chunks(BLOCK_BYTES) {
+            let covered = self.data_end.saturating_sub(position);
+            let covered = usize::try_from(covered).unwrap_or(usize::MAX);
+            let Some(covered) = chunk
+                .get(..covered.min(chunk.len()))
+                .filter(|c| !c.is_empty())
+            else {
+                break; // behind the data
+            };
+            let number = usize::try_from(position / block_bytes()).unwrap_or(usize::MAX);
+            if self.blocks.get(number) != Some(&crc32c::crc32c(covered)) {
+                let what = format!("the checksum of the block at byte {position} does not hold");
+                return Err(ParquetError::General(what));
+            }
+            position += block_bytes();
+        }
+        Ok((begin, bytes))
+    }
+}
+
+impl Length for CheckedFile {
+    fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl ChunkReader for CheckedFile {
+    type T = BlockReader;
+
+    fn get_read(&self, start: u64) -> Result<BlockReader> {
+        Ok(BlockReader {
+            file: self.clone(),
+            position: start,
+            held: Bytes::new(),
+        })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
+        let end = start.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+        if end > self.len {
+            return Err(ParquetError::EOF(format!(
+                "the file ends before byte {end}"
+            )));
+        }
+        let (begin, bytes) = self.blocks_around(start, end)?;
+        let skip = usize::try_from(start - begin).unwrap_or(usize::MAX);
+        Ok(Bytes::from(bytes).slice(skip..skip.saturating_add(length)))
+    }
+}
+
+/// Reads on from a place, block by block.
+pub(super) struct BlockReader {
+    file: CheckedFile,
+    position: u64,
+    held: Bytes,
+}
+
+impl Read for BlockReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.held.is_empty() {
+            let block_end = (self.position + 1).next_multiple_of(block_bytes());
+            let end = block_end.min(self.file.len);
+            if self.position >= end {
+                return Ok(0);
+            }
+            let len = usize::try_from(end - self.position).unwrap_or(usize::MAX);
+            let bytes = self.file.get_bytes(self.position, len);
+            self.held = bytes.map_err(io::Error::other)?;
+            self.position = end;
+        }
+        let count = buffer.len().min(self.held.len());
+        let now = self.held.split_to(count);
+        if let Some(place) = buffer.get_mut(..count) {
+            place.copy_from_slice(&now);
+        }
+        Ok(count)
+    }
+}
+
+fn block_bytes() -> u64 {
+    u64::try_from(BLOCK_BYTES).unwrap_or(u64::MAX)
+}
