@@ -20,6 +20,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::backup::Folders;
 use crate::broker::feed::{FeedLimits, FeedThread, Feeds};
+use crate::broker::router::RouterLimits;
 use crate::broker::{Checkpointer, Restored};
 use crate::config::{Config, ConnackStyle, DeviceSessions};
 use crate::device_api::Profile;
@@ -84,6 +85,10 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         profile: profile(config),
         one_session: config.device.sessions == DeviceSessions::One,
         empty_user_name_code_4: config.device.connack_style == ConnackStyle::Magenta,
+        router: RouterLimits {
+            inbox_bytes_max: 8 << 20,
+            ..RouterLimits::default()
+        },
         restored,
         door: door::limits(config),
     })?;

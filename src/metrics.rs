@@ -17,6 +17,7 @@ mod feed;
 mod history;
 mod list;
 mod process;
+mod routing;
 mod worker;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use door::{AcceptPause, DoorFigures, SlowReader, TlsFailure};
 pub use feed::{FeedDrop, FeedFigures};
 pub use history::FileFigures;
 pub use list::{ConnectRefusal, FIGURES, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
+pub use routing::DeliveryDrop;
 pub use worker::WorkerCounters;
 
 use distribution::Distribution;

@@ -8,7 +8,7 @@
 //! [`feed`] gives telemetry to applications, and [`checkpoint`] is the reader that turns those
 //! records into rows of the state database, so that a start replays only the journal's end.
 //! [`tree`] finds the sessions that get a message, [`retained`] the messages that a new
-//! subscription gets.
+//! subscription gets, and [`router`] is what all workers share to bring one to the other.
 
 pub mod checkpoint;
 pub mod control;
@@ -16,6 +16,7 @@ pub mod feed;
 pub mod identity_places;
 pub mod record;
 pub mod retained;
+pub mod router;
 pub mod sessions;
 pub mod tree;
 pub mod vital;

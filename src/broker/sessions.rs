@@ -150,6 +150,32 @@ impl SessionTable {
         self.entry(key).is_some()
     }
 
+    /// Every stored session.
+    pub fn stored(&self) -> impl Iterator<Item = (SessionKey, &Stored)> {
+        self.by_identity.iter().flat_map(|(identity, entries)| {
+            entries.iter().filter_map(|entry| match &entry.place {
+                Place::Stored(stored) => {
+                    let key = SessionKey {
+                        identity: *identity,
+                        client_id: entry.client_id.clone(),
+                    };
+                    Some((key, stored.as_ref()))
+                }
+                Place::Live(_) => None,
+            })
+        })
+    }
+
+    /// The stored session with this key.
+    pub fn stored_mut(&mut self, key: &SessionKey) -> Option<&mut Stored> {
+        let entries = self.by_identity.get_mut(&key.identity)?;
+        let entry = entries.iter_mut().find(|entry| entry.client_id == key.client_id)?;
+        match &mut entry.place {
+            Place::Stored(stored) => Some(stored),
+            Place::Live(_) => None,
+        }
+    }
+
     /// Stored sessions in the table.
     #[must_use]
     pub fn stored_count(&self) -> usize {

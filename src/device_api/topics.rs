@@ -13,8 +13,19 @@ pub enum DeviceTopic {
     Telemetry,
     /// A `$` topic.
     System,
-    /// Anything else.
+    /// Another name under the platform's prefixes.
     Unknown,
+    /// No name of the platform.
+    Foreign,
+}
+
+/// Where the virtual topics are.
+const PREFIXES: [&str; 4] = ["v1/devices/me/", "v1/gateway/", "v2/", "/provision/"];
+
+/// True if the topic or filter stands under a prefix of the virtual topics: it is never routed.
+#[must_use]
+pub fn is_virtual(topic: &str) -> bool {
+    PREFIXES.iter().any(|prefix| topic.starts_with(prefix))
 }
 
 impl DeviceTopic {
@@ -24,7 +35,8 @@ impl DeviceTopic {
         match topic {
             "v1/devices/me/telemetry" | "v2/t" | "v2/t/j" => Self::Telemetry,
             _ if topic.starts_with('$') => Self::System,
-            _ => Self::Unknown,
+            _ if is_virtual(topic) => Self::Unknown,
+            _ => Self::Foreign,
         }
     }
 }
@@ -116,5 +128,7 @@ mod tests {
             DeviceTopic::of("v1/devices/me/telemetry/"),
             DeviceTopic::Unknown
         );
+        assert_eq!(DeviceTopic::of("v2"), DeviceTopic::Foreign);
+        assert_eq!(DeviceTopic::of("a/v2/t"), DeviceTopic::Foreign);
     }
 }

@@ -17,6 +17,8 @@ use super::publish::Recorded;
 use super::tls;
 use super::worker::Worker;
 use crate::broker::SessionKey;
+use crate::broker::tree::Subscriptions;
+use crate::device_api;
 use crate::identity::Principal;
 use crate::metrics::{Refusal, SlowReader, TlsFailure};
 use crate::mqtt::session::{Close, Replies, Session, Step};
@@ -68,6 +70,10 @@ pub(super) struct Inner {
     pub(super) feeding: Option<Box<Feeding>>,
     /// The client settled messages since the feeds were looked at.
     has_settled: bool,
+    /// What a session that ends with this connection has in the subscription tree.
+    pub(super) subscriptions: Option<Box<Subscriptions>>,
+    /// It is in the worker's list of connections with deliveries of this turn.
+    pub(super) is_dirty: bool,
     /// The client sends nothing more; it may still wait for acknowledgements.
     input_ended: bool,
 }
@@ -126,6 +132,8 @@ impl Inner {
             ends_with: None,
             feeding: None,
             has_settled: false,
+            subscriptions: None,
+            is_dirty: false,
             input_ended: false,
         }
     }
@@ -274,7 +282,8 @@ impl Connection {
             let mut recorded = Recorded::default();
             for packet in parked.iter() {
                 let needed = self.needs_room(inner, packet);
-                if needed.is_some_and(|(bytes, purpose)| !worker.make_room(bytes, purpose)) {
+                let must_wait = worker.is_route_full.get() && self.must_wait_to_route(worker, inner, packet);
+                if must_wait || needed.is_some_and(|(bytes, why)| !worker.make_room(bytes, why)) {
                     break;
                 }
                 done += 1;
@@ -408,6 +417,10 @@ impl Connection {
                 return Ok(self.park(worker, inner, packet));
             }
         }
+        if worker.is_route_full.get() && self.must_wait_to_route(worker, inner, packet) {
+            inner.session.heard(clocks.now);
+            return Ok(self.park(worker, inner, packet));
+        }
         let version = inner.session.version();
         if let Some(decoded) = wire::decode_publish(version, Sender::Client, packet) {
             let publish = decoded.map_err(|error| End::Closed(Close::from(&error)))?;
@@ -438,6 +451,19 @@ impl Connection {
             Step::Disconnected { .. } => return Err(End::Disconnected),
         }
         Ok(Taken::Yes)
+    }
+
+    /// True for a PUBLISH that may route something while there is no room for that. A name of the
+    /// device platform routes nothing; what comes under an alias may.
+    fn must_wait_to_route(&self, worker: &Worker, inner: &Inner, packet: &[u8]) -> bool {
+        if worker.can_route() {
+            return false;
+        }
+        match wire::decode_publish(inner.session.version(), Sender::Client, packet) {
+            Some(Ok(publish)) => !device_api::is_virtual(publish.topic),
+            // No PUBLISH, or one that ends the connection.
+            Some(Err(_)) | None => false,
+        }
     }
 
     /// The room that the packet and its acknowledgement may need, and for what; `None` if it

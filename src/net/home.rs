@@ -125,6 +125,10 @@ pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
     let clocks = Clocks::read();
     if number == 0 {
         worker.sessions.borrow_mut().remove(&connection.key);
+        drop(inner);
+        if let Some(mut own) = connection.inner.borrow_mut().subscriptions.take() {
+            worker.shared.router.tree.clear(&mut own);
+        }
         return;
     }
     let stored = Stored::new(number, session.state().clone(), expiry_s, clocks.now);
@@ -146,6 +150,7 @@ pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
         note(worker, &header, &body);
     }
     worker.sessions.borrow_mut().store(&connection.key, stored);
+    worker.session_stored(number, &connection.key);
 }
 
 fn open(worker: &Rc<Worker>, arrival: Arrival) {
@@ -226,6 +231,9 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let change = (begins.then_some(RecordKind::SessionBegin))
         .or(is_changed.then_some(RecordKind::SessionChange));
     let recorded = record_opening(worker, &connection, ended.as_ref(), change, clocks);
+    if is_resumed {
+        worker.session_connected(number, &connection);
+    }
     connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
     let known = (is_resumed, assigned.as_deref());
     welcome(worker, &connection, &opening, known, recorded, &leftover);
@@ -346,6 +354,7 @@ fn record_state(
 
 fn record_end(worker: &Worker, identity: uuid::Uuid, stored: &Stored) -> bool {
     worker.shared.feeds.end_session(stored.number);
+    worker.session_ended(stored.number);
     let header = RecordHeader {
         kind: RecordKind::SessionEnd,
         qos: 0,

@@ -9,6 +9,8 @@
 
 mod acceptor;
 mod connection;
+mod deliver;
+mod durables;
 mod feed;
 mod handshake;
 mod home;
@@ -20,10 +22,14 @@ mod parked;
 mod places;
 mod proxy;
 mod publish;
+mod route;
 mod start;
 mod stream;
+mod subscribe;
+mod sweep;
 mod throttle;
 pub mod tls;
+mod turn;
 mod turnstile;
 mod worker;
 

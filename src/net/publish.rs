@@ -1,17 +1,17 @@
-//! What a connection records: messages, releases and session changes, each behind the rights gate.
+//! What a client publishes: through the rights gate to the journal or to its subscribers.
 
 use super::connection::{Clocks, Connection, Inner};
-use super::feed::Feeding;
+use super::route::Routing;
 use super::worker::Worker;
-use crate::broker::feed::Wanted;
-use crate::broker::record;
+use crate::broker::tree::Subscriber;
 use crate::device_api::{self, Route, Why};
-use crate::identity::{Action, IdentityKind, Principal};
+use crate::identity::{Action, IdentityKind};
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::Refusal;
-use crate::mqtt::session::{Close, Ending, Granted, Refused, Replies, Verdict};
-use crate::mqtt::topic::Filter;
-use crate::mqtt::wire::{PacketId, Publish, ReasonCode, Subscribe, Unsubscribe};
+use crate::mqtt::message::{Message, Publisher};
+use crate::mqtt::session::{Close, Ending, Refused, Replies, Verdict};
+use crate::mqtt::topic::Topic;
+use crate::mqtt::wire::{PacketId, Publish, ReasonCode};
 
 /// What the acks of one step depend on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,7 +60,13 @@ impl Connection {
         replies: &mut Replies,
         recorded: &mut Recorded,
     ) -> Result<(), Close> {
-        let verdict = match self.route(worker, publish) {
+        // Where only an alias says it, the session has put the name there.
+        let Some(topic) = publish.topic_name() else {
+            worker.count_refused(Refusal::ProtocolError);
+            return Err(Close::because(ReasonCode::TopicAliasInvalid));
+        };
+        let verdict = match self.decide(worker, topic, publish.payload) {
+            Route::Ordinary => self.route_on(worker, publish, topic, clocks),
             Route::Telemetry => {
                 let packet_id = publish.packet_id.filter(|_| publish.qos.as_u8() == 2);
                 let header = RecordHeader {
@@ -100,68 +106,6 @@ impl Connection {
         inner.session.released(packet_id, replies);
     }
 
-    pub(super) fn subscribe(
-        &self,
-        worker: &Worker,
-        inner: &mut Inner,
-        subscribe: &Subscribe<'_>,
-        clocks: Clocks,
-        replies: &mut Replies,
-        recorded: &mut Recorded,
-    ) -> Result<(), Close> {
-        let Principal { permit, kind, .. } = &self.principal;
-        let mut wishes = Vec::new();
-        let feeding = inner.feeding.as_deref();
-        let changed = inner.session.subscribe(
-            subscribe,
-            |filter| {
-                // The gate has the last word on what the allow-list knows.
-                let is_allowed = permit.allows_filter(filter);
-                let allowed = is_allowed.then_some(()).ok_or(ReasonCode::NotAuthorized);
-                match kind {
-                    IdentityKind::Device => {
-                        let qos = device_api::grant(filter)?;
-                        allowed.map(|()| Granted { qos, start: 0 })
-                    }
-                    IdentityKind::Application => {
-                        allowed?;
-                        let (granted, wish) = Feeding::grant(feeding, worker, subscribe, filter)?;
-                        wishes.push(wish);
-                        Ok(granted)
-                    }
-                }
-            },
-            replies,
-        )?;
-        self.take_up(worker, inner, wishes);
-        if changed {
-            self.record_change(worker, inner, clocks, recorded);
-        }
-        recorded.any |= self.session_number != 0;
-        Ok(())
-    }
-
-    pub(super) fn unsubscribe(
-        &self,
-        worker: &Worker,
-        inner: &mut Inner,
-        unsubscribe: &Unsubscribe<'_>,
-        clocks: Clocks,
-        replies: &mut Replies,
-        recorded: &mut Recorded,
-    ) -> Result<(), Close> {
-        let known = |filter: &Filter<'_>| match self.principal.kind {
-            IdentityKind::Device => device_api::is_allowed(filter),
-            IdentityKind::Application => Wanted::of(filter).is_some(),
-        };
-        if inner.session.unsubscribe(unsubscribe, known, replies)? {
-            self.drop_feeds(worker, inner);
-            self.record_change(worker, inner, clocks, recorded);
-        }
-        recorded.any |= self.session_number != 0;
-        Ok(())
-    }
-
     /// A record header in this connection's name.
     pub(super) fn header(
         &self,
@@ -185,18 +129,50 @@ impl Connection {
     }
 
     /// The one gate, then the device platform's routing.
-    fn route(&self, worker: &Worker, publish: &Publish<'_>) -> Route {
-        let permit = &self.principal.permit;
-        let is_allowed = publish
-            .topic_name()
-            .is_some_and(|topic| permit.allows(Action::Publish, topic));
+    fn decide(&self, worker: &Worker, topic: Topic<'_>, payload: &[u8]) -> Route {
+        let is_allowed = self.principal.permit.allows(Action::Publish, topic);
+        let name = topic.as_str();
         if self.principal.kind == IdentityKind::Application {
-            // No endpoint of the broker is an application's.
-            device_api::refuse_application(publish.topic, is_allowed)
+            device_api::route_application(name, is_allowed)
         } else if is_allowed {
-            device_api::route(publish, &worker.shared.profile)
+            device_api::route(name, payload, &worker.shared.profile)
         } else {
-            device_api::refuse_foreign(publish.topic)
+            device_api::refuse_foreign(name)
+        }
+    }
+
+    /// Sends an ordinary message to whoever subscribed.
+    fn route_on(
+        &self,
+        worker: &Worker,
+        publish: &Publish<'_>,
+        topic: Topic<'_>,
+        clocks: Clocks,
+    ) -> Verdict {
+        let routing = Routing {
+            topic,
+            qos: publish.qos,
+            retain: publish.retain,
+            from: self.subscriber(worker),
+        };
+        let publisher = Publisher {
+            identity: self.principal.identity.as_u128(),
+            credential: self.principal.credential,
+            generation: self.principal.generation,
+        };
+        worker.route(routing, || {
+            Message::of_publish(publish, topic, publisher, clocks.wall_ms)
+        });
+        worker.count_routed(publish.qos);
+        Verdict::Accepted
+    }
+
+    /// Its session's place in the subscription tree.
+    pub(super) fn subscriber(&self, worker: &Worker) -> Option<Subscriber> {
+        let home = u16::try_from(worker.index).ok()?;
+        match self.session_number {
+            0 => Subscriber::transient(home, self.slot, self.generation),
+            number => Subscriber::durable(home, number),
         }
     }
 
@@ -221,36 +197,13 @@ impl Connection {
             ending: Ending::ClosesUntold,
         })
     }
-
-    fn record_change(
-        &self,
-        worker: &Worker,
-        inner: &Inner,
-        clocks: Clocks,
-        recorded: &mut Recorded,
-    ) {
-        if self.session_number == 0 {
-            return;
-        }
-        let mut body = Vec::new();
-        let session = &inner.session;
-        let subscriptions = &session.state().subscriptions;
-        record::encode(
-            session.expiry_s(),
-            &self.key.client_id,
-            subscriptions,
-            &mut body,
-        );
-        let header = self.header(worker, RecordKind::SessionChange, None, clocks);
-        recorded.any |= worker.record(&header, &body);
-    }
 }
 
 fn refusal(why: Why) -> Refusal {
     match why {
         Why::BadPayload => Refusal::BadPayload,
         Why::UnknownTopic => Refusal::UnknownTopic,
-        Why::SystemTopic => Refusal::NotAuthorized,
+        Why::NotAuthorized | Why::SystemTopic => Refusal::NotAuthorized,
         Why::PayloadTooLarge => Refusal::PayloadTooLarge,
     }
 }

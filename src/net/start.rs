@@ -19,6 +19,8 @@ use super::tls::TlsWarnings;
 use super::worker::{Shared, Worker};
 use crate::broker::control::COMMANDS_WAITING_MAX;
 use crate::broker::feed::Feeds;
+use crate::broker::retained::RetainedIndex;
+use crate::broker::router::{Router, RouterLimits};
 use crate::broker::{
     Command, Control, IdentityLimits, IdentityPlaces, Restored, SessionKey, SessionTable, Stored,
     vital,
@@ -55,6 +57,8 @@ pub struct NetParts {
     pub one_session: bool,
     /// `connack_style = "magenta"`: an empty user name is answered with 0x04 in 3.1 and 3.1.1.
     pub empty_user_name_code_4: bool,
+    /// What routing may take.
+    pub router: RouterLimits,
     /// Sessions of the last run.
     pub restored: Restored,
     /// Who may come in, and how many.
@@ -126,6 +130,7 @@ impl Net {
             feeds: _,
         } = parts.restored;
         let tables = tables(workers, parts.door.per_identity, sessions);
+        let retained = Arc::new(RetainedIndex::new(parts.router.retained));
         let figures = parts.metrics.door().clone();
         let trusted = parts.door.places.trusted.clone();
         let failures_max = parts.door.failures_per_minute_max;
@@ -144,6 +149,7 @@ impl Net {
             empty_user_name_code_4: parts.empty_user_name_code_4,
             metrics: parts.metrics,
             feeds: parts.feeds,
+            router: Router::new(workers, parts.router, retained),
             journal: parts.journal.clone(),
             guards: Guards {
                 throttle: Throttle::new(failures_max, trusted, figures),
@@ -158,6 +164,7 @@ impl Net {
             let (shared, journal) = (Arc::clone(&shared), parts.journal.clone());
             threads.push(spawn(&format!("net-{index}"), move || async move {
                 let worker = Worker::new(index, shared, &journal, table);
+                worker.restore_all();
                 worker.run(ends.0, ends.1, ends.2).await;
             })?);
         }

@@ -17,6 +17,8 @@ const RETAIN_AS_PUBLISHED: u16 = 1 << 3;
 const SEVERAL_IDS: u16 = 1 << 4;
 /// Only kept up to date for members of a share group.
 const CONNECTED: u16 = 1 << 5;
+/// The mark of a session that is kept in the journal: its slot is its number there.
+const DURABLE: u16 = 1 << 15;
 /// The worker stands above the marks.
 const WORKER_SHIFT: u32 = 6;
 
@@ -46,6 +48,33 @@ impl Subscriber {
             slot,
             generation,
         })
+    }
+
+    /// A session that is kept in the journal under this number.
+    #[must_use]
+    pub const fn durable(worker: u16, number: u32) -> Option<Subscriber> {
+        Subscriber::new(worker, number, DURABLE)
+    }
+
+    /// A session that ends with its connection, in this slot.
+    #[must_use]
+    pub const fn transient(worker: u16, slot: u32, generation: u32) -> Option<Subscriber> {
+        Subscriber::new(worker, slot, Subscriber::mark(generation))
+    }
+
+    /// What a connection's generation is as a mark: its lower 15 bits.
+    #[must_use]
+    pub const fn mark(generation: u32) -> u16 {
+        (generation & (DURABLE as u32 - 1)) as u16
+    }
+
+    /// The number of a session that is kept in the journal; `None` for one that is not.
+    #[must_use]
+    pub const fn number(self) -> Option<u32> {
+        match self.generation {
+            DURABLE => Some(self.slot),
+            _ => None,
+        }
     }
 
     /// The home worker, below [`WORKERS_MAX`].

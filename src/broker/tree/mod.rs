@@ -27,6 +27,7 @@
 
 mod delivery;
 mod filters;
+mod groups;
 mod matches;
 mod shard;
 mod subscribers;

@@ -1,0 +1,13 @@
+//! Ordinary messages from client to client: raw bytes against a real broker of several workers.
+//!
+//! That something does not arrive is shown by a marker sent behind it, never by waiting.
+
+#[cfg(test)]
+mod common;
+
+#[cfg(test)]
+#[path = "routing/live.rs"]
+mod live;
+#[cfg(test)]
+#[path = "routing/site.rs"]
+mod site;
