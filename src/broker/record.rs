@@ -17,9 +17,8 @@
 //! the above and keeps the ids; `SessionEnd` has no body. Ids are not repeated here: the records
 //! of the messages and of their releases are the truth about them.
 
-use std::collections::BTreeSet;
-
-use crate::mqtt::session::Subscribed;
+use crate::mqtt::session::{Subscribed, SubscriptionSet};
+use crate::mqtt::wire::{QoS, SubscriptionOptions};
 
 /// What a session record holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,14 +28,14 @@ pub struct SessionBody {
     /// Client id, empty where an identity has one session only.
     pub client_id: Box<str>,
     /// Granted subscriptions.
-    pub subscriptions: BTreeSet<Subscribed>,
+    pub subscriptions: SubscriptionSet,
 }
 
 /// Writes the body behind what `out` holds.
 pub fn encode(
     expiry_s: u32,
     client_id: &str,
-    subscriptions: &BTreeSet<Subscribed>,
+    subscriptions: &SubscriptionSet,
     out: &mut Vec<u8>,
 ) {
     out.extend_from_slice(&expiry_s.to_le_bytes());
@@ -44,7 +43,7 @@ pub fn encode(
     let count = u16::try_from(subscriptions.len()).expect("SUBSCRIPTIONS_MAX is far below 65,536");
     out.extend_from_slice(&count.to_le_bytes());
     for subscribed in subscriptions {
-        out.push(subscribed.qos);
+        out.push(subscribed.options.qos.as_u8());
         put(out, &subscribed.filter);
     }
     if subscriptions.iter().any(|subscribed| subscribed.start != 0) {
@@ -79,7 +78,11 @@ pub fn decode(mut body: &[u8]) -> Option<SessionBody> {
         let [qos] = take(&mut body)?;
         listed.push(Subscribed {
             filter: string(&mut body)?,
-            qos,
+            options: SubscriptionOptions {
+                qos: QoS::from_u8(qos)?,
+                ..SubscriptionOptions::default()
+            },
+            id: None,
             start: 0,
         });
     }
@@ -88,7 +91,7 @@ pub fn decode(mut body: &[u8]) -> Option<SessionBody> {
             subscribed.start = u64::from_le_bytes(take(&mut body)?);
         }
     }
-    let subscriptions = BTreeSet::from_iter(listed);
+    let subscriptions = SubscriptionSet::from_iter(listed);
     body.is_empty().then_some(SessionBody {
         expiry_s,
         client_id,
@@ -119,6 +122,13 @@ fn string(body: &mut &[u8]) -> Option<Box<str>> {
 mod tests {
     use super::*;
 
+    fn qos(qos: QoS) -> SubscriptionOptions {
+        SubscriptionOptions {
+            qos,
+            ..SubscriptionOptions::default()
+        }
+    }
+
     fn body() -> SessionBody {
         SessionBody {
             expiry_s: 3_600,
@@ -126,16 +136,19 @@ mod tests {
             subscriptions: [
                 Subscribed {
                     filter: "v1/devices/me/attributes".into(),
-                    qos: 1,
+                    options: qos(QoS::AtLeastOnce),
+                    id: None,
                     start: 0,
                 },
                 Subscribed {
                     filter: "v1/devices/me/rpc/request/+".into(),
-                    qos: 0,
+                    options: qos(QoS::AtMostOnce),
+                    id: None,
                     start: 0,
                 },
             ]
-            .into(),
+            .into_iter()
+            .collect(),
         }
     }
 
@@ -160,7 +173,8 @@ mod tests {
         let mut body = body();
         body.subscriptions.insert(Subscribed {
             filter: "v1/devices/+/telemetry".into(),
-            qos: 1,
+            options: qos(QoS::AtLeastOnce),
+                    id: None,
             start: 1 << 63 | 5,
         });
         assert_eq!(decode(&bytes(&body)), Some(body));

@@ -206,6 +206,10 @@ impl Connection {
         }
         if !was_clear {
             self.pump(worker, inner);
+            if !inner.session.state().queue.is_empty() {
+                self.mark_dirty(worker, inner);
+                worker.hand_over_soon();
+            }
         }
         let buffer = &mut *worker.read_buffer.borrow_mut();
         for _ in 0..READS_PER_TURN {
@@ -325,6 +329,7 @@ impl Connection {
         }
         if was_waiting {
             self.pump(worker, inner);
+            self.mark_dirty(worker, inner);
         }
     }
 
@@ -434,8 +439,16 @@ impl Connection {
         let step = inner.session.handle(&decoded, clocks.now, replies);
         match step.map_err(End::Closed)? {
             // PUBLISH was taken above.
-            Step::Done | Step::Publish(_) | Step::Repeated => {}
-            Step::Settled(_) => inner.has_settled = true,
+            Step::Done | Step::Publish(..) | Step::Repeated => {}
+            // Its PUBREL leaves with the acknowledgements.
+            Step::Received { .. } => self.mark_dirty(worker, inner),
+            Step::Settled(item) => match item.queued_offset() {
+                Some(_) => self.mark_dirty(worker, inner),
+                None => {
+                    inner.has_settled = true;
+                    self.mark_dirty(worker, inner);
+                }
+            },
             Step::ReleasedBefore => recorded.any = true,
             Step::Release(packet_id) => {
                 self.release(worker, inner, packet_id, clocks, replies, recorded);

@@ -13,7 +13,6 @@ use crate::broker::{SessionKey, Stored};
 use crate::device_api;
 use crate::mqtt::session::Subscribed;
 use crate::mqtt::topic::Filter;
-use crate::mqtt::wire::{QoS, SubscriptionOptions};
 
 /// The sessions of one worker.
 #[derive(Debug, Default)]
@@ -125,11 +124,7 @@ impl Worker {
             return;
         };
         let tree = &self.shared.router.tree;
-        let options = SubscriptionOptions {
-            qos: QoS::from_u8(held.qos).unwrap_or_default(),
-            ..SubscriptionOptions::default()
-        };
-        let entered = tree.subscribe(subscriptions, filter, options, None);
+        let entered = tree.subscribe(subscriptions, filter, held.options, held.id);
         if let Err(error) = entered {
             tracing::warn!(%error, "a subscription of a kept session finds no room: it is lost");
         }

@@ -119,19 +119,18 @@ pub(super) fn drop_expired(worker: &Worker, now: Instant) {
 /// What becomes of a session whose connection is over.
 pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
     connection.leave_feeds(worker, &mut connection.inner.borrow_mut());
-    let inner = connection.inner.borrow();
-    let session = &inner.session;
+    let inner = &mut *connection.inner.borrow_mut();
+    let session = &mut inner.session;
     let (number, expiry_s) = (connection.session_number, session.expiry_s());
     let clocks = Clocks::read();
     if number == 0 {
         worker.sessions.borrow_mut().remove(&connection.key);
-        drop(inner);
-        if let Some(mut own) = connection.inner.borrow_mut().subscriptions.take() {
+        if let Some(mut own) = inner.subscriptions.take() {
             worker.shared.router.tree.clear(&mut own);
         }
         return;
     }
-    let stored = Stored::new(number, session.state().clone(), expiry_s, clocks.now);
+    let stored = Stored::new(number, session.take_state(), expiry_s, clocks.now);
     if expiry_s == 0 {
         worker.sessions.borrow_mut().remove(&connection.key);
         record_end(worker, connection.key.identity, &stored);
@@ -140,7 +139,7 @@ pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
     if expiry_s != connection.expiry_recorded_s {
         let header = connection.header(worker, RecordKind::SessionChange, None, clocks);
         let mut body = Vec::new();
-        let subscriptions = &session.state().subscriptions;
+        let subscriptions = &stored.state.subscriptions;
         record::encode(
             expiry_s,
             &connection.key.client_id,
@@ -304,6 +303,11 @@ fn welcome(
             .session
             .accept(opening, is_resumed, is_sharing, assigned, replies);
         connection.reply(worker, inner, replies, recorded);
+    }
+    if is_resumed {
+        // What the queue has, once CONNACK has left.
+        connection.mark_dirty(worker, inner);
+        worker.hand_over_soon();
     }
     // TB-08: what came behind CONNECT is handled now, in order.
     if !leftover.is_empty()

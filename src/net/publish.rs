@@ -9,7 +9,7 @@ use crate::identity::{Action, IdentityKind};
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::Refusal;
 use crate::mqtt::message::{Message, Publisher};
-use crate::mqtt::session::{Close, Ending, Refused, Replies, Verdict};
+use crate::mqtt::session::{Close, Ending, Incoming, Refused, Replies, Verdict};
 use crate::mqtt::topic::Topic;
 use crate::mqtt::wire::{PacketId, Publish, ReasonCode};
 
@@ -37,8 +37,15 @@ impl Connection {
     ) -> Result<(), Close> {
         worker.count_received(publish.qos);
         match inner.session.handle_publish(publish, clocks.now, replies) {
-            Ok(true) => self.publish(worker, inner, publish, clocks, replies, recorded),
-            Ok(false) => {
+            Ok(Incoming::New(aliased)) => {
+                let topic = aliased.as_ref().map(|aliased| aliased.topic().as_str());
+                let publish = Publish {
+                    topic: topic.unwrap_or(publish.topic),
+                    ..*publish
+                };
+                self.publish(worker, inner, &publish, clocks, replies, recorded)
+            }
+            Ok(Incoming::Repeated) => {
                 worker.count_repeated();
                 recorded.any = true;
                 Ok(())

@@ -12,13 +12,13 @@ use crate::device_api;
 use crate::identity::{IdentityKind, Principal};
 use crate::journal::RecordKind;
 use crate::mqtt::session::{Close, Granted, Replies};
-use crate::mqtt::topic::{Filter, FilterBuf};
-use crate::mqtt::wire::{ReasonCode, Subscribe, Unsubscribe};
+use crate::mqtt::topic::Filter;
+use crate::mqtt::wire::{QoS, ReasonCode, Subscribe, Unsubscribe};
 
 /// Who serves a subscription.
 enum Source {
     /// The device platform, with this highest QoS.
-    Device(u8),
+    Device(QoS),
     /// The application feed.
     Feed,
     /// The subscription tree.
@@ -36,42 +36,36 @@ impl Connection {
         recorded: &mut Recorded,
     ) -> Result<(), Close> {
         let mut wishes = Vec::new();
-        let mut entered = Vec::new();
         let subscriptions = &mut inner.subscriptions;
         let feeding = inner.feeding.as_deref();
-        let mut asked = subscribe.filters();
-        let id = subscribe.subscription_id;
-        let changed = inner.session.subscribe(
+        let taken = inner.session.subscribe(
             subscribe,
-            |filter| {
-                let options = asked.next().map(|asked| asked.options).unwrap_or_default();
-                match self.serves(filter)? {
-                    Source::Device(qos) => Ok(Granted { qos, start: 0 }),
-                    Source::Feed => {
-                        let (granted, wish) = Feeding::grant(feeding, worker, subscribe, filter)?;
-                        wishes.push(wish);
-                        Ok(granted)
-                    }
-                    Source::Tree => {
-                        let tree = &worker.shared.router.tree;
-                        let outcome = worker.with_subscriptions(self, subscriptions, |own| {
-                            tree.subscribe(own, *filter, options, id)
-                        });
-                        match outcome {
-                            Some(Ok(_)) => {}
-                            Some(Err(_)) | None => return Err(ReasonCode::QuotaExceeded),
-                        }
-                        entered.push(FilterBuf::from(*filter));
-                        let qos = options.qos.as_u8();
-                        Ok(Granted { qos, start: 0 })
+            |wanted| match self.serves(&wanted.filter)? {
+                Source::Device(qos) => Ok(Granted { qos, start: 0 }),
+                Source::Feed => {
+                    let asked = Feeding::grant(feeding, worker, subscribe, &wanted.filter);
+                    let (granted, wish) = asked?;
+                    wishes.push(wish);
+                    Ok(granted)
+                }
+                Source::Tree => {
+                    let (tree, options) = (&worker.shared.router.tree, wanted.options);
+                    let entered = worker.with_subscriptions(self, subscriptions, |own| {
+                        tree.subscribe(own, wanted.filter, options, wanted.id)
+                    });
+                    match entered {
+                        Some(Ok(_)) => Ok(Granted {
+                            qos: QoS::ExactlyOnce,
+                            start: 0,
+                        }),
+                        Some(Err(_)) | None => Err(ReasonCode::QuotaExceeded),
                     }
                 }
             },
             replies,
         )?;
         self.take_up(worker, inner, wishes);
-        self.take_back(worker, inner, &entered);
-        if changed {
+        if taken.iter().any(|taken| taken.is_changed) {
             self.record_change(worker, inner, clocks, recorded);
         }
         recorded.any |= self.session_number != 0;
@@ -98,20 +92,6 @@ impl Connection {
         }
     }
 
-    /// Takes filters out of the tree that the session did not hold after all: it has as many as it
-    /// may have.
-    fn take_back(&self, worker: &Worker, inner: &mut Inner, entered: &[FilterBuf]) {
-        let tree = &worker.shared.router.tree;
-        for filter in entered {
-            let filter = filter.as_filter();
-            let mut held = inner.session.state().subscriptions.iter();
-            if !held.any(|held| *held.filter == *filter.as_str()) {
-                let subscriptions = &mut inner.subscriptions;
-                worker.with_subscriptions(self, subscriptions, |own| tree.unsubscribe(own, filter));
-            }
-        }
-    }
-
     pub(super) fn unsubscribe(
         &self,
         worker: &Worker,
@@ -125,10 +105,11 @@ impl Connection {
             IdentityKind::Device => device_api::is_allowed(filter) || is_ordinary(filter),
             IdentityKind::Application => Wanted::of(filter).is_some() || is_ordinary(filter),
         };
-        if inner.session.unsubscribe(unsubscribe, known, replies)? {
+        let ended = inner.session.unsubscribe(unsubscribe, known, replies)?;
+        if !ended.is_empty() {
             self.drop_feeds(worker, inner);
             let tree = &worker.shared.router.tree;
-            for filter in unsubscribe.filters().filter(is_ordinary) {
+            for filter in ended.into_iter().filter(is_ordinary) {
                 let subscriptions = &mut inner.subscriptions;
                 worker.with_subscriptions(self, subscriptions, |own| tree.unsubscribe(own, filter));
             }
