@@ -9,5 +9,8 @@ mod common;
 #[path = "routing/live.rs"]
 mod live;
 #[cfg(test)]
+#[path = "routing/qos.rs"]
+mod qos;
+#[cfg(test)]
 #[path = "routing/site.rs"]
 mod site;
