@@ -280,6 +280,11 @@ impl Shadow {
             RecordKind::SessionBegin => self.describe(number, record, true),
             RecordKind::SessionChange => self.describe(number, record, false),
             RecordKind::FeedProgress => self.progress(number, record.body),
+            RecordKind::Message
+            | RecordKind::Assigned
+            | RecordKind::Received
+            | RecordKind::Settled
+            | RecordKind::Will => {}
             RecordKind::SessionEnd => {
                 if self.sessions.remove(&number).is_some() {
                     self.changed.remove(&number);

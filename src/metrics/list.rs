@@ -70,6 +70,8 @@ closed_list! {
         NotAuthorized = "not_authorized",
         /// The journal had no room.
         StorageFull = "storage_full",
+        /// As much is retained as may be.
+        RetainedFull = "retained_full",
         /// The packet broke the protocol.
         ProtocolError = "protocol_error",
         /// The credential ended while the message waited.

@@ -14,6 +14,7 @@ use super::output::Output;
 use super::parked::Parked;
 use super::places::Place;
 use super::publish::Recorded;
+use super::queued::ENTRY_ROOM_BYTES;
 use super::tls;
 use super::worker::Worker;
 use crate::broker::SessionKey;
@@ -206,10 +207,8 @@ impl Connection {
         }
         if !was_clear {
             self.pump(worker, inner);
-            if !inner.session.state().queue.is_empty() {
-                self.mark_dirty(worker, inner);
-                worker.hand_over_soon();
-            }
+            self.has_room_again(worker, inner);
+            worker.hand_over_soon();
         }
         let buffer = &mut *worker.read_buffer.borrow_mut();
         for _ in 0..READS_PER_TURN {
@@ -269,6 +268,8 @@ impl Connection {
         self.reply(worker, inner, replies, recorded);
         if std::mem::take(&mut inner.has_settled) {
             self.pump(worker, inner);
+            // Its places in the window are the queue's too.
+            self.has_room_again(worker, inner);
         }
         outcome
     }
@@ -441,13 +442,15 @@ impl Connection {
             // PUBLISH was taken above.
             Step::Done | Step::Publish(..) | Step::Repeated => {}
             // Its PUBREL leaves with the acknowledgements.
-            Step::Received { .. } => self.mark_dirty(worker, inner),
+            Step::Received { offset, .. } => {
+                recorded.any |= self.record_received(worker, offset, clocks);
+            }
             Step::Settled(item) => match item.queued_offset() {
-                Some(_) => self.mark_dirty(worker, inner),
-                None => {
-                    inner.has_settled = true;
-                    self.mark_dirty(worker, inner);
+                Some(offset) => {
+                    worker.settle(self.session_number, offset);
+                    self.has_room_again(worker, inner);
                 }
+                None => inner.has_settled = true,
             },
             Step::ReleasedBefore => recorded.any = true,
             Step::Release(packet_id) => {
@@ -484,6 +487,9 @@ impl Connection {
     fn needs_room(&self, inner: &Inner, packet: &[u8]) -> Option<(usize, Purpose)> {
         match PacketType::from_first_byte(*packet.first()?).ok()? {
             PacketType::Publish | PacketType::PubRel => Some((packet.len(), Purpose::Message)),
+            PacketType::PubRec if self.session_number != 0 => {
+                Some((ENTRY_ROOM_BYTES, Purpose::Message))
+            }
             // The record holds the whole session: its client id and all its filters.
             PacketType::Subscribe | PacketType::Unsubscribe => {
                 let held = &inner.session.state().subscriptions;

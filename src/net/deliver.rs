@@ -97,6 +97,7 @@ impl Worker {
             Some(Receiver::Stored(_)) | None => Err(DeliveryDrop::Gone),
         };
         if let Err(why) = outcome {
+            self.settle(target.to.number().unwrap_or(0), routed.offset);
             self.count_undelivered(why);
         }
     }
@@ -202,19 +203,24 @@ impl Connection {
             return;
         }
         let permit = &self.principal.permit;
-        let lent = &mut *worker.lent.borrow_mut();
-        let counters = &mut *worker.counters.borrow_mut();
-        while inner.output.waiting() < QUEUE_WRITE_BYTES {
+        while inner.output.waiting() < QUEUE_WRITE_BYTES && self.can_assign(worker) {
+            let lent = &mut *worker.lent.borrow_mut();
             let out = inner.output.turn(lent);
             let may = |topic: Topic<'_>| permit.allows(Action::Receive, topic);
             match inner.session.next_outgoing(now_ms, may, out) {
                 Outgoing::Publish { qos, is_again } => {
+                    let counters = &mut *worker.counters.borrow_mut();
                     counters.delivered(qos.as_u8(), 1);
                     counters.delivered_again(u64::from(is_again));
                 }
                 Outgoing::Release => {}
-                Outgoing::Assign { packet_id, .. } => inner.session.assigned(packet_id),
-                Outgoing::LeftOut { why, .. } => counters.undelivered(drop_of(why)),
+                Outgoing::Assign { packet_id, offset } => {
+                    self.record_assigned(worker, offset, packet_id, now_ms);
+                }
+                Outgoing::LeftOut { why, offset } => {
+                    worker.settle(self.session_number, offset);
+                    worker.count_undelivered(drop_of(why));
+                }
                 Outgoing::Nothing => return,
             }
         }

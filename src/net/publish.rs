@@ -1,7 +1,7 @@
 //! What a client publishes: through the rights gate to the journal or to its subscribers.
 
 use super::connection::{Clocks, Connection, Inner};
-use super::route::Routing;
+use super::route::{Routing, Sent};
 use super::worker::Worker;
 use crate::broker::tree::Subscriber;
 use crate::device_api::{self, Route, Why};
@@ -11,7 +11,7 @@ use crate::metrics::Refusal;
 use crate::mqtt::message::{Message, Publisher};
 use crate::mqtt::session::{Close, Ending, Incoming, Refused, Replies, Verdict};
 use crate::mqtt::topic::Topic;
-use crate::mqtt::wire::{PacketId, Publish, ReasonCode};
+use crate::mqtt::wire::{PacketId, Publish, QoS, ReasonCode};
 
 /// What the acks of one step depend on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -73,7 +73,7 @@ impl Connection {
             return Err(Close::because(ReasonCode::TopicAliasInvalid));
         };
         let verdict = match self.decide(worker, topic, publish.payload) {
-            Route::Ordinary => self.route_on(worker, publish, topic, clocks),
+            Route::Ordinary => self.route_on(worker, publish, topic, clocks, recorded),
             Route::Telemetry => {
                 let packet_id = publish.packet_id.filter(|_| publish.qos.as_u8() == 2);
                 let header = RecordHeader {
@@ -155,23 +155,48 @@ impl Connection {
         publish: &Publish<'_>,
         topic: Topic<'_>,
         clocks: Clocks,
+        recorded: &mut Recorded,
     ) -> Verdict {
+        let is_exact = publish.qos == QoS::ExactlyOnce && self.session_number != 0;
+        let packet_id = publish.packet_id.filter(|_| is_exact);
         let routing = Routing {
             topic,
             qos: publish.qos,
             retain: publish.retain,
             from: self.subscriber(worker),
+            packet: packet_id.map(|packet_id| (self.session_number, packet_id)),
+            will_of: None,
         };
-        let publisher = Publisher {
+        let publisher = self.publisher();
+        let sent = worker.route(routing, clocks.now, || {
+            Message::of_publish(publish, topic, publisher, clocks.wall_ms)
+        });
+        let why = match sent {
+            Sent::Routed => {
+                worker.count_routed(publish.qos);
+                return Verdict::Accepted;
+            }
+            Sent::Recorded => {
+                recorded.any = true;
+                return Verdict::Accepted;
+            }
+            Sent::NoRoom => Refusal::StorageFull,
+            Sent::RetainedFull => Refusal::RetainedFull,
+        };
+        worker.count_refused(why);
+        Verdict::Refused(Refused {
+            reason: ReasonCode::QuotaExceeded,
+            ending: Ending::ClosesUntold,
+        })
+    }
+
+    /// Who publishes here.
+    pub(super) fn publisher(&self) -> Publisher {
+        Publisher {
             identity: self.principal.identity.as_u128(),
             credential: self.principal.credential,
             generation: self.principal.generation,
-        };
-        worker.route(routing, || {
-            Message::of_publish(publish, topic, publisher, clocks.wall_ms)
-        });
-        worker.count_routed(publish.qos);
-        Verdict::Accepted
+        }
     }
 
     /// Its session's place in the subscription tree.

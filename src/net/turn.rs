@@ -35,11 +35,18 @@ pub(super) async fn release_after_sync(worker: Rc<Worker>) {
 }
 
 impl Worker {
-    /// Hands over what is pending; wakes parked connections when there is room again.
+    /// Hands over what is pending; wakes parked connections when there is room again; delivers
+    /// what was routed.
     pub(super) fn flush(&self) {
+        self.write_settled();
         self.hand_over();
         if self.has_routed.replace(false) {
             self.deliver_turn();
+            // Packet ids were assigned, messages left out.
+            self.write_settled();
+            if self.outbox.borrow().is_pending() && self.behind_since.get().is_none() {
+                self.flush.notify_one();
+            }
         }
     }
 
@@ -53,6 +60,7 @@ impl Worker {
         if handed_over {
             self.behind_since.set(None);
             self.progress.notify_waiters();
+            self.feed_starved();
             self.resume_parked();
             // Acks that came without a record of their own may wait for nothing any more, and
             // then no sync follows that would release them.
@@ -63,8 +71,14 @@ impl Worker {
         self.counters.borrow_mut().flush();
     }
 
-    /// Writes the acks of everything that is durable.
+    /// Does what waited for records that are durable now, then writes their acks.
     pub(super) fn release(&self) {
+        loop {
+            let Some(due) = self.outbox.borrow_mut().due() else {
+                break;
+            };
+            self.apply_due(due);
+        }
         loop {
             let Some(acks) = self.outbox.borrow_mut().release() else {
                 break;
@@ -125,7 +139,7 @@ impl Worker {
         self.is_stopping.set(true);
         // A journal that takes nothing does not keep clients from hearing that the server stops:
         // what is not acknowledged then was never promised.
-        let _ = tokio::time::timeout(SETTLE_TIMEOUT, self.settle()).await;
+        let _ = tokio::time::timeout(SETTLE_TIMEOUT, self.all_kept()).await;
         let all: Vec<_> = self
             .connections
             .borrow()
@@ -139,7 +153,7 @@ impl Worker {
             );
         }
         // The ends of sessions are records too.
-        let _ = tokio::time::timeout(LAST_RECORDS_TIMEOUT, self.settle()).await;
+        let _ = tokio::time::timeout(LAST_RECORDS_TIMEOUT, self.all_kept()).await;
         let drained = async {
             while self.tasks.get() > 0 {
                 self.progress.notified().await;
@@ -150,7 +164,7 @@ impl Worker {
     }
 
     /// Waits until every record is durable and every ack of it written.
-    async fn settle(&self) {
+    async fn all_kept(&self) {
         loop {
             self.flush();
             self.release();

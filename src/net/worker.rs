@@ -21,11 +21,11 @@ use super::connection::{Connection, End};
 use super::home;
 use super::outbox::{Outbox, Purpose};
 use super::durables::Durables;
+use super::route::Scratch;
 use super::start::{Guards, spawn_vital};
 use super::turnstile::Turnstile;
 use super::{deliver, sweep, turn};
 use crate::broker::router::{Parcel, Router};
-use crate::broker::tree::Matches;
 use crate::broker::feed::Feeds;
 use crate::broker::{Command, SessionTable};
 use crate::device_api::Profile;
@@ -85,8 +85,12 @@ pub(super) struct Worker {
     pub(super) is_stopping: Cell<bool>,
     /// Connection tasks that have not returned yet.
     pub(super) tasks: Cell<usize>,
-    /// Who gets the message that is being routed.
-    pub(super) matches: RefCell<Matches>,
+    /// Buffers for the message that is being routed.
+    pub(super) scratch: RefCell<Scratch>,
+    /// Messages of kept sessions that are settled and not written down yet.
+    pub(super) settled: RefCell<Vec<u8>>,
+    /// Connections that wait for room to write down a packet id.
+    pub(super) starved: RefCell<Vec<(u32, u32)>>,
     /// Messages that were routed in this turn, for each worker.
     pub(super) parcels: RefCell<Vec<Parcel>>,
     /// The message that is being delivered, as packets.
@@ -118,6 +122,7 @@ impl Worker {
         let wake = Arc::clone(&durable);
         let submitter = journal.submitter(Arc::new(move || wake.notify_one()));
         let counters = shared.metrics.worker();
+        let applier = shared.router.retained.applier();
         let flush = shared.router.turn(index);
         let parcels = (0..shared.router.workers()).map(|_| Parcel::default());
         let parcels = RefCell::new(parcels.collect());
@@ -132,14 +137,16 @@ impl Worker {
             durables: RefCell::default(),
             turnstile: Rc::default(),
             arrivals_waiting: Cell::new(0),
-            outbox: RefCell::new(Outbox::new(submitter)),
+            outbox: RefCell::new(Outbox::new(submitter, applier)),
             counters: RefCell::new(counters),
             generations: Cell::new(0),
             parked: RefCell::default(),
             behind_since: Cell::new(None),
             is_stopping: Cell::new(false),
             tasks: Cell::new(0),
-            matches: RefCell::default(),
+            scratch: RefCell::default(),
+            settled: RefCell::default(),
+            starved: RefCell::default(),
             parcels,
             encoded: RefCell::default(),
             dirty: RefCell::default(),

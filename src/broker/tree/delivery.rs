@@ -151,6 +151,16 @@ impl Delivery {
         self.slot
     }
 
+    /// The subscription identifier of a member of a share group, or of any subscription that is
+    /// alone.
+    #[must_use]
+    pub const fn id(&self) -> Option<u32> {
+        if self.place & SEVERAL_IDS != 0 || self.id == 0 {
+            return None;
+        }
+        Some(self.id)
+    }
+
     /// The highest QoS among the matching subscriptions [MQTT-3.3.4-2]; the message is sent with
     /// the lower one of this and its own.
     #[must_use]
