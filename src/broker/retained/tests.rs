@@ -1,0 +1,442 @@
+//! The index against a list that is searched from end to end.
+
+use std::collections::BTreeMap;
+use std::thread;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW_MS: u64 = 1_000_000;
+const ALL: u64 = u64::MAX;
+
+fn filter(text: &str) -> Filter<'_> {
+    Filter::new(text).expect(text)
+}
+
+fn topic(text: &str) -> Topic<'_> {
+    Topic::new(text).expect(text)
+}
+
+fn message(offset: u64, body: &str) -> Retained {
+    Retained {
+        publisher: Uuid::from_u128(1),
+        credential: 1,
+        generation: 1,
+        qos: QoS::AtLeastOnce,
+        offset,
+        received_ms: 1,
+        expires_ms: None,
+        properties_bytes: 0,
+        body: Bytes::copy_from_slice(body.as_bytes()),
+    }
+}
+
+fn from(publisher: u128, offset: u64, body: &str) -> Retained {
+    Retained {
+        publisher: Uuid::from_u128(publisher),
+        ..message(offset, body)
+    }
+}
+
+fn index() -> RetainedIndex {
+    RetainedIndex::new(RetainedLimits {
+        publisher_messages_max: usize::MAX,
+        publisher_bytes_max: usize::MAX,
+        ..RetainedLimits::default()
+    })
+}
+
+fn walk(index: &RetainedIndex, text: &str, before: u64) -> Vec<String> {
+    let mut cursor = Cursor::new(filter(text), before);
+    let mut found = Vec::new();
+    while index.step(&mut cursor, NOW_MS, &mut found) == Progress::More {}
+    assert_eq!(
+        index.step(&mut cursor, NOW_MS, &mut found),
+        Progress::Done,
+        "it stays over"
+    );
+    found.iter().map(|found| found.topic.to_string()).collect()
+}
+
+#[test]
+fn mqtt_3_3_1_a_topic_keeps_its_last_message_until_it_is_cleared() {
+    let index = index();
+    assert_eq!(index.set(topic("a/b"), message(1, "one")), Ok(Kept::New));
+    assert_eq!(
+        index.set(topic("a/b"), message(2, "two")),
+        Ok(Kept::Replaced)
+    );
+    assert_eq!(
+        index.set(topic("a/b"), message(1, "late")),
+        Ok(Kept::Outdated)
+    );
+    let held = index.get(topic("a/b"), NOW_MS).expect("kept");
+    assert_eq!(held.body, "two");
+    assert_eq!(
+        index.figures(),
+        RetainedFigures {
+            messages: 1,
+            bytes: 6
+        }
+    );
+    assert!(!index.clear(topic("a/b"), 1), "an earlier clear");
+    assert!(!index.clear(topic("a"), 9));
+    assert!(index.clear(topic("a/b"), 3));
+    assert_eq!(index.get(topic("a/b"), NOW_MS), None);
+    assert_eq!(index.figures(), RetainedFigures::default());
+    assert_eq!(held.body, "two", "who has it keeps it");
+}
+
+#[test]
+fn a_walk_finds_what_the_filter_matches() {
+    let index = index();
+    // Names that go on with a character before `/` stand between a topic and what is below it.
+    let names = [
+        "a", "a/", "a/b", "a/b/c", "a/b-c", "a/b-c/c", "a/b!/c", "a-b", "a-b/c", "a0", "/", "/a",
+        "//", "$SYS/x", "$SYS", "é/b", "b/b/c", "b/b/d", "%", "!", "a/b/c/d",
+    ];
+    for (offset, name) in (1..).zip(names) {
+        index.set(topic(name), message(offset, "x")).expect("room");
+    }
+    for text in [
+        "#",
+        "a/#",
+        "a/+",
+        "a/+/c",
+        "+/b",
+        "+/+/c",
+        "+",
+        "/+",
+        "/#",
+        "+/+",
+        "$SYS/#",
+        "$SYS/+",
+        "a/b",
+        "a/b/#",
+        "a/+/#",
+        "+/b/#",
+        "none/#",
+        "none",
+        "a-b/+",
+        "+/b-c",
+        "$share/g/a/#",
+        "é/+",
+    ] {
+        let mut expected: Vec<&str> = names.to_vec();
+        expected.retain(|name| filter(text).matches(topic(name)));
+        expected.sort_unstable();
+        assert_eq!(walk(&index, text, ALL), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_walk_leaves_out_what_came_after_the_subscription() {
+    let index = index();
+    for (offset, name) in [(5, "a/1"), (9, "a/2"), (10, "a/3"), (11, "a/4")] {
+        index.set(topic(name), message(offset, "x")).expect("room");
+    }
+    assert_eq!(walk(&index, "a/+", 10), ["a/1", "a/2"]);
+    assert_eq!(walk(&index, "a/3", 10), [""; 0]);
+}
+
+#[test]
+fn a_long_walk_is_many_steps_and_misses_nothing_that_stays() {
+    let index = index();
+    for n in 0..20_000_u64 {
+        index
+            .set(topic(&format!("t/{n:05}")), message(n, "x"))
+            .expect("room");
+    }
+    let mut cursor = Cursor::new(filter("#"), ALL);
+    let mut found = Vec::new();
+    let mut steps = 0;
+    loop {
+        let before = found.len();
+        let progress = index.step(&mut cursor, NOW_MS, &mut found);
+        assert!(found.len() - before <= STEP_COST_MAX);
+        // Every step loses a topic that it has not reached, and its own place.
+        index.clear(topic(&format!("t/{:05}", 19_999 - steps)), ALL);
+        if let Some(last) = found.last() {
+            index.clear(topic(&last.topic), ALL);
+        }
+        steps += 1;
+        if progress == Progress::Done {
+            break;
+        }
+    }
+    let least = 20_000 / u64::try_from(STEP_COST_MAX).expect("small");
+    assert!((least..least * 2).contains(&steps), "{steps} steps");
+    let gone = 20_000 - found.len();
+    assert!((1..200).contains(&gone), "{gone} were not found");
+    assert!(found.is_sorted_by(|a, b| a.topic < b.topic));
+}
+
+/// Branches that cannot match are jumped over: the steps depend on what `+` opens, not on what
+/// lies below.
+#[test]
+fn a_walk_jumps_over_branches() {
+    let index = index();
+    for device in 0..50 {
+        for n in 0..1_000 {
+            let name = format!("d/{device}/log/{n}");
+            index.set(topic(&name), message(1, "x")).expect("room");
+        }
+        let name = format!("d/{device}/state");
+        index.set(topic(&name), message(1, "x")).expect("room");
+    }
+    let mut cursor = Cursor::new(filter("d/+/state"), ALL);
+    let mut found = Vec::new();
+    let mut steps = 1;
+    while index.step(&mut cursor, NOW_MS, &mut found) == Progress::More {
+        steps += 1;
+    }
+    assert_eq!(found.len(), 50);
+    assert!(steps <= 10, "{steps} steps for 50,050 topics");
+    let mut cursor = Cursor::new(filter("d/7/#"), ALL);
+    found.clear();
+    while index.step(&mut cursor, NOW_MS, &mut found) == Progress::More {}
+    assert_eq!(found.len(), 1_001);
+}
+
+#[test]
+fn expired_messages_are_not_found_and_go_with_a_sweep() {
+    let index = index();
+    for n in 0..5_000_u64 {
+        let expires_ms = (n % 2 == 0).then_some(NOW_MS + n % 4);
+        let message = Retained {
+            expires_ms,
+            ..message(n, "x")
+        };
+        index.set(topic(&format!("t/{n}")), message).expect("room");
+    }
+    assert_eq!(
+        index.get(topic("t/0"), NOW_MS),
+        None,
+        "its time is over now"
+    );
+    assert!(index.get(topic("t/2"), NOW_MS).is_some());
+    assert_eq!(walk(&index, "t/+", ALL).len(), 3_750);
+    assert_eq!(walk(&index, "t/0", ALL), [""; 0]);
+
+    let mut sweep = Sweep::default();
+    for (now_ms, expected) in [(NOW_MS, 1_250), (NOW_MS + 9, 1_250), (NOW_MS + 9, 0)] {
+        let mut swept = 0;
+        loop {
+            let (count, progress) = index.sweep_expired(&mut sweep, now_ms);
+            assert!(count <= STEP_COST_MAX);
+            swept += count;
+            if progress == Progress::Done {
+                break;
+            }
+        }
+        assert_eq!(swept, expected);
+    }
+    assert_eq!(index.figures().messages, 2_500);
+}
+
+#[test]
+fn sec_35_the_messages_of_a_publisher_can_be_removed() {
+    let index = index();
+    for n in 0..3_000_u64 {
+        let message = from(u128::from(n % 3), n, "body");
+        index.set(topic(&format!("t/{n}")), message).expect("room");
+    }
+    let mut sweep = Sweep::default();
+    let mut swept = 0;
+    loop {
+        let (count, progress) = index.sweep_publisher(&mut sweep, Uuid::from_u128(1));
+        swept += count;
+        if progress == Progress::Done {
+            break;
+        }
+    }
+    assert_eq!((swept, index.figures().messages), (1_000, 2_000));
+    let again = index.sweep_publisher(&mut sweep, Uuid::from_u128(1));
+    assert_eq!(again, (0, Progress::Done));
+    assert!(!walk(&index, "#", ALL).contains(&"t/1".to_owned()));
+}
+
+/// Between the two halves of a step others may write.
+#[test]
+fn a_sweep_leaves_what_was_replaced_meanwhile() {
+    let index = index();
+    for name in ["a", "b", "c"] {
+        index.set(topic(name), from(1, 1, "x")).expect("room");
+    }
+    let ends = |held: &Retained| held.publisher == Uuid::from_u128(1);
+    let (ended, progress) = index.find_ended(&mut Sweep::default(), ends);
+    assert_eq!((ended.len(), progress), (3, Progress::More));
+    index.set(topic("b"), from(2, 2, "y")).expect("room");
+    index.clear(topic("c"), 2);
+    assert_eq!(index.remove_ended(&ended, ends), 1);
+    assert_eq!(walk(&index, "#", ALL), ["b"]);
+}
+
+#[test]
+fn sec_41_messages_and_bytes_of_all_are_limited() {
+    let index = RetainedIndex::new(RetainedLimits {
+        messages_max: 2,
+        bytes_max: 100,
+        ..RetainedLimits::default()
+    });
+    let body = |bytes: usize| "x".repeat(bytes);
+    index.set(topic("a"), from(1, 1, &body(49))).expect("room");
+    let refused = index.set(topic("b"), from(2, 2, &body(50)));
+    assert_eq!(refused, Err(RetainedFull::Bytes(101)));
+    index
+        .set(topic("b"), from(2, 2, &body(49)))
+        .expect("room to the byte");
+    let refused = index.set(topic("c"), from(3, 3, "x"));
+    assert_eq!(refused, Err(RetainedFull::Messages(2)));
+    let refused = index.set(topic("a"), from(1, 4, &body(50)));
+    assert_eq!(refused, Err(RetainedFull::Bytes(101)));
+    let held = index.get(topic("a"), NOW_MS).expect("it stays");
+    assert_eq!(held.offset, 1);
+    assert_eq!(
+        index.set(topic("a"), from(3, 5, &body(49))),
+        Ok(Kept::Replaced)
+    );
+    assert!(index.clear(topic("b"), 6));
+    assert_eq!(index.set(topic("c"), from(3, 7, "x")), Ok(Kept::New));
+    assert_eq!(
+        index.figures(),
+        RetainedFigures {
+            messages: 2,
+            bytes: 52
+        }
+    );
+}
+
+#[test]
+fn sec_41_messages_and_bytes_of_a_publisher_are_limited() {
+    let index = RetainedIndex::new(RetainedLimits {
+        publisher_messages_max: 2,
+        publisher_bytes_max: 20,
+        ..RetainedLimits::default()
+    });
+    for (offset, name) in [(1, "a"), (2, "b")] {
+        index
+            .set(topic(name), from(1, offset, "123"))
+            .expect("room");
+    }
+    index
+        .set(topic("c"), from(2, 3, "123"))
+        .expect("room for another");
+    for name in ["c", "d"] {
+        let refused = index.set(topic(name), from(1, 4, "1"));
+        assert_eq!(refused, Err(RetainedFull::PublisherMessages(2)), "{name}");
+    }
+    let refused = index.set(topic("a"), from(1, 5, "1234567890123456"));
+    assert_eq!(refused, Err(RetainedFull::PublisherBytes(21)));
+    assert_eq!(
+        index.set(topic("a"), from(1, 5, "123456789012345")),
+        Ok(Kept::Replaced)
+    );
+    // Another publisher takes the topic over, and the place is free again.
+    assert_eq!(index.set(topic("b"), from(2, 6, "1")), Ok(Kept::Replaced));
+    assert_eq!(index.set(topic("d"), from(1, 7, "1")), Ok(Kept::New));
+}
+
+#[test]
+fn walks_and_sweeps_run_beside_writers() {
+    let index = index();
+    for n in 0..4_000_u64 {
+        index
+            .set(topic(&format!("kept/{n}")), message(n, "x"))
+            .expect("room");
+    }
+    thread::scope(|scope| {
+        for writer in 0..2_u64 {
+            let index = &index;
+            scope.spawn(move || {
+                for n in 0..4_000_u64 {
+                    let name = format!("kept/{n}/{writer}");
+                    let message = Retained {
+                        expires_ms: (n % 2 == 0).then_some(1),
+                        ..message(n, "y")
+                    };
+                    index.set(topic(&name), message).expect("room");
+                    if n % 3 == 0 {
+                        index.clear(topic(&name), n);
+                    }
+                }
+            });
+        }
+        let index = &index;
+        scope.spawn(move || {
+            let mut sweep = Sweep::default();
+            for _ in 0..200 {
+                index.sweep_expired(&mut sweep, NOW_MS);
+            }
+        });
+        for _ in 0..10 {
+            assert_eq!(walk(index, "kept/+", ALL).len(), 4_000);
+        }
+    });
+    let mut sweep = Sweep::default();
+    while index.sweep_expired(&mut sweep, NOW_MS).1 == Progress::More {}
+    // Odd ones stay, but for every third.
+    assert_eq!(walk(&index, "kept/+/+", ALL).len(), 2 * (2_000 - 667));
+    let found = index.state.read().expect("no panic").messages.len();
+    assert_eq!(index.figures().messages, found);
+}
+
+/// Levels that meet often, and characters on both sides of `/` in byte order.
+fn names() -> impl Strategy<Value = String> {
+    let level = proptest::sample::select(&["a", "b", "a-", "a0", "", "$s", "é", "%"][..]);
+    proptest::collection::vec(level, 1..4)
+        .prop_map(|levels| levels.join("/"))
+        .prop_filter("a topic", |text| Topic::new(text).is_ok())
+}
+
+fn filters() -> impl Strategy<Value = String> {
+    let level = proptest::sample::select(&["a", "b", "a-", "", "$s", "é", "+", "+", "#"][..]);
+    proptest::collection::vec(level, 1..4)
+        .prop_map(|levels| levels.join("/"))
+        .prop_filter("a filter", |text| Filter::new(text).is_ok())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_index_does_what_a_list_would(
+        steps in proptest::collection::vec((names(), any::<bool>()), 0..80),
+        filters in proptest::collection::vec(filters(), 1..10),
+    ) {
+        let index = index();
+        let mut model = BTreeMap::new();
+        for (offset, (name, is_set)) in (1..).zip(&steps) {
+            if *is_set {
+                let kept = index.set(topic(name), message(offset, name));
+                let was_new = model.insert(name.as_str(), offset).is_none();
+                prop_assert_eq!(kept, Ok(if was_new { Kept::New } else { Kept::Replaced }));
+            } else {
+                let was_there = model.remove(name.as_str()).is_some();
+                prop_assert_eq!(index.clear(topic(name), offset), was_there);
+            }
+        }
+        for text in &filters {
+            let matching = model.keys().filter(|name| filter(text).matches(topic(name)));
+            let expected: Vec<&str> = matching.copied().collect();
+            prop_assert_eq!(walk(&index, text, ALL), expected, "{}", text);
+        }
+    }
+
+    /// A jump goes forward and over nothing that matches.
+    #[test]
+    fn a_jump_passes_no_match(text in filters(), at in names(), others in
+        proptest::collection::vec(names(), 0..40)
+    ) {
+        let filter = filter(&text);
+        prop_assume!(!filter.matches(topic(&at)));
+        let mut target = String::new();
+        let goes_on = scan::skip(filter, &at, &mut target);
+        prop_assert!(!goes_on || target.as_str() > at.as_str(), "{at} to {target}");
+        for other in others.iter().filter(|other| other.as_str() > at.as_str()) {
+            let is_passed = !goes_on || other.as_str() < target.as_str();
+            prop_assert!(!(is_passed && filter.matches(topic(other))), "{other}");
+        }
+    }
+}
