@@ -23,8 +23,10 @@ pub mod devices;
 mod error;
 mod file;
 mod integer;
+pub mod messages;
 mod migrations;
 mod readers;
+pub mod retained;
 pub mod sessions;
 mod snapshot;
 #[cfg(test)]

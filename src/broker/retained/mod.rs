@@ -6,66 +6,44 @@
 //! `#` over a million messages is many short steps, between which a worker does other things and
 //! others write.
 //!
-//! - **Cost.** A change or look-up is O(log n). A walk costs O(matches + branches that `+` opens),
-//!   each step at most [`STEP_COST_MAX`] units under the read lock.
+//! - **Two steps.** A message is *admitted* when it comes in, against the limits, and *applied*
+//!   when its record is durable and it has an offset. In between it counts and is not seen.
+//! - **Order.** What is seen is what the journal says, whichever worker applies first: of two
+//!   messages for one topic the later offset stays, and a clear leaves a mark until every worker
+//!   has applied what stands before it ([`Applier`], `order.rs`). So nothing that is seen differs
+//!   from what a restart shows.
 //! - **Limits.** Messages and bytes, of all and of each publisher (SEC-41); beyond them a message
 //!   is refused with the limit's name, and what is retained stays as it was. Replacing by
 //!   something not larger and clearing always work. Nothing is evicted.
+//! - **Cost.** A change or look-up is O(log n). A walk costs O(matches + branches that `+` opens),
+//!   each step at most [`STEP_COST_MAX`] units under the read lock.
 //! - **Expiry.** An expired message is never found. It keeps its place until a [`Sweep`] passes.
-//! - **Order.** Every message has its journal offset. Of two for one topic the later one stays,
-//!   in whatever order they come; a clear leaves no trace, so clears and sets of one topic must
-//!   come in order of offset.
-//! - **Memory.** About 200 bytes for a message beside topic and body; bodies are shared.
-//!   Reading many back is quickest in order of topic.
+//! - **Revoked publishers.** Their messages are not found from the moment on at which
+//!   [`RetainedIndex::end_publisher`] is told, and keep their place until a sweep passes.
+//! - **Memory.** About 300 bytes for a message beside topic (twice) and content, which is shared
+//!   with whoever is being sent it. Reading many back is quickest in order of topic.
 //! - **Not here:** who may read (the gate asks at every delivery), how it is sent, the disk.
 
+mod accounts;
 mod limits;
+mod order;
 mod scan;
+mod walk;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use bytes::Bytes;
-use uuid::Uuid;
-
+use crate::mqtt::message::Message;
 use crate::mqtt::topic::{Filter, FilterBuf, Topic};
-use crate::mqtt::wire::QoS;
+
+use accounts::{Accounts, Size};
+use order::Marks;
+use walk::Walk;
 
 pub use limits::{RetainedFull, RetainedLimits};
-
-/// Work of one step of a walk: a topic looked at costs 1, a jump [`JUMP_COST`]. 20 µs, and 0.1 ms
-/// where nothing is in the caches: `retained_one_step_of_all` in benches/tree.rs.
-pub const STEP_COST_MAX: usize = 256;
-
-/// A jump searches from the root of the map: as much as looking at so many topics.
-const JUMP_COST: usize = 8;
-
-/// Topics in a row without a match that are walked over before a jump is tried.
-const WALK_BEFORE_JUMP: usize = 4;
-
-/// The last message of a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retained {
-    /// Who published it: the message goes when this identity does.
-    pub publisher: Uuid,
-    /// With which credential; the gate refuses the message once it has ended.
-    pub credential: u64,
-    /// The generation of the identity then.
-    pub generation: u32,
-    /// The QoS it was published with.
-    pub qos: QoS,
-    /// Its record in the journal.
-    pub offset: u64,
-    /// When it arrived, Unix time in milliseconds: what counts down its expiry.
-    pub received_ms: u64,
-    /// When it ends, Unix time in milliseconds; `None` is never.
-    pub expires_ms: Option<u64>,
-    /// Bytes of `body` that are properties, before the payload.
-    pub properties_bytes: u32,
-    /// Properties as they are sent, then the payload. Not empty: an empty payload clears.
-    pub body: Bytes,
-}
+pub use order::{Applier, MARKS_MAX};
+pub use walk::STEP_COST_MAX;
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +52,9 @@ pub enum Kept {
     New,
     /// It took the place of an earlier one.
     Replaced,
-    /// A later one, by its offset, is there already.
+    /// It cleared an earlier one, or there was none.
+    Cleared,
+    /// A later one or a later clear, by its offset, is there already.
     Outdated,
 }
 
@@ -84,7 +64,9 @@ pub struct Found {
     /// A valid topic name.
     pub topic: Arc<str>,
     /// Its message.
-    pub message: Arc<Retained>,
+    pub message: Arc<Message>,
+    /// The message's record in the journal.
+    pub offset: u64,
 }
 
 /// Whether a walk is over.
@@ -118,7 +100,7 @@ pub struct Sweep {
 pub struct RetainedFigures {
     /// Topics with a message, expired ones included until they are swept.
     pub messages: usize,
-    /// Bytes of their topics and bodies.
+    /// Bytes of their topics, properties and payloads; with those that are on their way.
     pub bytes: usize,
 }
 
@@ -131,15 +113,19 @@ pub struct RetainedIndex {
 
 #[derive(Debug, Default)]
 struct State {
-    messages: BTreeMap<Arc<str>, Arc<Retained>>,
-    total: Usage,
-    by_publisher: HashMap<Uuid, Usage>,
+    messages: BTreeMap<Arc<str>, Held>,
+    accounts: Accounts,
+    marks: Marks,
+    /// Publishers whose state was dropped, with the first generation that counts again. One entry
+    /// (about 40 bytes) for each since the process began.
+    ended: HashMap<u128, u32>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Usage {
-    messages: usize,
-    bytes: usize,
+/// The last message of a topic.
+#[derive(Clone, Debug)]
+struct Held {
+    message: Arc<Message>,
+    offset: u64,
 }
 
 impl Cursor {
@@ -164,12 +150,6 @@ impl Cursor {
     }
 }
 
-impl Retained {
-    fn is_alive(&self, now_ms: u64) -> bool {
-        self.expires_ms.is_none_or(|expires| expires > now_ms)
-    }
-}
-
 impl RetainedIndex {
     /// An empty index.
     #[must_use]
@@ -180,54 +160,68 @@ impl RetainedIndex {
         }
     }
 
-    /// Keeps a message as its topic's last.
-    ///
-    /// # Errors
-    /// A limit that it would pass; what was retained stays.
-    pub fn set(&self, topic: Topic<'_>, message: Retained) -> Result<Kept, RetainedFull> {
-        let topic = topic.as_str();
-        let message = Arc::new(message);
-        let mut state = self.write();
-        let old = state.messages.get(topic);
-        if old.is_some_and(|old| old.offset > message.offset) {
-            return Ok(Kept::Outdated);
-        }
-        let old = old.map(|old| (old.publisher, size(topic, old)));
-        self.check(&state, &message, size(topic, &message), old)?;
-        if let Some((publisher, bytes)) = old {
-            state.count_out(publisher, bytes);
-        }
-        state.count_in(message.publisher, size(topic, &message));
-        let replaced = match state.messages.get_mut(topic) {
-            Some(place) => Some(std::mem::replace(place, message)),
-            None => state.messages.insert(topic.into(), message),
-        };
-        drop(state); // the old body is freed without the lock
-        Ok(match replaced {
-            Some(_) => Kept::Replaced,
-            None => Kept::New,
-        })
+    /// A worker's mark of how far it has applied what it wrote. Every worker that applies has one.
+    #[must_use]
+    pub fn applier(&self) -> Applier {
+        self.write().marks.applier()
     }
 
-    /// Removes the topic's message, unless it is later than `offset`, the record that clears it.
-    /// True if one went.
-    pub fn clear(&self, topic: Topic<'_>, offset: u64) -> bool {
-        let mut state = self.write();
-        let is_earlier = |held: &Arc<Retained>| held.offset <= offset;
-        if !state.messages.get(topic.as_str()).is_some_and(is_earlier) {
-            return false;
-        }
-        let old = state.remove(topic.as_str());
-        drop(state); // the old body is freed without the lock
-        old.is_some()
+    /// Lets a message in that is to be retained, before it is recorded; without a payload it is a
+    /// clear, which is always let in. It counts from now on; [`RetainedIndex::apply`] or
+    /// [`RetainedIndex::withdraw`] must follow.
+    ///
+    /// # Errors
+    /// A limit that it would pass; nothing changed.
+    pub fn admit(&self, message: &Message) -> Result<(), RetainedFull> {
+        let (topic, size) = (message.topic().as_str(), Size::of(message));
+        let state = &mut *self.write();
+        let before = state.size_of(topic);
+        state
+            .accounts
+            .admit(topic, before, size, &self.limits)
+    }
+
+    /// Takes back what was admitted and could not be recorded.
+    pub fn withdraw(&self, message: &Message) {
+        let state = &mut *self.write();
+        let topic = message.topic().as_str();
+        let seen = state.seen_size(topic);
+        state.accounts.settle(topic, seen);
+    }
+
+    /// Takes a message whose record is durable at `offset`: it is its topic's last from now on;
+    /// without a payload the topic has none. What comes too late, or from a publisher whose rights
+    /// ended, is not kept.
+    pub fn apply(&self, message: &Arc<Message>, offset: u64) -> Kept {
+        let text = message.topic().as_str();
+        let mut guard = self.write();
+        let state = &mut *guard;
+        let before = state.seen_size(text);
+        let is_late = state.marks.cleared_at(text) >= offset
+            || state.messages.get(text).is_some_and(|held| held.offset > offset);
+        let is_clear = message.content().payload().is_empty() || state.is_dead(message);
+        let (kept, old) = match (is_late, is_clear) {
+            (true, _) => (Kept::Outdated, None),
+            (false, true) => {
+                state.marks.clear(text, offset);
+                (Kept::Cleared, state.messages.remove(text))
+            }
+            (false, false) => state.put(text, message, offset),
+        };
+        let after = state.seen_size(text);
+        state.accounts.applied(text, before, after);
+        drop(guard);
+        drop(old); // without the lock
+        kept
     }
 
     /// The message of one topic, unless it has expired.
     #[must_use]
-    pub fn get(&self, topic: Topic<'_>, now_ms: u64) -> Option<Arc<Retained>> {
+    pub fn get(&self, topic: Topic<'_>, now_ms: u64) -> Option<Arc<Message>> {
         let state = self.read();
         let held = state.messages.get(topic.as_str())?;
-        held.is_alive(now_ms).then(|| Arc::clone(held))
+        let is_found = state.is_found(&held.message, now_ms);
+        is_found.then(|| Arc::clone(&held.message))
     }
 
     /// Appends what one step of a walk finds, at most [`STEP_COST_MAX`] messages, in byte order of
@@ -237,58 +231,70 @@ impl RetainedIndex {
             return Progress::Done;
         };
         let filter = cursor.filter.as_filter();
-        let mut walk = Walk {
-            filter,
-            before_offset: cursor.before_offset,
-            now_ms,
-            next,
-            spare: std::mem::take(&mut cursor.spare),
-            budget: STEP_COST_MAX,
-        };
+        let spare = std::mem::take(&mut cursor.spare);
+        let mut walk = Walk::new(filter, cursor.before_offset, now_ms, next, spare);
         let state = self.read();
         let progress = if filter.has_wildcard() {
             walk.run(&state, found)
         } else {
-            let held = state.messages.get_key_value(filter.matched());
-            if let Some((topic, message)) = held {
-                walk.emit(topic, message, found);
-            }
+            walk.look_up(&state, found);
             Progress::Done
         };
         drop(state);
+        let (next, spare) = walk.into_places();
         if progress == Progress::More {
-            cursor.next = Some(walk.next);
+            cursor.next = Some(next);
         }
-        cursor.spare = walk.spare;
+        cursor.spare = spare;
         progress
     }
 
     /// Removes expired messages: one step of a pass over everything. Returns how many went.
     pub fn sweep_expired(&self, sweep: &mut Sweep, now_ms: u64) -> (usize, Progress) {
-        self.sweep(sweep, |message| !message.is_alive(now_ms))
+        self.sweep(sweep, |_, message| message.is_expired(now_ms))
     }
 
-    /// Removes the messages of a publisher whose right ended (SEC-35): one step. Returns how many
-    /// went; it is over at once when none of its messages are left. The caller lets in no more of
-    /// them first, or passes again until the first step is over at once.
-    pub fn sweep_publisher(&self, sweep: &mut Sweep, publisher: Uuid) -> (usize, Progress) {
-        if !self.read().by_publisher.contains_key(&publisher) {
+    /// From now on nothing is found that this publisher retained with a generation below
+    /// `generation` (SEC-35), and none of its messages that are on their way is kept. Returns how
+    /// many there were; [`RetainedIndex::sweep_publisher`] gives their memory back.
+    pub fn end_publisher(&self, publisher: u128, generation: u32) -> usize {
+        let state = &mut *self.write();
+        let first = state.ended.entry(publisher).or_default();
+        *first = generation.max(*first);
+        state.accounts.messages_of(publisher)
+    }
+
+    /// Removes the messages of a publisher that ended: one step. Returns how many went.
+    pub fn sweep_publisher(&self, sweep: &mut Sweep, publisher: u128) -> (usize, Progress) {
+        if self.read().accounts.messages_of(publisher) == 0 {
             return (0, Progress::Done);
         }
-        self.sweep(sweep, |message| message.publisher == publisher)
+        self.sweep(sweep, |state, message| {
+            message.publisher().identity == publisher && state.is_dead(message)
+        })
     }
 
     /// The size now.
     #[must_use]
     pub fn figures(&self) -> RetainedFigures {
-        let total = self.read().total;
+        let state = self.read();
         RetainedFigures {
-            messages: total.messages,
-            bytes: total.bytes,
+            messages: state.messages.len(),
+            bytes: state.accounts.bytes(),
         }
     }
 
-    fn sweep(&self, sweep: &mut Sweep, ends: impl Fn(&Retained) -> bool) -> (usize, Progress) {
+    /// Clears that are remembered until every worker has applied what stands before them.
+    #[must_use]
+    pub fn marks(&self) -> usize {
+        self.read().marks.len()
+    }
+
+    fn sweep(
+        &self,
+        sweep: &mut Sweep,
+        ends: impl Fn(&State, &Message) -> bool,
+    ) -> (usize, Progress) {
         let (ended, progress) = self.find_ended(sweep, &ends);
         let count = match ended.is_empty() {
             true => 0,
@@ -301,14 +307,14 @@ impl RetainedIndex {
     fn find_ended(
         &self,
         sweep: &mut Sweep,
-        ends: impl Fn(&Retained) -> bool,
+        ends: impl Fn(&State, &Message) -> bool,
     ) -> (Vec<Arc<str>>, Progress) {
         let mut ended = Vec::new();
         let mut last = None;
         let state = self.read();
         let from = (Bound::Included(sweep.next.as_str()), Bound::Unbounded);
-        for (topic, message) in state.messages.range::<str, _>(from).take(STEP_COST_MAX) {
-            if ends(message) {
+        for (topic, held) in state.messages.range::<str, _>(from).take(STEP_COST_MAX) {
+            if ends(&state, &held.message) {
                 ended.push(Arc::clone(topic));
             }
             last = Some(topic);
@@ -322,46 +328,29 @@ impl RetainedIndex {
     }
 
     /// Removes the messages of these topics, but for those that were replaced by one that stays.
-    fn remove_ended(&self, topics: &[Arc<str>], ends: impl Fn(&Retained) -> bool) -> usize {
-        let mut removed = Vec::with_capacity(topics.len());
-        let mut state = self.write();
-        for topic in topics {
-            if state.messages.get(topic).is_some_and(|held| ends(held)) {
-                removed.extend(state.remove(topic));
-            }
-        }
-        drop(state);
-        removed.len() // the bodies are freed without the lock
-    }
-
-    /// Whether the message fits, `old` being the publisher and size of what it would replace.
-    fn check(
+    fn remove_ended(
         &self,
-        state: &State,
-        message: &Retained,
-        bytes: usize,
-        old: Option<(Uuid, usize)>,
-    ) -> Result<(), RetainedFull> {
-        let freed = old.map_or(0, |(_, bytes)| bytes);
-        if old.is_none() && state.total.messages >= self.limits.messages_max {
-            return Err(RetainedFull::Messages(state.total.messages));
+        topics: &[Arc<str>],
+        ends: impl Fn(&State, &Message) -> bool,
+    ) -> usize {
+        let mut removed = Vec::with_capacity(topics.len());
+        let mut guard = self.write();
+        let state = &mut *guard;
+        for topic in topics {
+            let Some(held) = state.messages.get(topic) else {
+                continue;
+            };
+            if !ends(state, &held.message) {
+                continue;
+            }
+            // One that is earlier in the journal must not come after it.
+            let (before, offset) = (Size::of(&held.message), held.offset);
+            state.marks.clear(topic, offset);
+            state.accounts.applied_unbooked(topic, before);
+            removed.extend(state.messages.remove(topic));
         }
-        let total = state.total.bytes - freed + bytes;
-        if total > self.limits.bytes_max && bytes > freed {
-            return Err(RetainedFull::Bytes(total));
-        }
-        let usage = state.by_publisher.get(&message.publisher);
-        let usage = usage.copied().unwrap_or_default();
-        let own = old.filter(|(publisher, _)| *publisher == message.publisher);
-        let freed = own.map_or(0, |(_, bytes)| bytes);
-        if own.is_none() && usage.messages >= self.limits.publisher_messages_max {
-            return Err(RetainedFull::PublisherMessages(usage.messages));
-        }
-        let total = usage.bytes - freed + bytes;
-        if total > self.limits.publisher_bytes_max && bytes > freed {
-            return Err(RetainedFull::PublisherBytes(total));
-        }
-        Ok(())
+        drop(guard);
+        removed.len() // they are freed without the lock
     }
 
     /// A std lock: nothing awaits while it is held, and writers are not starved by readers.
@@ -375,100 +364,39 @@ impl RetainedIndex {
 }
 
 impl State {
-    fn remove(&mut self, topic: &str) -> Option<(Arc<str>, Arc<Retained>)> {
-        let (topic, old) = self.messages.remove_entry(topic)?;
-        self.count_out(old.publisher, size(&topic, &old));
-        Some((topic, old))
-    }
-
-    fn count_in(&mut self, publisher: Uuid, bytes: usize) {
-        let usage = self.by_publisher.entry(publisher).or_default();
-        for usage in [&mut self.total, usage] {
-            usage.messages += 1;
-            usage.bytes += bytes;
+    fn put(&mut self, topic: &str, message: &Arc<Message>, offset: u64) -> (Kept, Option<Held>) {
+        let held = Held {
+            message: Arc::clone(message),
+            offset,
+        };
+        match self.messages.get_mut(topic) {
+            Some(place) => (Kept::Replaced, Some(std::mem::replace(place, held))),
+            None => (Kept::New, self.messages.insert(topic.into(), held)),
         }
     }
 
-    fn count_out(&mut self, publisher: Uuid, bytes: usize) {
-        self.total.messages -= 1;
-        self.total.bytes -= bytes;
-        if let Some(usage) = self.by_publisher.get_mut(&publisher) {
-            usage.messages -= 1;
-            usage.bytes -= bytes;
-            if usage.messages == 0 {
-                self.by_publisher.remove(&publisher);
-            }
-        }
-    }
-}
-
-/// One step of a walk.
-struct Walk<'a> {
-    filter: Filter<'a>,
-    before_offset: u64,
-    now_ms: u64,
-    next: String,
-    spare: String,
-    budget: usize,
-}
-
-impl Walk<'_> {
-    fn run(&mut self, state: &State, found: &mut Vec<Found>) -> Progress {
-        while let Some(left) = self.budget.checked_sub(JUMP_COST) {
-            self.budget = left;
-            if !self.stretch(state, found) {
-                return Progress::Done;
-            }
-        }
-        Progress::More
+    fn is_found(&self, message: &Message, now_ms: u64) -> bool {
+        !message.is_expired(now_ms) && !self.is_dead(message)
     }
 
-    /// Walks from `next` until a jump pays or the budget ends, and puts `next` there. False when
-    /// nothing behind it can match.
-    fn stretch(&mut self, state: &State, found: &mut Vec<Found>) -> bool {
-        let from = (Bound::Included(self.next.as_str()), Bound::Unbounded);
-        let mut misses = 0;
-        // The last topic that was looked at, and whether it was matched.
-        let mut last = None;
-        for (topic, message) in state.messages.range::<str, _>(from) {
-            let is_match = Topic::new(topic).is_ok_and(|topic| self.filter.matches(topic));
-            if is_match {
-                self.emit(topic, message, found);
-                misses = 0;
-            } else {
-                misses += 1;
-            }
-            last = Some((topic, is_match));
-            self.budget = self.budget.saturating_sub(1);
-            if self.budget == 0 || misses > WALK_BEFORE_JUMP {
-                break;
-            }
-        }
-        match last {
-            None => return false,
-            Some((topic, true)) => scan::follow(topic, &mut self.spare),
-            Some((topic, false)) => {
-                if !scan::skip(self.filter, topic, &mut self.spare) {
-                    return false;
-                }
-            }
-        }
-        std::mem::swap(&mut self.next, &mut self.spare);
-        true
+    /// The publisher's rights ended after it published.
+    fn is_dead(&self, message: &Message) -> bool {
+        let publisher = message.publisher();
+        let first = self.ended.get(&publisher.identity);
+        first.is_some_and(|first| publisher.generation < *first)
     }
 
-    fn emit(&self, topic: &Arc<str>, message: &Arc<Retained>, found: &mut Vec<Found>) {
-        if message.offset < self.before_offset && message.is_alive(self.now_ms) {
-            found.push(Found {
-                topic: Arc::clone(topic),
-                message: Arc::clone(message),
-            });
-        }
+    /// What the topic's message takes, as far as it is seen.
+    fn seen_size(&self, topic: &str) -> Option<Size> {
+        let held = self.messages.get(topic)?;
+        Size::of(&held.message)
     }
-}
 
-fn size(topic: &str, message: &Retained) -> usize {
-    topic.len() + message.body.len()
+    /// What the topic counts for.
+    fn size_of(&self, topic: &str) -> Option<Size> {
+        let booked = self.accounts.booked(topic);
+        booked.unwrap_or_else(|| self.seen_size(topic))
+    }
 }
 
 #[cfg(test)]
