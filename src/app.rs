@@ -29,7 +29,7 @@ use crate::journal::{
     Journal, JournalError, JournalOptions, JournalStatus, Offset, OnCommit, RealDisk, Recovery,
 };
 use crate::metrics::Metrics;
-use crate::mqtt::session::SessionLimits;
+use crate::mqtt::session::{QueueLimits, SessionLimits};
 use crate::net::{Net, NetParts};
 use crate::store::Store;
 use crate::telemetry::{History, HistoryOptions, ScanOptions};
@@ -255,6 +255,11 @@ fn session_limits(config: &Config) -> SessionLimits {
         subscriptions_max: config.limits.subscriptions_per_session_max,
         filters_per_packet_max: config.limits.filters_per_packet_max,
         unreleased_max: config.limits.unfinished_qos2_max,
+        topic_aliases_max: 32,
+        queue: QueueLimits {
+            messages_max: 10_000,
+            bytes_max: 8 * 1024 * 1024,
+        },
     }
 }
 

@@ -1,10 +1,10 @@
 //! The names of the virtual topics, and the filters a device may subscribe to.
 
 use crate::mqtt::topic::Filter;
-use crate::mqtt::wire::ReasonCode;
+use crate::mqtt::wire::{QoS, ReasonCode};
 
 /// Highest QoS granted on a device topic (TB-13).
-pub const GRANTED_QOS_MAX: u8 = 1;
+pub const GRANTED_QOS_MAX: QoS = QoS::AtLeastOnce;
 
 /// A topic a device publishes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub const ALLOWED_FILTERS: [&str; 23] = [
 ///
 /// # Errors
 /// 0x8F: the filter is not on the allow-list, whatever it would match (TB-11).
-pub fn grant(filter: &Filter<'_>) -> Result<u8, ReasonCode> {
+pub fn grant(filter: &Filter<'_>) -> Result<QoS, ReasonCode> {
     if is_allowed(filter) {
         Ok(GRANTED_QOS_MAX)
     } else {
@@ -83,7 +83,7 @@ mod tests {
         assert!(ALLOWED_FILTERS.is_sorted());
         for text in ALLOWED_FILTERS {
             let filter = Filter::new(text).unwrap();
-            assert_eq!(grant(&filter), Ok(1), "{text}");
+            assert_eq!(grant(&filter), Ok(QoS::AtLeastOnce), "{text}");
         }
         for text in [
             "#",

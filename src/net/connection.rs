@@ -421,7 +421,9 @@ impl Connection {
         let step = inner.session.handle(&decoded, clocks.now, replies);
         match step.map_err(End::Closed)? {
             // PUBLISH was taken above.
-            Step::Done | Step::Publish(_) | Step::Repeated => {}
+            Step::Done | Step::Publish(..) | Step::Repeated => {}
+            // No message of a queue is sent yet.
+            Step::Received { .. } => {}
             Step::Settled(_) => inner.has_settled = true,
             Step::ReleasedBefore => recorded.any = true,
             Step::Release(packet_id) => {

@@ -9,7 +9,7 @@ use crate::device_api::{self, Route, Why};
 use crate::identity::{Action, IdentityKind, Principal};
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::Refusal;
-use crate::mqtt::session::{Close, Ending, Granted, Refused, Replies, Verdict};
+use crate::mqtt::session::{Close, Ending, Granted, Incoming, Refused, Replies, Verdict};
 use crate::mqtt::topic::Filter;
 use crate::mqtt::wire::{PacketId, Publish, ReasonCode, Subscribe, Unsubscribe};
 
@@ -37,8 +37,15 @@ impl Connection {
     ) -> Result<(), Close> {
         worker.count_received(publish.qos);
         match inner.session.handle_publish(publish, clocks.now, replies) {
-            Ok(true) => self.publish(worker, inner, publish, clocks, replies, recorded),
-            Ok(false) => {
+            Ok(Incoming::New(aliased)) => {
+                let topic = aliased.as_ref().map(|aliased| aliased.topic().as_str());
+                let publish = Publish {
+                    topic: topic.unwrap_or(publish.topic),
+                    ..*publish
+                };
+                self.publish(worker, inner, &publish, clocks, replies, recorded)
+            }
+            Ok(Incoming::Repeated) => {
                 worker.count_repeated();
                 recorded.any = true;
                 Ok(())
@@ -112,9 +119,10 @@ impl Connection {
         let Principal { permit, kind, .. } = &self.principal;
         let mut wishes = Vec::new();
         let feeding = inner.feeding.as_deref();
-        let changed = inner.session.subscribe(
+        let taken = inner.session.subscribe(
             subscribe,
-            |filter| {
+            |wanted| {
+                let filter = &wanted.filter;
                 // The gate has the last word on what the allow-list knows.
                 let is_allowed = permit.allows_filter(filter);
                 let allowed = is_allowed.then_some(()).ok_or(ReasonCode::NotAuthorized);
@@ -134,7 +142,7 @@ impl Connection {
             replies,
         )?;
         self.take_up(worker, inner, wishes);
-        if changed {
+        if taken.iter().any(|taken| taken.is_changed) {
             self.record_change(worker, inner, clocks, recorded);
         }
         recorded.any |= self.session_number != 0;
@@ -154,7 +162,8 @@ impl Connection {
             IdentityKind::Device => device_api::is_allowed(filter),
             IdentityKind::Application => Wanted::of(filter).is_some(),
         };
-        if inner.session.unsubscribe(unsubscribe, known, replies)? {
+        let ended = inner.session.unsubscribe(unsubscribe, known, replies)?;
+        if !ended.is_empty() {
             self.drop_feeds(worker, inner);
             self.record_change(worker, inner, clocks, recorded);
         }

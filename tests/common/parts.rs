@@ -17,7 +17,7 @@ use tollgate::identity::{DeviceName, Registry, Secrets};
 use tollgate::journal::{Journal, JournalOptions, RealDisk};
 use tollgate::limits::Networks;
 use tollgate::metrics::Metrics;
-use tollgate::mqtt::session::SessionLimits;
+use tollgate::mqtt::session::{QueueLimits, SessionLimits};
 use tollgate::net::{DoorLimits, Listener, Net, NetParts, PlaceLimits, UnsentLimits};
 use tollgate::store::Store;
 use tollgate::telemetry::ScanOptions;
@@ -133,6 +133,11 @@ const SESSION_LIMITS: SessionLimits = SessionLimits {
     subscriptions_max: 100,
     filters_per_packet_max: 100,
     unreleased_max: 1_000,
+    topic_aliases_max: 32,
+    queue: QueueLimits {
+        messages_max: 10_000,
+        bytes_max: 8 * 1024 * 1024,
+    },
 };
 
 /// A door that is open to everybody.

@@ -21,7 +21,7 @@ use super::record::{self, SessionBody};
 use super::sessions::{SessionKey, Stored};
 use crate::journal::{Entry, Hold, Journal, JournalError, Offset, Record, RecordKind};
 use crate::mqtt::session::{PacketIds, SessionState, Subscribed};
-use crate::mqtt::wire::PacketId;
+use crate::mqtt::wire::{PacketId, QoS, SubscriptionOptions};
 use crate::store::sessions::{self as rows, FilterRow, SessionChanges, SessionRow};
 use crate::store::{Store, StoreError};
 
@@ -200,7 +200,11 @@ impl Shadow {
                 .into_iter()
                 .map(|row| Subscribed {
                     filter: row.filter.into(),
-                    qos: row.qos,
+                    options: SubscriptionOptions {
+                        qos: QoS::from_u8(row.qos).unwrap_or_default(),
+                        ..SubscriptionOptions::default()
+                    },
+                    id: None,
                     start: row.start,
                 })
                 .collect();
@@ -417,7 +421,7 @@ impl Session {
             unreleased: self.unreleased.iter().map(PacketId::get).collect(),
             filters: subscriptions
                 .map(|held| FilterRow {
-                    qos: held.qos,
+                    qos: held.options.qos.as_u8(),
                     filter: held.filter.to_string(),
                     start: held.start,
                     settled: self.settled.get(&held.filter).copied(),

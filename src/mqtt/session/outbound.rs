@@ -1,7 +1,13 @@
-//! What the server writes of its own: answers to SUBSCRIBE and PING, and the last word; in
-//! [`in_flight`], the messages that wait for their acknowledgement.
+//! What the server writes of its own: answers to SUBSCRIBE and PING, and the last word.
+//!
+//! Messages to the client: [`queue`] holds them, [`in_flight`] gives them packet ids and knows
+//! what is not acknowledged, [`delivery`] sends them, [`encoded`] is what the subscribers of one
+//! message share.
 
+pub mod delivery;
+pub mod encoded;
 pub mod in_flight;
+pub mod queue;
 
 use super::{Close, Replies, Session};
 use crate::mqtt::wire::{
