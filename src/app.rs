@@ -20,6 +20,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::backup::Folders;
 use crate::broker::feed::{FeedLimits, FeedThread, Feeds};
+use crate::broker::retained::RetainedLimits;
 use crate::broker::{Checkpointer, Restored};
 use crate::config::{Config, ConnackStyle, DeviceSessions};
 use crate::device_api::Profile;
@@ -67,8 +68,8 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let tls = certificates.as_ref().map(Reloader::tls);
     let addresses = bound.addresses();
 
-    let is_live = |id| registry.is_live(id);
-    let (restored, checkpointer) = Checkpointer::start(&store, &journal, is_live, Instant::now())?;
+    let limits = RetainedLimits::default();
+    let (restored, checkpointer) = Checkpointer::start(&store, &journal, limits, Instant::now())?;
     // Before the history, which releases the journal: the feeds of the last run hold it then.
     let feed = start_feed(config, &journal, &registry, &metrics, &restored)?;
     let history = start_history(config, &journal, &registry)?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::identity_places::{Held, IdentityPlaces, NoPlace};
+use crate::mqtt::message::Publisher;
 use crate::mqtt::session::SessionState;
 
 /// Session expiry that means "never" (MQTT 5, 3.1.2.11.2).
@@ -38,8 +39,10 @@ impl SessionKey {
 pub struct Stored {
     /// Its number in the journal.
     pub number: u32,
-    /// Subscriptions and unfinished QoS 2 ids.
+    /// Subscriptions, unfinished QoS 2 ids, queue, will.
     pub state: SessionState,
+    /// Who used it last: whose will it is.
+    pub publisher: Publisher,
     /// Seconds it is kept, [`NEVER_EXPIRES_S`] for ever.
     pub expiry_s: u32,
     /// When it goes; `None` is never.
@@ -56,6 +59,7 @@ impl Stored {
         Self {
             number,
             state,
+            publisher: Publisher::default(),
             expiry_s,
             expires,
         }

@@ -123,6 +123,7 @@ impl Net {
         let Restored {
             sessions,
             next_number,
+            retained: _,
             feeds: _,
         } = parts.restored;
         let tables = tables(workers, parts.door.per_identity, sessions);

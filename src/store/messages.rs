@@ -62,34 +62,37 @@ pub struct DeliveryRow {
     pub place: u64,
 }
 
-/// Visits every message that is in a queue, in order of the offsets.
+/// Visits every message that is in a queue, in order of the offsets, up to `last`: what is behind
+/// it was written by a checkpoint that was cut off.
 ///
 /// # Errors
 /// The database could not be read; so for every function here that reads.
 pub fn each_message(
     connection: &Connection,
+    last: u64,
     mut visit: impl FnMut(MessageRow<'_>),
 ) -> Result<(), StoreError> {
     let sql = "SELECT topic, offset, publisher, credential, generation, qos, received_ms,
                       expires_ms, properties, payload, retain
-               FROM message ORDER BY offset";
+               FROM message WHERE offset <= ?1 ORDER BY offset";
     let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query([Unsigned(last)])?;
     while let Some(row) = rows.next()? {
         visit(message_row(row, row.get(10)?)?);
     }
     Ok(())
 }
 
-/// Visits everything queued, by session, in order of the offsets.
+/// Visits everything queued, by session, in order of the offsets up to `last`.
 pub fn each_queued(
     connection: &Connection,
+    last: u64,
     mut visit: impl FnMut(QueuedRow),
 ) -> Result<(), StoreError> {
     let sql = "SELECT session, offset, qos, retain, ids, share, packet_id, received, place
-               FROM queued ORDER BY session, offset";
+               FROM queued WHERE offset <= ?1 ORDER BY session, offset";
     let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query([Unsigned(last)])?;
     while let Some(row) = rows.next()? {
         let ids = row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?;
         let ids = ids.as_chunks::<4>().0.iter();
@@ -108,6 +111,12 @@ pub fn each_queued(
         });
     }
     Ok(())
+}
+
+/// Whether something queued is behind `last`: a checkpoint was cut off.
+pub fn is_partly_written(connection: &Connection, last: u64) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM queued WHERE offset > ?1)";
+    Ok(connection.query_row(sql, [Unsigned(last)], |row| row.get(0))?)
 }
 
 /// Puts a message into a session's queue, if the session is there; its body comes with

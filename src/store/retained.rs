@@ -6,19 +6,21 @@ use rusqlite::{Connection, params};
 use super::messages::{MessageRow, message_row};
 use super::{StoreError, Unsigned};
 
-/// Visits every retained message in byte order of the topics.
+/// Visits every retained message up to the offset `last`, in byte order of the topics: what is
+/// behind it was written by a checkpoint that was cut off.
 ///
 /// # Errors
 /// The database could not be read.
 pub fn each(
     connection: &Connection,
+    last: u64,
     mut visit: impl FnMut(MessageRow<'_>),
 ) -> Result<(), StoreError> {
     let sql = "SELECT topic, offset, publisher, credential, generation, qos, received_ms,
                       expires_ms, properties, payload
-               FROM retained ORDER BY topic";
+               FROM retained WHERE offset <= ?1 ORDER BY topic";
     let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query([Unsigned(last)])?;
     while let Some(row) = rows.next()? {
         visit(message_row(row, true)?);
     }

@@ -1,53 +1,78 @@
-//! Stored sessions between two starts: a reader of the journal that keeps the state database's
-//! `session` table a little behind, and the start that catches up.
+//! What outlives a process beside the registry: stored sessions with their queues and wills, and
+//! retained messages. A reader of the journal keeps tables of the state database a little behind
+//! it, and a start catches up.
 //!
-//! The journal's records are the truth (`SessionBegin`, `SessionChange`, `SessionEnd`, and for QoS
-//! 2 the messages and releases that carry a packet id). The [`Checkpointer`] applies them to a
-//! shadow of all sessions and writes what changed to the database together with the offset it has
-//! reached, in one transaction. A start loads that and replays the rest of the journal, so its
-//! time does not grow with the journal. After a crash a session counts as disconnected at the
-//! start.
+//! The journal's records are the truth ([`super::record`]). The [`Checkpointer`] applies them to a
+//! *shadow*: all sessions, and of everything else what changed since the last checkpoint. When
+//! that is old or large enough, it is written to the database together with the offset reached;
+//! then the journal need not keep it, so that a message that waits for an absent client holds no
+//! segment. A start loads the tables and replays the rest of the journal, so its time does not
+//! grow with the journal. After a crash a session counts as disconnected at the start.
+//!
+//! - **Memory.** Sessions; and of messages, retained ones and wills what came since the last
+//!   checkpoint and is not settled, at most [`HELD_BYTES_MAX`] by about a commit. A message that is
+//!   delivered and acknowledged meanwhile never reaches the database.
+//! - **Full disk.** No checkpoint can be written: it is tried again every second, the journal is
+//!   kept from the last one on, and not followed further than the memory allows.
+//! - **Damage.** What is lost is reported with its place; see `Shadow::pass_over`.
+//! - **Revocation** is durable in the registry, whatever the journal says: see `save` (SEC-34).
 
-use std::collections::{HashMap, HashSet};
+mod changes;
+mod queues;
+mod restore;
+mod save;
+mod session;
+mod shadow;
+#[cfg(test)]
+mod tests;
+
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use uuid::Uuid;
-
+use self::restore::Now;
+use self::shadow::{Followed, Shadow};
 use super::feed::RestoredFeed;
-use super::record::{self, SessionBody};
+use super::retained::{RetainedIndex, RetainedLimits};
 use super::sessions::{SessionKey, Stored};
-use crate::journal::{Entry, Hold, Journal, JournalError, Offset, Record, RecordKind};
-use crate::mqtt::session::{PacketIds, SessionState, Subscribed};
-use crate::mqtt::wire::{PacketId, QoS, SubscriptionOptions};
-use crate::store::sessions::{self as rows, FilterRow, SessionChanges, SessionRow};
-use crate::store::{Store, StoreError};
+use crate::journal::{Hold, Journal, JournalError, Offset};
+use crate::store::{Store, StoreError, messages, sessions};
 
 /// How often the journal is followed; between two looks it only grows.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A checkpoint is written when this many records were passed since the last one: it bounds what a
-/// start replays and costs one transaction.
+/// start replays and costs a few transactions.
 const CHECKPOINT_RECORDS: u64 = 1_000_000;
 
 /// And also when this many bytes were committed since then, so that large records do not make it
 /// long.
 const CHECKPOINT_BYTES: u64 = 256 * 1024 * 1024;
 
+/// And when so many bytes of messages, retained messages and wills are held.
+pub const DUE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of these that are held at most while checkpoints cannot be written.
+pub const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+const _: () = assert!(DUE_BYTES < HELD_BYTES_MAX);
+
 /// What the last run left.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Restored {
-    /// Stored sessions; their clock starts now.
+    /// Stored sessions with their queues and wills; their clock starts now.
     pub sessions: Vec<(SessionKey, Stored)>,
     /// The first session number that was never used.
     pub next_number: u32,
     /// The feeds of these sessions.
     pub feeds: Vec<RestoredFeed>,
+    /// Retained messages.
+    pub retained: Arc<RetainedIndex>,
 }
 
-/// Why sessions could not be restored.
+/// Why the state of the last run could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The checkpoint could not be read.
@@ -61,7 +86,7 @@ pub enum RestoreError {
     Thread(io::Error),
 }
 
-/// The reader that keeps the `session` table up to date; its thread is named `state-sessions`.
+/// The reader that keeps the tables up to date; its thread is named `state-sessions`.
 #[derive(Debug)]
 pub struct Checkpointer {
     stop: mpsc::Sender<()>,
@@ -78,49 +103,41 @@ struct Checkpoint {
     hold: Hold,
 }
 
-/// All sessions as the journal tells them.
-#[derive(Debug, Default)]
-struct Shadow {
-    sessions: HashMap<u32, Session>,
-    changed: HashSet<u32>,
-    ended: HashSet<u32>,
-    /// The last offset applied.
-    applied: Offset,
-    highest: u32,
-}
-
-#[derive(Debug)]
-struct Session {
-    device: Uuid,
-    body: SessionBody,
-    unreleased: PacketIds,
-    /// Of each feed, by its filter, the offset up to which it is settled.
-    settled: HashMap<Box<str>, u64>,
-}
-
 impl Checkpointer {
-    /// Restores the sessions of the last run and starts to follow the journal.
-    /// `is_live` tells whether an identity can still connect; sessions of others are dropped.
+    /// Restores what the last run left and starts to follow the journal. What belongs to
+    /// identities whose state was dropped is left out. `limits` are those of the retained messages
+    /// from now on: what is there stays.
     ///
     /// # Errors
     /// The checkpoint or the journal could not be read.
     pub fn start(
         store: &Store,
         journal: &Journal,
-        is_live: impl Fn(Uuid) -> bool,
+        limits: RetainedLimits,
         now: Instant,
     ) -> Result<(Restored, Self), RestoreError> {
-        let (rows, offset) = store.read(rows::load)?;
+        let (rows, offset, is_partly_written) = store.read(|connection| {
+            let offset = sessions::offset(connection)?;
+            let is_partly_written = messages::is_partly_written(connection, offset)?;
+            Ok((sessions::load(connection)?, offset, is_partly_written))
+        })?;
         let written = Offset::new(offset);
         // A start needs everything behind the last checkpoint.
-        let last = Checkpoint {
+        let mut last = Checkpoint {
             offset: written,
             bytes: None,
             hold: journal.hold(written.next()),
         };
         let mut shadow = Shadow::new(rows, written);
-        shadow.follow(journal)?;
-        let restored = shadow.restored(is_live, now);
+        shadow.changes.queues.is_partly_written = is_partly_written;
+        catch_up(&mut shadow, &mut last, store, journal)?;
+        let now = Now {
+            instant: now,
+            wall_ms: wall_ms(),
+        };
+        let at = last.offset.number();
+        let restored = store
+            .read(|connection| restore::restored(&mut shadow, connection, at, limits, now))?;
         let (stop, stopped) = mpsc::channel();
         let (store, journal) = (store.clone(), journal.clone());
         let thread = std::thread::Builder::new()
@@ -138,6 +155,26 @@ impl Checkpointer {
     }
 }
 
+/// Applies everything durable. Where that is more than may be held, a checkpoint comes in between;
+/// a start must succeed without one, too.
+fn catch_up(
+    shadow: &mut Shadow,
+    last: &mut Checkpoint,
+    store: &Store,
+    journal: &Journal,
+) -> Result<(), JournalError> {
+    let mut bytes_max = HELD_BYTES_MAX;
+    while shadow.follow(journal, bytes_max)? == Followed::Full {
+        if let Err(error) = save::save(shadow, store, wall_ms()) {
+            tracing::warn!(%error, "stored sessions: no checkpoint at the start; going on without");
+            bytes_max = usize::MAX;
+        } else {
+            last.moves_to(shadow.applied, None);
+        }
+    }
+    Ok(())
+}
+
 fn run(
     mut shadow: Shadow,
     mut last: Checkpoint,
@@ -147,22 +184,41 @@ fn run(
 ) {
     loop {
         let is_last = stopped.recv_timeout(FOLLOW_INTERVAL) != Err(RecvTimeoutError::Timeout);
-        if let Err(error) = shadow.follow(journal) {
-            tracing::warn!(%error, "stored sessions: the journal cannot be read; trying again");
-        }
-        let bytes = journal.usage().commit_bytes;
-        if shadow.applied > last.offset && (is_last || last.is_old(shadow.applied, bytes)) {
-            match shadow.save(store) {
-                Ok(()) => last.moves_to(shadow.applied, bytes),
-                Err(error) => {
-                    tracing::warn!(%error, "stored sessions: no checkpoint; trying again");
-                }
-            }
-        }
+        while step(&mut shadow, &mut last, store, journal, is_last) == Followed::Full {}
         if is_last {
             return;
         }
     }
+}
+
+/// Follows the journal, and writes a checkpoint if one is due. [`Followed::Full`] if it can go on
+/// at once.
+fn step(
+    shadow: &mut Shadow,
+    last: &mut Checkpoint,
+    store: &Store,
+    journal: &Journal,
+    is_last: bool,
+) -> Followed {
+    let followed = shadow.follow(journal, HELD_BYTES_MAX).unwrap_or_else(|error| {
+        tracing::warn!(%error, "stored sessions: the journal cannot be read; trying again");
+        Followed::All
+    });
+    let bytes = journal.usage().commit_bytes;
+    let is_due = is_last
+        || followed == Followed::Full
+        || shadow.changes.bytes() >= DUE_BYTES
+        || last.is_old(shadow.applied, bytes);
+    if shadow.applied > last.offset && is_due {
+        match save::save(shadow, store, wall_ms()) {
+            Ok(()) => last.moves_to(shadow.applied, Some(bytes)),
+            Err(error) => {
+                tracing::warn!(%error, "stored sessions: no checkpoint; trying again");
+                return Followed::All;
+            }
+        }
+    }
+    followed
 }
 
 impl Checkpoint {
@@ -175,258 +231,15 @@ impl Checkpoint {
                 .is_none_or(|before| bytes.saturating_sub(before) >= CHECKPOINT_BYTES)
     }
 
-    fn moves_to(&mut self, offset: Offset, bytes: u64) {
+    fn moves_to(&mut self, offset: Offset, bytes: Option<u64>) {
         self.offset = offset;
-        self.bytes = Some(bytes);
+        self.bytes = bytes;
         self.hold.advance(offset.next());
     }
 }
 
-impl Shadow {
-    fn new(rows: Vec<SessionRow>, applied: Offset) -> Self {
-        let mut shadow = Self {
-            applied,
-            ..Self::default()
-        };
-        for row in rows {
-            shadow.highest = shadow.highest.max(row.number);
-            let settled = row
-                .filters
-                .iter()
-                .filter_map(|row| Some((row.filter.as_str().into(), row.settled?)))
-                .collect();
-            let subscriptions = row
-                .filters
-                .into_iter()
-                .map(|row| Subscribed {
-                    filter: row.filter.into(),
-                    options: SubscriptionOptions {
-                        qos: QoS::from_u8(row.qos).unwrap_or_default(),
-                        ..SubscriptionOptions::default()
-                    },
-                    id: None,
-                    start: row.start,
-                })
-                .collect();
-            let body = SessionBody {
-                expiry_s: row.expiry_s,
-                client_id: row.client_id.into(),
-                subscriptions,
-            };
-            let unreleased = row
-                .unreleased
-                .into_iter()
-                .filter_map(PacketId::new)
-                .collect();
-            let session = Session {
-                device: row.device,
-                body,
-                unreleased,
-                settled,
-            };
-            shadow.sessions.insert(row.number, session);
-        }
-        shadow
-    }
-
-    /// Applies everything durable that was not applied yet.
-    fn follow(&mut self, journal: &Journal) -> Result<(), JournalError> {
-        if let Some(durable) = journal.no_sessions_behind(self.applied) {
-            // Telemetry of QoS 0 and 1, which is nearly everything, costs nothing here.
-            self.applied = self.applied.max(durable);
-            return Ok(());
-        }
-        let mut reader = journal.reader(self.applied.next());
-        while let Some(entry) = reader.next()? {
-            match entry {
-                Entry::Batch(batch) => {
-                    for record in batch {
-                        self.apply(&record);
-                    }
-                }
-                Entry::Damage(damage) => {
-                    // The journal reports it to everybody who reads there; the rest is applied.
-                    tracing::warn!(
-                        file = %damage.file.display(),
-                        position = damage.position,
-                        what = damage.what,
-                        "stored sessions: a stretch of the journal is lost"
-                    );
-                    self.applied = Offset::new(damage.next.number().saturating_sub(1));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn apply(&mut self, record: &Record<'_>) {
-        self.applied = record.offset;
-        let number = record.header.session;
-        if number == 0 {
-            return;
-        }
-        self.highest = self.highest.max(number);
-        match record.header.kind {
-            RecordKind::Telemetry => {
-                if let Some(id) = PacketId::new(record.header.packet_id) {
-                    self.unreleased(number, |ids| ids.insert(id));
-                }
-            }
-            RecordKind::Release => {
-                if let Some(id) = PacketId::new(record.header.packet_id) {
-                    self.unreleased(number, |ids| ids.remove(id));
-                }
-            }
-            RecordKind::SessionBegin => self.describe(number, record, true),
-            RecordKind::SessionChange => self.describe(number, record, false),
-            RecordKind::FeedProgress => self.progress(number, record.body),
-            RecordKind::SessionEnd => {
-                if self.sessions.remove(&number).is_some() {
-                    self.changed.remove(&number);
-                    self.ended.insert(number);
-                }
-            }
-        }
-    }
-
-    fn unreleased(&mut self, number: u32, change: impl FnOnce(&mut PacketIds) -> bool) {
-        if let Some(session) = self.sessions.get_mut(&number)
-            && change(&mut session.unreleased)
-        {
-            self.changed.insert(number);
-        }
-    }
-
-    fn progress(&mut self, number: u32, body: &[u8]) {
-        if let Some((settled, filter)) = record::decode_progress(body)
-            && let Some(session) = self.sessions.get_mut(&number)
-        {
-            session.settled.insert(filter.into(), settled);
-            self.changed.insert(number);
-        }
-    }
-
-    fn describe(&mut self, number: u32, record: &Record<'_>, begins: bool) {
-        let Some(body) = record::decode(record.body) else {
-            tracing::warn!(
-                offset = record.offset.number(),
-                "a session record cannot be read"
-            );
-            return;
-        };
-        let before = self.sessions.remove(&number).filter(|_| !begins);
-        let (unreleased, settled) = match before {
-            Some(mut before) => {
-                // A feed that started anew has settled nothing.
-                before
-                    .settled
-                    .retain(|filter, _| start_of(&before.body, filter) == start_of(&body, filter));
-                (before.unreleased, before.settled)
-            }
-            None => Default::default(),
-        };
-        let session = Session {
-            device: record.header.device,
-            body,
-            unreleased,
-            settled,
-        };
-        self.sessions.insert(number, session);
-        self.changed.insert(number);
-    }
-
-    fn restored(&self, is_live: impl Fn(Uuid) -> bool, now: Instant) -> Restored {
-        let mut by_key: HashMap<SessionKey, Stored> = HashMap::new();
-        for (number, session) in &self.sessions {
-            if !is_live(session.device) {
-                continue;
-            }
-            let key = SessionKey {
-                identity: session.device,
-                client_id: session.body.client_id.clone(),
-            };
-            let state = SessionState {
-                subscriptions: session.body.subscriptions.clone(),
-                unreleased: session.unreleased.clone(),
-                ..SessionState::default()
-            };
-            let stored = Stored::new(*number, state, session.body.expiry_s, now);
-            // Of two sessions with one key the later began because the earlier had ended.
-            let is_latest = by_key.get(&key).is_none_or(|held| held.number < *number);
-            if is_latest {
-                by_key.insert(key, stored);
-            }
-        }
-        let sessions: Vec<(SessionKey, Stored)> = by_key.into_iter().collect();
-        let held = sessions.iter().map(|(_, stored)| stored.number);
-        let feeds = held.flat_map(|number| self.feeds(number)).collect();
-        Restored {
-            sessions,
-            next_number: self.highest.wrapping_add(1).max(1),
-            feeds,
-        }
-    }
-
-    fn feeds(&self, number: u32) -> Vec<RestoredFeed> {
-        let Some(session) = self.sessions.get(&number) else {
-            return Vec::new();
-        };
-        let feeds = session.body.subscriptions.iter();
-        feeds
-            .filter(|held| held.start != 0)
-            .map(|held| RestoredFeed {
-                session: number,
-                identity: session.device,
-                filter: held.filter.clone(),
-                start: held.start,
-                settled: session.settled.get(&held.filter).copied(),
-            })
-            .collect()
-    }
-
-    fn save(&mut self, store: &Store) -> Result<(), StoreError> {
-        let written = self
-            .changed
-            .iter()
-            .filter_map(|number| Some(self.sessions.get(number)?.row(*number)))
-            .collect();
-        let ended = self.ended.iter().copied().collect();
-        let changes = SessionChanges {
-            written,
-            ended,
-            offset: self.applied.number(),
-        };
-        store.write(move |transaction| rows::save(transaction, &changes))?;
-        self.changed.clear();
-        self.ended.clear();
-        Ok(())
-    }
-}
-
-/// Where the feed of this filter starts, if the session has it.
-fn start_of(body: &SessionBody, filter: &str) -> Option<u64> {
-    let mut held = body.subscriptions.iter();
-    held.find(|held| *held.filter == *filter)
-        .map(|held| held.start)
-}
-
-impl Session {
-    fn row(&self, number: u32) -> SessionRow {
-        let subscriptions = self.body.subscriptions.iter();
-        SessionRow {
-            number,
-            device: self.device,
-            client_id: self.body.client_id.to_string(),
-            expiry_s: self.body.expiry_s,
-            unreleased: self.unreleased.iter().map(PacketId::get).collect(),
-            filters: subscriptions
-                .map(|held| FilterRow {
-                    qos: held.options.qos.as_u8(),
-                    filter: held.filter.to_string(),
-                    start: held.start,
-                    settled: self.settled.get(&held.filter).copied(),
-                })
-                .collect(),
-        }
-    }
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since = since.unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -65,6 +65,8 @@ pub(super) struct Queues {
     pub(super) entries: HashMap<Key, Entry>,
     pub(super) bodies: HashMap<u64, Body>,
     bytes: usize,
+    /// A checkpoint was cut off: the database may have entries that are new here.
+    pub(super) is_partly_written: bool,
 }
 
 impl How {
@@ -113,7 +115,7 @@ impl Queues {
     /// record may be lost, or its session over.
     pub(super) fn step(&mut self, key: Key, now: Step) {
         match self.entries.get_mut(&key) {
-            Some(Entry::New { step, .. } | Entry::Moved(step)) => step.go_on(now),
+            Some(Entry::New { step, .. } | Entry::Moved(step)) => *step = step.then(now),
             Some(Entry::Gone) => {}
             None => {
                 self.entries.insert(key, Entry::Moved(now));
@@ -123,14 +125,11 @@ impl Queues {
 
     /// A message left a queue.
     pub(super) fn settle(&mut self, key: Key) {
-        // A new one may have been written by a checkpoint that was cut off: it is noted as gone
-        // all the same, unless nothing was written since it came.
-        match self.entries.insert(key, Entry::Gone) {
-            Some(Entry::New { .. }) => {
-                self.let_go(key.1);
+        if let Some(Entry::New { .. }) = self.entries.insert(key, Entry::Gone) {
+            self.let_go(key.1);
+            if !self.is_partly_written {
                 self.entries.remove(&key);
             }
-            _ => {}
         }
     }
 
@@ -161,11 +160,11 @@ impl Queues {
 }
 
 impl Step {
-    fn go_on(&mut self, now: Step) {
-        *self = Step {
+    /// This one, and then `now`.
+    pub(super) fn then(self, now: Step) -> Step {
+        Step {
             packet_id: now.packet_id.or(self.packet_id),
-            is_received: now.is_received,
-            place: now.place,
-        };
+            ..now
+        }
     }
 }
