@@ -32,12 +32,7 @@ pub struct SessionBody {
 }
 
 /// Writes the body behind what `out` holds.
-pub fn encode(
-    expiry_s: u32,
-    client_id: &str,
-    subscriptions: &SubscriptionSet,
-    out: &mut Vec<u8>,
-) {
+pub fn encode(expiry_s: u32, client_id: &str, subscriptions: &SubscriptionSet, out: &mut Vec<u8>) {
     out.extend_from_slice(&expiry_s.to_le_bytes());
     put(out, client_id);
     let count = u16::try_from(subscriptions.len()).expect("SUBSCRIPTIONS_MAX is far below 65,536");
@@ -174,7 +169,7 @@ mod tests {
         body.subscriptions.insert(Subscribed {
             filter: "v1/devices/+/telemetry".into(),
             options: qos(QoS::AtLeastOnce),
-                    id: None,
+            id: None,
             start: 1 << 63 | 5,
         });
         assert_eq!(decode(&bytes(&body)), Some(body));
