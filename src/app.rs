@@ -256,10 +256,10 @@ fn session_limits(config: &Config) -> SessionLimits {
         subscriptions_max: config.limits.subscriptions_per_session_max,
         filters_per_packet_max: config.limits.filters_per_packet_max,
         unreleased_max: config.limits.unfinished_qos2_max,
-        topic_aliases_max: 32,
+        topic_aliases_max: config.mqtt.topic_alias_maximum,
         queue: QueueLimits {
-            messages_max: 10_000,
-            bytes_max: 8 * 1024 * 1024,
+            messages_max: config.limits.queue_messages_max,
+            bytes_max: config.limits.queue_max_bytes,
         },
     }
 }
