@@ -61,10 +61,13 @@ pub(super) fn save(shadow: &mut Shadow, store: &Store, now_ms: u64) -> Result<()
             bytes += write.bytes();
             part.push(write);
         }
-        store.write(move |transaction| part.iter().try_for_each(|write| write.apply(transaction)))?;
+        // The journal keeps what a checkpoint would replace: the ballast is not for this.
+        store.write_spare(move |transaction| {
+            part.iter().try_for_each(|write| write.apply(transaction))
+        })?;
     }
     let offset = shadow.applied.number();
-    store.write(move |transaction| {
+    store.write_spare(move |transaction| {
         retained::remove_expired(transaction, now_ms, EXPIRED_MAX)?;
         sessions::set_offset(transaction, offset)
     })?;
