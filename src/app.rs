@@ -20,6 +20,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::backup::Folders;
 use crate::broker::feed::{FeedLimits, FeedThread, Feeds};
+use crate::broker::retained::RetainedLimits;
 use crate::broker::router::RouterLimits;
 use crate::broker::{Checkpointer, Restored};
 use crate::config::{Config, ConnackStyle, DeviceSessions};
@@ -68,8 +69,8 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let tls = certificates.as_ref().map(Reloader::tls);
     let addresses = bound.addresses();
 
-    let is_live = |id| registry.is_live(id);
-    let (restored, checkpointer) = Checkpointer::start(&store, &journal, is_live, Instant::now())?;
+    let limits = RetainedLimits::default();
+    let (restored, checkpointer) = Checkpointer::start(&store, &journal, limits, Instant::now())?;
     // Before the history, which releases the journal: the feeds of the last run hold it then.
     let feed = start_feed(config, &journal, &registry, &metrics, &restored)?;
     let history = start_history(config, &journal, &registry)?;
@@ -260,10 +261,10 @@ fn session_limits(config: &Config) -> SessionLimits {
         subscriptions_max: config.limits.subscriptions_per_session_max,
         filters_per_packet_max: config.limits.filters_per_packet_max,
         unreleased_max: config.limits.unfinished_qos2_max,
-        topic_aliases_max: 32,
+        topic_aliases_max: config.mqtt.topic_alias_maximum,
         queue: QueueLimits {
-            messages_max: 10_000,
-            bytes_max: 8 * 1024 * 1024,
+            messages_max: config.limits.queue_messages_max,
+            bytes_max: config.limits.queue_max_bytes,
         },
     }
 }

@@ -53,7 +53,7 @@ pub struct Will {
     /// What will be published.
     pub content: Content,
     /// Seconds between the end of the connection and the message, unless the session ends before
-    /// [MQTT-3.1.3-9].
+    /// [MQTT-3.1.2-8].
     pub delay_s: u32,
     /// Seconds the message lives, counted from its publication.
     pub expiry_s: Option<u32>,
@@ -289,7 +289,7 @@ impl Will {
 
     /// Seconds between the end of the connection and the will, of a session that is kept for
     /// `session_expiry_s`: the will is published when the session ends at the latest
-    /// [MQTT-3.1.3-9].
+    /// [MQTT-3.1.2-8].
     #[must_use]
     pub fn due_after_s(&self, session_expiry_s: u32) -> u32 {
         self.delay_s.min(session_expiry_s)
@@ -322,3 +322,133 @@ impl std::fmt::Debug for Message {
 
 /// What a message takes beside its text, in bytes: its numbers and the counters of its `Arc`.
 const MESSAGE_BYTES: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::mqtt::wire::{
+        PacketId, PublishProperties, SubscriptionIds, UserProperties, Version,
+    };
+
+    proptest! {
+        /// The short way to the wire writes what the long one does.
+        #[test]
+        fn a_forwarded_message_is_encoded_like_any_publish(
+            (qos, retain, dup) in (0_u8..3, any::<bool>(), any::<bool>()),
+            payload in prop::collection::vec(any::<u8>(), 0..300),
+            text in prop::option::of("[a-z/]{0,20}"),
+            pairs in prop::collection::vec(("[a-z]{0,5}", "[a-z]{0,90}"), 0..4),
+            (expiry_s, alias) in (prop::option::of(0_u32..100_000), prop::option::of(1_u16..9)),
+            ids in prop::collection::vec(1_u32..268_435_455, 0..4),
+        ) {
+            let qos = QoS::from_u8(qos).unwrap();
+            let pairs: Vec<(&str, &str)> =
+                pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let properties = PublishProperties {
+                payload_format_is_utf8: text.as_ref().map(|text| text.len() > 9),
+                content_type: text.as_deref(),
+                response_topic: text.as_deref().filter(|text| !text.is_empty()),
+                correlation_data: text.as_ref().map(String::as_bytes),
+                user_properties: UserProperties::new(&pairs),
+                message_expiry_s: expiry_s,
+                ..PublishProperties::default()
+            };
+            let publish = Publish {
+                dup: false, qos, retain, topic: "a/b", packet_id: None, properties,
+                payload: &payload,
+            };
+            let topic = Topic::new("a/b").unwrap();
+            let message = Message::of_publish(&publish, topic, Publisher::default(), 5_000);
+            let packet_id = PacketId::new(7).filter(|_| qos > QoS::AtMostOnce);
+            let dup = dup && qos > QoS::AtMostOnce;
+            for version in [Version::V31, Version::V311, Version::V5] {
+                let alias = alias.filter(|_| version == Version::V5);
+                let forward = Forward {
+                    dup, qos, packet_id, topic_alias: alias, subscription_ids: &ids,
+                    ..message.forward(retain, 5_000)
+                };
+                let expected = Publish {
+                    dup, qos, packet_id,
+                    properties: PublishProperties {
+                        topic_alias: alias,
+                        subscription_ids: SubscriptionIds::new(&ids),
+                        ..properties
+                    },
+                    ..publish
+                };
+                let (mut short, mut long) = (Vec::new(), Vec::new());
+                forward.write(version, &mut short);
+                expected.encode(version, &mut long).unwrap();
+                prop_assert_eq!(short.len(), forward.packet_size(version).unwrap() as usize);
+                // Properties may stand in another order.
+                let read = |bytes| wire::decode(version, wire::Sender::Server, bytes).unwrap();
+                prop_assert_eq!(read(&short), read(&long));
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_is_taken_apart_and_put_together() {
+        let properties = PublishProperties {
+            content_type: Some("text"),
+            message_expiry_s: Some(2),
+            ..PublishProperties::default()
+        };
+        let publish = Publish {
+            dup: true,
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            topic: "a",
+            packet_id: None,
+            properties,
+            payload: b"xyz",
+        };
+        let publisher = Publisher {
+            identity: 1 << 100,
+            credential: 2,
+            generation: 3,
+        };
+        let topic = Topic::new("a").unwrap();
+        let message = Message::of_publish(&publish, topic, publisher, 1_000);
+        assert_eq!(message.expires_ms(), Some(3_000));
+        let content = message.content();
+        let again = Content::from_parts(
+            content.topic(),
+            content.properties(),
+            content.payload(),
+            content.qos(),
+            content.retain(),
+        );
+        let again = Message::restored(again, publisher, 1_000, Some(3_000));
+        assert_eq!(again, *message);
+        assert!(
+            !format!("{message:?}").contains("xyz"),
+            "payloads are not logged"
+        );
+    }
+
+    #[test]
+    fn mqtt_3_3_2_6_what_is_left_is_rounded_up_to_whole_seconds() {
+        let content =
+            || Content::from_parts(Topic::new("a").unwrap(), &[], b"", QoS::AtMostOnce, false);
+        let message = Message::new(content(), Publisher::default(), 1_000, Some(10));
+        for (now_ms, left_s) in [
+            (1_000, 10),
+            (1_001, 10),
+            (2_000, 9),
+            (10_999, 1),
+            (12_000, 0),
+        ] {
+            assert_eq!(message.expiry_left_s(now_ms), Some(left_s), "at {now_ms}");
+        }
+        assert!(!message.is_expired(10_999));
+        assert!(message.is_expired(11_000));
+        let lasting = Message::new(content(), Publisher::default(), 1_000, None);
+        assert_eq!(lasting.expiry_left_s(u64::MAX), None);
+        assert!(!lasting.is_expired(u64::MAX));
+        // A clock that was set back: no more than it came with.
+        assert_eq!(message.expiry_left_s(0), Some(11));
+    }
+}

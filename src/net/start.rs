@@ -19,7 +19,6 @@ use super::tls::TlsWarnings;
 use super::worker::{Shared, Worker};
 use crate::broker::control::COMMANDS_WAITING_MAX;
 use crate::broker::feed::Feeds;
-use crate::broker::retained::RetainedIndex;
 use crate::broker::router::{Router, RouterLimits};
 use crate::broker::{
     Command, Control, IdentityLimits, IdentityPlaces, Restored, SessionKey, SessionTable, Stored,
@@ -127,10 +126,10 @@ impl Net {
         let Restored {
             sessions,
             next_number,
+            retained,
             feeds: _,
         } = parts.restored;
         let tables = tables(workers, parts.door.per_identity, sessions);
-        let retained = Arc::new(RetainedIndex::new(parts.router.retained));
         let figures = parts.metrics.door().clone();
         let trusted = parts.door.places.trusted.clone();
         let failures_max = parts.door.failures_per_minute_max;

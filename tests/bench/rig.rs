@@ -19,7 +19,7 @@ use crate::common::{
 pub(crate) const TOLLGATE: &str = env!("CARGO_BIN_EXE_tollgate");
 
 /// How long a broker's start may take.
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// A process that is killed with the test.
 pub(crate) struct Killed(pub(crate) Child);

@@ -23,7 +23,7 @@ use tollgate::store::Store;
 use tollgate::telemetry::ScanOptions;
 
 /// How long a clean stop may take, on a busy machine.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// The broker without its HTTP side and its history.
 pub(crate) struct Parts {

@@ -57,7 +57,7 @@ fn connect(broker: &Parts, token: &str) -> Client {
 
 /// Waits until the journal has let go of everything before an offset that `is_there` likes.
 fn release_until(broker: &Parts, is_there: impl Fn(Offset) -> bool) -> Offset {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         let end = broker.journal.durable().next();
         let first = broker.journal.release(end).expect("files can be removed");

@@ -200,10 +200,15 @@ impl Targets {
         self.group = None;
     }
 
-    /// Adds a target. False if the record is full: write it, clear, and add it to the next one.
-    /// Members of one share group come one after the other.
+    /// Adds a target. False if it must go into another record: write this one, clear, and add it
+    /// there. The record is full; or the session stands in it already, and gets the message once
+    /// more through a share group: a message is named by its session and offset. Sessions that get
+    /// it without a group come first, each once.
     #[must_use]
     pub fn push(&mut self, target: &Target<'_>) -> bool {
+        if target.group.is_some() && self.has(target.session) {
+            return false;
+        }
         let before = (self.bytes.len(), self.group);
         let mut marks = target.qos.as_u8() | u8::from(target.retain) * WITH_RETAIN;
         if let Some(group) = target.group {
@@ -243,6 +248,11 @@ impl Targets {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    fn has(&self, session: u32) -> bool {
+        let mut walk = Walk::new(&self.bytes);
+        std::iter::from_fn(|| walk.step().flatten()).any(|target| target.session == session)
     }
 
     fn name(&mut self, group: &str) {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::retained::{RetainedIndex, RetainedLimits};
+use super::retained::RetainedIndex;
 use super::tree::{SubscriptionTree, TreeLimits};
 
 pub use inbox::{Inbox, InboxFigures};
@@ -26,8 +26,6 @@ pub use parcel::{Parcel, Routed, Target};
 pub struct RouterLimits {
     /// Of the subscription tree.
     pub tree: TreeLimits,
-    /// Of the retained messages.
-    pub retained: RetainedLimits,
     /// Bytes of messages and their addresses that may wait for one worker.
     pub inbox_bytes_max: usize,
 }

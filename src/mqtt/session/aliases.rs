@@ -102,6 +102,11 @@ impl Outbound {
         }
     }
 
+    /// Whether the client takes aliases at all.
+    pub(super) const fn is_possible(&self) -> bool {
+        self.maximum > 0
+    }
+
     /// How `topic` is to be written. Once it was written so, [`Outbound::wrote`] must follow.
     pub(super) fn find(&self, topic: &str) -> Written {
         if self.maximum == 0 || topic.len() < TOPIC_BYTES_MIN {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::authentication::{Authentication, Supported};
 use super::timers::KeepAlive;
 use super::{Replies, Session, SessionLimits, SessionState, aliases};
 use crate::mqtt::message::Will;
@@ -127,7 +128,9 @@ impl Opening {
     /// # Errors
     /// The client asks for what the server does not have, whoever it is.
     pub fn new(connect: &Connect<'_>) -> Result<Self, ConnectRefusal> {
-        if connect.properties.authentication_method.is_some() {
+        // [MQTT-4.12.0-1] (SEC-26)
+        let method = connect.properties.authentication_method;
+        if method.is_some_and(|name| Supported::named(name).is_none()) {
             return Err(ConnectRefusal::BadAuthenticationMethod);
         }
         let is_v5 = connect.version == Version::V5;
@@ -150,7 +153,11 @@ impl Opening {
             client_receive_maximum: connect.properties.receive_maximum.unwrap_or(u16::MAX),
             client_topic_aliases: connect.properties.topic_alias_maximum.unwrap_or(0),
             wants_reasons: connect.properties.request_problem_information == Some(true),
-            will: connect.will.as_ref().and_then(Will::of_connect).map(Arc::new),
+            will: connect
+                .will
+                .as_ref()
+                .and_then(Will::of_connect)
+                .map(Arc::new),
         })
     }
 }
@@ -203,8 +210,10 @@ impl Session {
             keep_alive: KeepAlive::new(opening.keep_alive_s, limits.keep_alive_max_s, now),
             expiry_s: limits.expiry(opening.expiry_s),
             client_packet_size_max: opening.client_packet_size_max,
+            wants_reasons: opening.wants_reasons && opening.version == Version::V5,
             // Messages whose PUBREL is still to come hold their places [MQTT-4.9.0-1].
             unacknowledged: u16::try_from(state.unreleased.len()).unwrap_or(u16::MAX),
+            authentication: Authentication::new(None),
             aliases_in: aliases::Inbound::default(),
             aliases_out: aliases::Outbound::new(aliases),
             state,

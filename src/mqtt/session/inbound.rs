@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Aliased, Close, Replies, Session, Step};
+use super::{Aliased, Close, Replies, Session, Step, outbound};
 use crate::mqtt::wire::{AckKind, PacketId, Publish, QoS, ReasonCode, Version, write_ack};
 
 /// What became of a PUBLISH.
@@ -75,13 +75,7 @@ impl Session {
             return Ok(());
         };
         if qos == QoS::ExactlyOnce {
-            write_ack(
-                &mut replies.ordered,
-                AckKind::PubRec,
-                self.version,
-                packet_id,
-                reason,
-            );
+            self.acknowledge(AckKind::PubRec, packet_id, reason, replies);
             if verdict == Verdict::Accepted {
                 self.state.unreleased.insert(packet_id);
             } else if self.version == Version::V5 {
@@ -89,13 +83,7 @@ impl Session {
                 replies.places = replies.places.saturating_add(1);
             }
         } else {
-            write_ack(
-                &mut replies.ordered,
-                AckKind::PubAck,
-                self.version,
-                packet_id,
-                reason,
-            );
+            self.acknowledge(AckKind::PubAck, packet_id, reason, replies);
             replies.places = replies.places.saturating_add(1);
         }
         Ok(())
@@ -134,14 +122,8 @@ impl Session {
         };
         if publish.qos == QoS::ExactlyOnce && self.state.unreleased.contains(packet_id) {
             // [MQTT-4.3.3-10] the same message again: acknowledged, not taken twice.
-            let kind = AckKind::PubRec;
-            write_ack(
-                &mut replies.ordered,
-                kind,
-                self.version,
-                packet_id,
-                ReasonCode::Success,
-            );
+            let success = ReasonCode::Success;
+            self.acknowledge(AckKind::PubRec, packet_id, success, replies);
             return Ok(Incoming::Repeated);
         }
         self.take_place(publish.qos)?;
@@ -163,13 +145,24 @@ impl Session {
     }
 
     fn pubcomp(&self, packet_id: PacketId, reason: ReasonCode, replies: &mut Replies) {
-        write_ack(
-            &mut replies.ordered,
-            AckKind::PubComp,
-            self.version,
-            packet_id,
-            reason,
-        );
+        let out = &mut replies.ordered;
+        write_ack(out, AckKind::PubComp, self.version, packet_id, reason);
+    }
+
+    /// PUBACK or PUBREC; with the reason in words for a client that asked for them.
+    #[inline]
+    fn acknowledge(
+        &self,
+        kind: AckKind,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        replies: &mut Replies,
+    ) {
+        let out = &mut replies.ordered;
+        match self.words(reason) {
+            None => write_ack(out, kind, self.version, packet_id, reason),
+            words => outbound::ack_with_words(kind, packet_id, reason, words, out),
+        }
     }
 
     /// Receive Maximum for MQTT 5, the cap on unfinished QoS 2 ids for all (SEC-28).

@@ -12,9 +12,11 @@
 //!
 //! Split by concern: [`connect`] opens a session and writes CONNACK, [`inbound`] takes PUBLISH and
 //! the QoS 2 handshake, [`subscriptions`] is SUBSCRIBE and UNSUBSCRIBE, [`outbound`] is what the
-//! server starts, [`aliases`] are topic aliases, [`timers`] is keep-alive.
+//! server starts, [`aliases`] are topic aliases, [`timers`] is keep-alive, [`authentication`] the
+//! order of AUTH.
 
 pub mod aliases;
+pub mod authentication;
 pub mod connect;
 pub mod inbound;
 pub mod outbound;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use aliases::Aliased;
+use authentication::Authentication;
 pub use connect::{ConnectRefusal, Opening};
 pub use inbound::{Ending, Incoming, Refused, Verdict};
 pub use outbound::delivery::{LeftOut, Outgoing};
@@ -120,7 +123,8 @@ pub enum Step<'p> {
     Subscribe(Subscribe<'p>),
     /// Call [`Session::unsubscribe`].
     Unsubscribe(Unsubscribe<'p>),
-    /// The client says goodbye. `with_will` is true for MQTT 5's 0x04.
+    /// The client says goodbye. `with_will` is true for MQTT 5's 0x04, and where it reports an
+    /// error.
     Disconnected {
         /// The will is to be published although the client said goodbye.
         with_will: bool,
@@ -172,8 +176,11 @@ pub struct Session {
     /// Seconds the state is kept after the connection; 0 ends it with the connection.
     expiry_s: u32,
     client_packet_size_max: u32,
+    /// Refusals carry their reason in words.
+    wants_reasons: bool,
     /// QoS 1 and QoS 2 messages taken whose PUBACK or PUBCOMP has not left yet.
     unacknowledged: u16,
+    authentication: Authentication,
     aliases_in: aliases::Inbound,
     aliases_out: aliases::Outbound,
     state: SessionState,
@@ -237,10 +244,14 @@ impl Session {
             Packet::Disconnect(disconnect) => {
                 self.handle_disconnect(disconnect.reason, disconnect.properties.session_expiry_s)
             }
-            // [MQTT-3.1.0-2] a second CONNECT; [MQTT-4.12.0-6] AUTH without an agreed method
-            // (SEC-26); and what only a server may send (SEC-07).
+            // SEC-26. A session opens when its client is let in: nothing waits for the answer.
+            Packet::Auth(auth) => {
+                let let_in = self.authentication.handle(auth, &mut replies.prompt)?;
+                debug_assert!(!let_in, "no method is supported");
+                Ok(Step::Done)
+            }
+            // [MQTT-3.1.0-2] a second CONNECT; and what only a server may send (SEC-07).
             Packet::Connect(_)
-            | Packet::Auth(_)
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
             | Packet::UnsubAck(_)
@@ -260,9 +271,9 @@ impl Session {
             }
             self.expiry_s = self.limits.expiry(expiry_s);
         }
-        let with_will = reason == ReasonCode::DisconnectWithWillMessage;
+        // Only a normal goodbye takes the will away: [MQTT-3.14.4-3]; 3.1.1: [MQTT-3.1.2-10].
+        let with_will = reason != ReasonCode::NORMAL_DISCONNECTION;
         if !with_will {
-            // [MQTT-3.14.4-3]; 3.1.1: [MQTT-3.1.2-10].
             self.state.will = None;
         }
         Ok(Step::Disconnected { with_will })

@@ -110,7 +110,8 @@ impl SubscriptionSet {
     }
 
     fn place(&self, filter: &str) -> Result<usize, usize> {
-        self.held.binary_search_by(|held| (*held.filter).cmp(filter))
+        self.held
+            .binary_search_by(|held| (*held.filter).cmp(filter))
     }
 }
 
@@ -149,6 +150,7 @@ impl Session {
         self.check_answer(subscribe.filters().count())?;
         let mut codes = Vec::new();
         let mut taken = Vec::new();
+        let mut refused = ReasonCode::Success;
         for (at, wanted) in subscribe.filters().enumerate() {
             let outcome = if at < self.limits.filters_per_packet_max {
                 self.take(wanted, subscribe.subscription_id, &mut decide)
@@ -162,10 +164,18 @@ impl Session {
                 }
                 // [MQTT-3.9.3-2] 3.1.1 knows one refusal.
                 Err(_) if self.version != Version::V5 => 0x80,
-                Err(reason) => reason.as_u8(),
+                Err(reason) => {
+                    if !refused.is_error() {
+                        refused = reason;
+                    }
+                    reason.as_u8()
+                }
             });
         }
-        outbound::suback(self.version, subscribe.packet_id, &codes, replies);
+        let bytes = u32::try_from(codes.len()).unwrap_or(u32::MAX);
+        let has_room = self.client_packet_size_max.saturating_sub(bytes) >= SUBACK_WORDS_BYTES_MAX;
+        let words = self.words(refused).filter(|_| has_room);
+        outbound::suback(self.version, subscribe.packet_id, &codes, words, replies);
         Ok(taken)
     }
 
@@ -265,3 +275,6 @@ fn sends_retained(filter: Filter<'_>, options: SubscriptionOptions, is_new: bool
     };
     is_wanted && filter.share_name().is_none()
 }
+
+/// Room for the reason of a SUBACK beside its codes, in bytes.
+const SUBACK_WORDS_BYTES_MAX: u32 = 127;

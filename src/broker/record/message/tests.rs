@@ -51,6 +51,16 @@ fn encoded(wanted: &[Wanted]) -> Targets {
     targets
 }
 
+/// Each session once.
+fn all_wanted(most: usize) -> impl Strategy<Value = Vec<Wanted>> {
+    let all = proptest::collection::vec(wanted(), 0..most);
+    all.prop_map(|mut all| {
+        all.sort_by_key(|wanted| wanted.session);
+        all.dedup_by_key(|wanted| wanted.session);
+        all
+    })
+}
+
 fn wanted() -> impl Strategy<Value = Wanted> {
     let group = proptest::option::of(prop_oneof![Just("$share/a/x"), Just("$share/b/#")]);
     let ids = proptest::collection::vec(1..=268_435_455_u32, 0..4);
@@ -72,7 +82,7 @@ fn flags() -> impl Strategy<Value = Flags> {
 proptest! {
     #[test]
     fn what_is_written_is_read_back(
-        wanted in proptest::collection::vec(wanted(), 0..20),
+        wanted in all_wanted(20),
         flags in flags(),
         qos in 0..=2_u8,
         expires in any::<u64>(),
@@ -97,7 +107,7 @@ proptest! {
 
     #[test]
     fn every_cut_before_the_payload_is_none(
-        wanted in proptest::collection::vec(wanted(), 0..4),
+        wanted in all_wanted(4),
         properties in proptest::collection::vec(any::<u8>(), 0..9),
     ) {
         let message = message(1, "a/b", &properties, b"", 5);
@@ -111,7 +121,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_or_not(
         mut bytes in proptest::collection::vec(any::<u8>(), 0..200),
-        wanted in proptest::collection::vec(wanted(), 0..6),
+        wanted in all_wanted(6),
         at in any::<proptest::sample::Index>(),
         with in any::<u8>(),
     ) {
@@ -168,15 +178,20 @@ fn targets_stay_within_their_bound() {
         group: Some(group),
     };
     let mut targets = Targets::default();
-    while targets.push(&wanted.target()) {
+    assert!(targets.push(&wanted.target()));
+    wanted.group = None;
+    while targets.push(&Target {
+        session: wanted.session + 1,
+        ..wanted.target()
+    }) {
         wanted.session += 1;
     }
-    assert!(!targets.push(&wanted.target()));
     assert!(targets.len() > 50_000, "{}", targets.len());
     assert!(targets.bytes.len() <= TARGETS_BYTES_MAX);
     // Another name does not fit, and leaves nothing behind.
     let other = Target {
         group: Some("$share/other"),
+        session: u32::MAX,
         ..wanted.target()
     };
     let before = targets.bytes.clone();
@@ -186,7 +201,14 @@ fn targets_stay_within_their_bound() {
     let body = bytes(&message, Flags::default(), &targets);
     let read = MessageRecord::decode(&body).unwrap();
     assert_eq!(read.targets().count(), targets.len());
-    assert!(read.targets().all(|target| target.group == wanted.group.as_deref()));
+    assert_eq!(read.targets().filter(|target| target.group.is_some()).count(), 1);
     targets.clear();
     assert!(targets.is_empty() && targets.push(&other));
+    // The same session once more, through a group.
+    let again = Target {
+        group: Some("$share/again"),
+        ..other
+    };
+    assert!(!targets.push(&again));
+    assert_eq!(targets.len(), 1);
 }

@@ -81,7 +81,7 @@ impl Session {
         if message.is_expired(now_ms) {
             return Err(LeftOut::Expired);
         }
-        if !ids.is_empty() || self.aliases_out.find(message.topic().as_str()) != Written::Name {
+        if !ids.is_empty() || self.aliases_out.is_possible() {
             let forward = Forward {
                 subscription_ids: ids,
                 ..message.forward(retain, now_ms)
@@ -116,13 +116,15 @@ impl Session {
             write_ack(out, AckKind::PubRel, self.version, packet_id, success);
             return Outgoing::Release;
         }
+        // The message that was let through in this call already.
+        let mut asked = None;
         loop {
             if let Some(slot) = self.state.queue.to_send() {
                 let (number, message) = (slot.number, Arc::clone(&slot.message));
                 if !slot.was_sent && message.is_expired(now_ms) {
                     return self.leave_out(number, LeftOut::Expired);
                 }
-                if !may(message.topic()) {
+                if asked != Some(number) && !may(message.topic()) {
                     return self.leave_out(number, LeftOut::NotAllowed);
                 }
                 return self.send_next(&message, now_ms, out);
@@ -130,14 +132,19 @@ impl Session {
             let Some(slot) = self.state.queue.to_assign() else {
                 return Outgoing::Nothing;
             };
-            // Early, so that no id is recorded for it.
+            let number = slot.number;
+            // Early, so that no id is recorded for what will not be sent.
             if slot.message.is_expired(now_ms) {
-                return self.leave_out(slot.number, LeftOut::Expired);
+                return self.leave_out(number, LeftOut::Expired);
             }
+            if !may(slot.message.topic()) {
+                return self.leave_out(number, LeftOut::NotAllowed);
+            }
+            asked = Some(number);
             let (offset, is_exact) = (slot.how.offset, slot.how.qos == QoS::ExactlyOnce);
             let item = Item {
                 source: super::in_flight::QUEUE,
-                number: slot.number,
+                number,
                 order: offset,
             };
             let Some(packet_id) = self.state.in_flight.assign(item, is_exact) else {

@@ -2,16 +2,16 @@
 //! received yet.
 //!
 //! - **Order.** Messages are sent in the order in which they came, whatever their QoS; after a
-//!   reconnect those that were sent come first, in the same order [MQTT-4.6.0-1], [MQTT-4.6.0-6].
+//!   reconnect those that were sent come first, in the same order [MQTT-4.6.0-1], [MQTT-4.6.0-5].
 //! - **Limits.** Messages and bytes, both of all that is held here. Where one is reached the
 //!   *newest* is not taken: old work is never dropped. A message shared with other sessions counts
 //!   in full.
 //! - **Expiry.** A message whose time is over is left out when its turn comes, not before; one that
-//!   was sent is finished [MQTT-3.3.2-5].
+//!   was sent is finished [MQTT-3.3.2-5], [MQTT-4.3.3-7].
 //! - **Released** messages (PUBREC came) are no longer here: of them an id and an offset are left,
 //!   in [`super::in_flight`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -311,6 +311,7 @@ impl Queue {
     pub(super) fn restore(&mut self, in_flight: &mut InFlight, mut all: Vec<Unsettled>) {
         // What has an id was sent before what has none.
         all.sort_by_key(|unsettled| unsettled.progress == Progress::Waiting);
+        let mut ids = BTreeSet::new();
         let mut open = Vec::new();
         for Unsettled {
             message,
@@ -323,9 +324,9 @@ impl Queue {
                 Progress::Sent(packet_id) => (Some(packet_id), false),
                 Progress::Received(packet_id) => (Some(packet_id), true),
             };
-            let is_taken =
-                |id: &PacketId| open.iter().any(|other: &Open| other.packet_id == *id);
-            if packet_id.as_ref().is_some_and(is_taken) {
+            // Neither is ever stored: two messages with one id, one to be sent that is not there.
+            let is_id_taken = packet_id.is_some_and(|packet_id| !ids.insert(packet_id));
+            if is_id_taken || (message.is_none() && !is_received) {
                 continue;
             }
             let number = self.next_number;
