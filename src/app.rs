@@ -86,10 +86,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         profile: profile(config),
         one_session: config.device.sessions == DeviceSessions::One,
         empty_user_name_code_4: config.device.connack_style == ConnackStyle::Magenta,
-        router: RouterLimits {
-            inbox_bytes_max: 8 << 20,
-            ..RouterLimits::default()
-        },
+        router: RouterLimits::default(),
         restored,
         door: door::limits(config),
     })?;

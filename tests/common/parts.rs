@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tollgate::broker::router::RouterLimits;
 use tollgate::broker::feed::{FeedLimits, FeedThread, Feeds};
 use tollgate::broker::{IdentityLimits, Restored};
 use tollgate::device_api::Profile;

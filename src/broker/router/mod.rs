@@ -22,12 +22,22 @@ pub use inbox::{Inbox, InboxFigures};
 pub use parcel::{Parcel, Routed, Target};
 
 /// What routing may take.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct RouterLimits {
     /// Of the subscription tree.
     pub tree: TreeLimits,
     /// Bytes of messages and their addresses that may wait for one worker.
     pub inbox_bytes_max: usize,
+}
+
+impl Default for RouterLimits {
+    /// 8 MiB for each worker: some milliseconds of work.
+    fn default() -> RouterLimits {
+        RouterLimits {
+            tree: TreeLimits::default(),
+            inbox_bytes_max: 8 << 20,
+        }
+    }
 }
 
 /// One for the whole broker; see the module's page.
