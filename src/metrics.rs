@@ -32,7 +32,7 @@ pub use door::{AcceptPause, DoorFigures, SlowReader, TlsFailure};
 pub use feed::{FeedDrop, FeedFigures};
 pub use history::FileFigures;
 pub use list::{ConnectRefusal, FIGURES, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
-pub use routing::DeliveryDrop;
+pub use routing::{DeliveryDrop, WillEnd};
 pub use worker::WorkerCounters;
 
 use distribution::Distribution;

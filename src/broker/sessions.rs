@@ -180,6 +180,16 @@ impl SessionTable {
         }
     }
 
+    /// The stored sessions of an identity.
+    pub fn stored_of_mut(&mut self, identity: Uuid) -> impl Iterator<Item = &mut Stored> {
+        let entries = self.by_identity.get_mut(&identity);
+        let entries = entries.into_iter().flatten();
+        entries.filter_map(|entry| match &mut entry.place {
+            Place::Stored(stored) => Some(stored.as_mut()),
+            Place::Live(_) => None,
+        })
+    }
+
     /// Stored sessions in the table.
     #[must_use]
     pub fn stored_count(&self) -> usize {

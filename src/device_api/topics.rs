@@ -41,6 +41,13 @@ impl DeviceTopic {
     }
 }
 
+/// True if the topic is a name of the platform, where nothing ordinary is routed: a virtual topic,
+/// or one of those under which it gives telemetry to applications.
+#[must_use]
+pub fn is_platform(topic: &str) -> bool {
+    is_virtual(topic) || topic.starts_with("v1/devices/") || topic.starts_with('$')
+}
+
 /// The filters a device may subscribe to, compared as exact text (TB-11). Sorted.
 pub const ALLOWED_FILTERS: [&str; 23] = [
     "v1/devices/me/attributes",

@@ -195,6 +195,15 @@ impl Registry {
         })
     }
 
+    /// What an identity may do now, whoever asks for it later: for messages of stored sessions
+    /// and delayed wills. Memory only.
+    #[must_use]
+    pub fn permit(&self, identity: Uuid) -> Arc<Permit> {
+        // Copied out of the guard, which is a lock.
+        let held = self.shared.permits.get(&identity);
+        held.map_or_else(|| Arc::clone(&self.shared.permit), |held| Arc::clone(&held))
+    }
+
     /// Whether a principal that [`Registry::authenticate`] gave is still who it was: asked again
     /// after the connection was registered, so that a change in between is not missed (SEC-34).
     #[must_use]

@@ -365,6 +365,7 @@ pub const FIGURES: &[Figure] = &[
     routing::DELIVERED,
     routing::DELIVERED_AGAIN,
     routing::UNDELIVERED,
+    routing::WILLS,
     REPEATED,
     IN_FLIGHT,
     ACK_WAIT,

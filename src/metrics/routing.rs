@@ -24,6 +24,32 @@ closed_list! {
     }
 }
 
+closed_list! {
+    /// What became of a will.
+    WillEnd {
+        /// It was published.
+        Published = "published",
+        /// The identity may not publish it any more.
+        NotAuthorized = "not_authorized",
+        /// Its credential ended.
+        Revoked = "revoked",
+        /// It was to be retained, and as much is retained as may be.
+        RetainedFull = "retained_full",
+        /// The journal had no room, and too many waited.
+        StorageFull = "storage_full",
+    }
+}
+
+pub(super) const WILLS: Figure = labelled(
+    figure(
+        "tollgate_wills_total",
+        Kind::Counter,
+        Unit::Count,
+        "Wills whose time came, by what became of them.",
+    ),
+    "end",
+    WillEnd::LABELS,
+);
 pub(super) const ROUTED: Figure = labelled(
     figure(
         "tollgate_messages_routed_total",

@@ -6,7 +6,7 @@ use metrics::{Counter, Gauge, Histogram};
 
 use super::feed::{self, FeedDrop};
 use super::list::{self, ConnectRefusal, Refusal};
-use super::routing::{self, DeliveryDrop};
+use super::routing::{self, DeliveryDrop, WillEnd};
 use super::{counters, one_counter, one_gauge};
 
 /// Counters of one worker: plain integers, added to the shared figures by [`Self::flush`].
@@ -20,6 +20,7 @@ pub struct WorkerCounters {
     refused: [u64; Refusal::COUNT],
     routed: [u64; 3],
     delivered: [u64; 3],
+    wills: [u64; WillEnd::COUNT],
     delivered_again: u64,
     undelivered: [u64; DeliveryDrop::COUNT],
     repeated: u64,
@@ -43,6 +44,7 @@ pub(super) struct WorkerHandles {
     refused: Vec<Counter>,
     routed: Vec<Counter>,
     delivered: Vec<Counter>,
+    wills: Vec<Counter>,
     delivered_again: Counter,
     undelivered: Vec<Counter>,
     repeated: Counter,
@@ -86,6 +88,17 @@ impl WorkerCounters {
     /// So many of those copies had been written before, to an earlier connection.
     pub fn delivered_again(&mut self, copies: u64) {
         self.delivered_again = self.delivered_again.saturating_add(copies);
+    }
+
+    /// The time of a will came.
+    pub fn will(&mut self, end: WillEnd) {
+        self.wills(end, 1);
+    }
+
+    /// As [`Self::will`], of several.
+    pub fn wills(&mut self, end: WillEnd, wills: u64) {
+        add(self.wills.get_mut(end as usize), wills);
+        self.touched = true;
     }
 
     /// A copy of a message did not reach its subscriber, and why.
@@ -179,6 +192,7 @@ impl WorkerCounters {
         move_all(&mut self.stored, &self.handles.stored);
         move_all(&mut self.routed, &self.handles.routed);
         move_all(&mut self.delivered, &self.handles.delivered);
+        move_all(&mut self.wills, &self.handles.wills);
         move_one(&mut self.delivered_again, &self.handles.delivered_again);
         move_all(&mut self.undelivered, &self.handles.undelivered);
         move_all(&mut self.refused, &self.handles.refused);
@@ -198,6 +212,7 @@ impl WorkerCounters {
             refused: [0; Refusal::COUNT],
             routed: [0; 3],
             delivered: [0; 3],
+            wills: [0; WillEnd::COUNT],
             delivered_again: 0,
             undelivered: [0; DeliveryDrop::COUNT],
             repeated: 0,
@@ -229,6 +244,7 @@ impl WorkerHandles {
             refused: counters(&list::REFUSED),
             routed: counters(&routing::ROUTED),
             delivered: counters(&routing::DELIVERED),
+            wills: counters(&routing::WILLS),
             delivered_again: one_counter(&routing::DELIVERED_AGAIN),
             undelivered: counters(&routing::UNDELIVERED),
             repeated: one_counter(&list::REPEATED),

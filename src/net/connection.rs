@@ -16,6 +16,7 @@ use super::places::Place;
 use super::publish::Recorded;
 use super::queued::ENTRY_ROOM_BYTES;
 use super::tls;
+use super::walks::Walk;
 use super::worker::Worker;
 use crate::broker::SessionKey;
 use crate::broker::tree::Subscriptions;
@@ -43,6 +44,8 @@ pub(super) struct Connection {
     pub(super) session_number: u32,
     /// The session expiry the journal knows, in seconds.
     pub(super) expiry_recorded_s: u32,
+    /// It came with a will, which the journal knows.
+    pub(super) has_will: bool,
     /// Set when the worker has let go of it; nothing it says counts any more.
     pub(super) is_over: Cell<bool>,
     /// Its place among all connections, given up when the socket is closed.
@@ -63,6 +66,10 @@ pub(super) struct Inner {
     is_stalled: bool,
     /// Runs of acks in the worker's ledger.
     runs_waiting: u32,
+    /// Runs of acks so far, those included that did not have to wait.
+    pub(super) runs_pushed: u32,
+    /// Retained messages on their way.
+    pub(super) walks: Vec<Walk>,
     /// CONNACK is among them: nothing may overtake it.
     connack_waits: bool,
     /// The end that what came with CONNECT has led to.
@@ -129,6 +136,8 @@ impl Inner {
             parked: Parked::default(),
             is_stalled: false,
             runs_waiting: 0,
+            runs_pushed: 0,
+            walks: Vec::new(),
             connack_waits: false,
             ends_with: None,
             feeding: None,
@@ -152,6 +161,11 @@ impl Inner {
     /// True while the client has not been let in yet: its session is being recorded.
     pub(super) fn waits_for_connack(&self) -> bool {
         self.connack_waits
+    }
+
+    /// Runs of acks in the worker's ledger.
+    pub(super) fn runs_waiting(&self) -> u32 {
+        self.runs_waiting
     }
 
     /// True while acks or packets wait for the journal.
@@ -325,6 +339,9 @@ impl Connection {
         let was_waiting = std::mem::take(&mut inner.connack_waits);
         inner.session.acknowledged(places);
         inner.output.write(bytes);
+        if !inner.walks.is_empty() {
+            self.mark_dirty(worker, inner);
+        }
         if inner.input_ended {
             inner.output.wake();
         }
@@ -359,6 +376,7 @@ impl Connection {
             replies.ordered.append(&mut replies.prompt);
         }
         if !replies.ordered.is_empty() {
+            inner.runs_pushed = inner.runs_pushed.wrapping_add(1);
             if (recorded.any || inner.runs_waiting > 0) && !worker.is_settled() {
                 let (slot, generation) = (self.slot, self.generation);
                 worker.acknowledge_later(slot, generation, &replies.ordered, replies.places);
@@ -370,6 +388,11 @@ impl Connection {
             }
         }
         inner.output.write(&replies.prompt);
+        if !inner.walks.is_empty() {
+            let run = inner.runs_pushed;
+            inner.walks.iter_mut().for_each(|walk| walk.goes_behind(run));
+            self.mark_dirty(worker, inner);
+        }
         worker.hand_over_soon();
     }
 

@@ -21,7 +21,7 @@ use crate::mqtt::wire::QoS;
 
 /// What of a queue is written while so much waits in the output: the rest goes when the client has
 /// read. One packet more may be in it.
-const QUEUE_WRITE_BYTES: usize = 64 * 1024;
+pub(super) const QUEUE_WRITE_BYTES: usize = 64 * 1024;
 
 /// Parcels delivered before other tasks get their turn.
 const PARCELS_PER_TURN: usize = 8;
@@ -77,6 +77,10 @@ impl Worker {
                 let inner = &mut *connection.inner.borrow_mut();
                 inner.is_dirty = false;
                 connection.send_queue(self, inner, now_ms);
+                if !inner.walks.is_empty() {
+                    connection.walk(self, inner, now_ms);
+                    connection.send_queue(self, inner, now_ms);
+                }
                 inner.output.flush(&mut self.lent.borrow_mut());
             }
         }
@@ -137,7 +141,7 @@ impl Worker {
         }
     }
 
-    fn count_undelivered(&self, why: DeliveryDrop) {
+    pub(super) fn count_undelivered(&self, why: DeliveryDrop) {
         self.counters.borrow_mut().undelivered(why);
     }
 }
@@ -235,7 +239,7 @@ impl Connection {
     }
 }
 
-fn drop_of(why: LeftOut) -> DeliveryDrop {
+pub(super) fn drop_of(why: LeftOut) -> DeliveryDrop {
     match why {
         LeftOut::Expired => DeliveryDrop::Expired,
         LeftOut::TooLarge => DeliveryDrop::TooLarge,

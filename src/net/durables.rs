@@ -5,6 +5,7 @@
 //! their connection are addressed by its slot, and keep their list in it.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use super::connection::Connection;
 use super::worker::Worker;
@@ -93,8 +94,10 @@ impl Worker {
 
     /// Puts the sessions of the last run into the tree.
     pub(super) fn restore_all(&self) {
+        let now = Instant::now();
         for (key, stored) in self.sessions.borrow().stored() {
             self.restore(&key, stored);
+            self.restore_will(&key, stored, now);
         }
     }
 

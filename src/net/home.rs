@@ -1,22 +1,22 @@
-//! Sessions at their home worker: arrival, take-over, resume, and every way they end.
+//! Sessions at their home worker: arrival, take-over, resume.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Instant;
 
 use super::connection::{Clocks, Connection, End, Inner};
 use super::handshake::{Arrival, CONNECT_TIMEOUT, metric, say_goodbye};
+use super::leave;
 use super::linger::linger;
 use super::outbox::Purpose;
 use super::output::Output;
 use super::publish::Recorded;
 use super::stream::Stream;
 use super::worker::Worker;
-use crate::broker::{NoPlace, Receipt, Reserved, Stored, record};
-use crate::identity::{Change, IdentityKind};
-use crate::journal::{RecordHeader, RecordKind};
+use crate::broker::{NoPlace, Reserved, record};
+use crate::identity::IdentityKind;
+use crate::journal::RecordKind;
 use crate::metrics::SlowReader;
-use crate::mqtt::session::{Close, ConnectRefusal, Replies, Session, SessionState};
+use crate::mqtt::session::{Close, ConnectRefusal, Replies, Session};
 use crate::mqtt::wire::ReasonCode;
 
 /// Clients of one worker that may wait for their session to be recorded; one more is refused with
@@ -25,7 +25,8 @@ const ARRIVALS_WAITING_MAX: usize = 1_024;
 
 /// A client that was let in arrives at its session's home.
 pub(super) fn arrive(worker: &Rc<Worker>, arrival: Arrival) {
-    let records = arrival.opening.expiry_s > 0 || worker.sessions.borrow().is_known(&arrival.key);
+    let is_kept = arrival.opening.expiry_s > 0 || arrival.opening.will.is_some();
+    let records = is_kept || worker.sessions.borrow().is_known(&arrival.key);
     if !records || worker.make_room(arrival.record_bytes(), Purpose::Session) {
         return open(worker, arrival);
     }
@@ -76,82 +77,6 @@ fn turn_away(worker: &Rc<Worker>, arrival: Arrival, refusal: ConnectRefusal) {
     }
 }
 
-/// Applies a committed change of rights to everything that lives here.
-pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
-    let mut receipt = Receipt::default();
-    let slots: Vec<u32> = worker.sessions.borrow().live_of(change.identity).collect();
-    for slot in slots {
-        let connection = worker.connections.borrow().get(slot as usize).cloned();
-        let Some(connection) = connection else {
-            continue;
-        };
-        if !worker.shared.registry.is_current(&connection.principal) {
-            // TB-07: a client whose credential ended is told so where it can be told.
-            let close = Close::because(ReasonCode::AdministrativeAction);
-            if connection.session_number == 0 {
-                // Nothing of it is stored: it goes with the connection. What is stored counts
-                // below, where it is dropped.
-                receipt.unfinished += unfinished(connection.inner.borrow().session.state());
-            }
-            worker.end(&connection, End::Closed(close));
-            receipt.connections += 1;
-        }
-    }
-    if change.drops_state {
-        for stored in worker.sessions.borrow_mut().take_stored_of(change.identity) {
-            record_end(worker, change.identity, &stored);
-            receipt.sessions += 1;
-            receipt.unfinished += unfinished(&stored.state);
-        }
-    }
-    worker.hand_over_soon();
-    receipt
-}
-
-/// Ends stored sessions whose time is over.
-pub(super) fn drop_expired(worker: &Worker, now: Instant) {
-    let expired = worker.sessions.borrow_mut().take_expired(now);
-    for (identity, stored) in expired {
-        record_end(worker, identity, &stored);
-    }
-}
-
-/// What becomes of a session whose connection is over.
-pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
-    connection.leave_feeds(worker, &mut connection.inner.borrow_mut());
-    let inner = &mut *connection.inner.borrow_mut();
-    let session = &mut inner.session;
-    let (number, expiry_s) = (connection.session_number, session.expiry_s());
-    let clocks = Clocks::read();
-    if number == 0 {
-        worker.sessions.borrow_mut().remove(&connection.key);
-        if let Some(mut own) = inner.subscriptions.take() {
-            worker.shared.router.tree.clear(&mut own);
-        }
-        return;
-    }
-    let stored = Stored::new(number, session.take_state(), expiry_s, clocks.now);
-    if expiry_s == 0 {
-        worker.sessions.borrow_mut().remove(&connection.key);
-        record_end(worker, connection.key.identity, &stored);
-        return;
-    }
-    if expiry_s != connection.expiry_recorded_s {
-        let header = connection.header(worker, RecordKind::SessionChange, None, clocks);
-        let mut body = Vec::new();
-        let subscriptions = &stored.state.subscriptions;
-        record::encode(
-            expiry_s,
-            &connection.key.client_id,
-            subscriptions,
-            &mut body,
-        );
-        note(worker, &header, &body);
-    }
-    worker.sessions.borrow_mut().store(&connection.key, stored);
-    worker.session_stored(number, &connection.key);
-}
-
 fn open(worker: &Rc<Worker>, arrival: Arrival) {
     // The credential may have ended on the way (SEC-34). A change that is applied later finds the
     // session registered: both happen on this thread.
@@ -200,11 +125,16 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let is_resumed = resumed.is_some();
     let (begins, number) = match &resumed {
         Some(resumed) => (false, resumed.number),
-        None if opening.expiry_s > 0 => (true, worker.next_session_number()),
+        None if opening.expiry_s > 0 || opening.will.is_some() => {
+            (true, worker.next_session_number())
+        }
         None => (false, 0),
     };
+    // [MQTT-3.1.3-9]: back in time.
+    worker.wills.borrow_mut().cancel(number);
     let recorded_s = resumed.as_ref().map(|resumed| resumed.expiry_s);
     let state = resumed.map(|resumed| resumed.state);
+    let had_will = state.as_ref().is_some_and(|state| state.will.is_some());
     let session = Session::open(&opening, worker.shared.limits, state, clocks.now);
     let expiry_s = session.expiry_s();
     let connection = Rc::new(Connection {
@@ -214,6 +144,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         key,
         session_number: number,
         expiry_recorded_s: expiry_s,
+        has_will: opening.will.is_some(),
         is_over: Cell::new(false),
         _place: place,
         inner: RefCell::new(Inner::new(
@@ -229,7 +160,14 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let is_changed = recorded_s.is_some_and(|before| before != expiry_s);
     let change = (begins.then_some(RecordKind::SessionBegin))
         .or(is_changed.then_some(RecordKind::SessionChange));
-    let recorded = record_opening(worker, &connection, ended.as_ref(), change, clocks);
+    let has_end = ended.is_some();
+    if let Some(ended) = ended {
+        leave::end_session(worker, &connection.key, ended);
+    }
+    let mut recorded = record_opening(worker, &connection, has_end, change, clocks);
+    if had_will || opening.will.is_some() {
+        recorded.any |= leave::record_will(worker, &connection, clocks);
+    }
     if is_resumed {
         worker.session_connected(number, &connection);
     }
@@ -256,15 +194,12 @@ fn serve(worker: &Rc<Worker>, connection: Rc<Connection>) {
 fn record_opening(
     worker: &Worker,
     connection: &Connection,
-    ended: Option<&Stored>,
+    has_end: bool,
     change: Option<RecordKind>,
     clocks: Clocks,
 ) -> Recorded {
     // A resumed session's records may still be on their way, even where nothing changes.
-    let mut any = connection.session_number != 0;
-    if let Some(ended) = ended {
-        any |= record_end(worker, connection.key.identity, ended);
-    }
+    let mut any = connection.session_number != 0 || has_end;
     if let Some(kind) = change {
         any |= record_state(worker, connection, kind, clocks);
     }
@@ -354,40 +289,4 @@ fn record_state(
         &mut body,
     );
     worker.record(&connection.header(worker, kind, None, clocks), &body)
-}
-
-fn record_end(worker: &Worker, identity: uuid::Uuid, stored: &Stored) -> bool {
-    worker.shared.feeds.end_session(stored.number);
-    worker.session_ended(stored.number);
-    let header = RecordHeader {
-        kind: RecordKind::SessionEnd,
-        qos: 0,
-        profile_flags: 0,
-        parser_version: 0,
-        received_ms: Clocks::read().wall_ms,
-        device: identity,
-        credential: 0,
-        generation: 0,
-        session: stored.number,
-        packet_id: 0,
-    };
-    note(worker, &header, &[])
-}
-
-/// Records what no acknowledgement waits for.
-fn note(worker: &Worker, header: &RecordHeader, body: &[u8]) -> bool {
-    let noted = worker.make_room(body.len(), Purpose::Session) && worker.record(header, body);
-    if !noted {
-        // After a restart the session may be there again until it expires: nothing is lost.
-        tracing::warn!(
-            session = header.session,
-            "the journal is full: a session's end is not on disk"
-        );
-    }
-    worker.hand_over_soon();
-    noted
-}
-
-fn unfinished(state: &SessionState) -> u64 {
-    u64::try_from(state.unreleased.len() + state.in_flight.len()).unwrap_or(u64::MAX)
 }

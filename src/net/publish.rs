@@ -2,6 +2,7 @@
 
 use super::connection::{Clocks, Connection, Inner};
 use super::route::{Routing, Sent};
+use super::wills::publisher_of;
 use super::worker::Worker;
 use crate::broker::tree::Subscriber;
 use crate::device_api::{self, Route, Why};
@@ -192,11 +193,7 @@ impl Connection {
 
     /// Who publishes here.
     pub(super) fn publisher(&self) -> Publisher {
-        Publisher {
-            identity: self.principal.identity.as_u128(),
-            credential: self.principal.credential,
-            generation: self.principal.generation,
-        }
+        publisher_of(&self.principal)
     }
 
     /// Its session's place in the subscription tree.

@@ -52,6 +52,12 @@ impl Worker {
         }
     }
 
+    /// The connection goes on when there is room in the journal.
+    pub(super) fn starve(&self, connection: &Connection) {
+        let starved = &mut *self.starved.borrow_mut();
+        starved.push((connection.slot, connection.generation));
+    }
+
     /// Messages that are durable go to their sessions, and what waited for them happens.
     pub(super) fn apply_due(&self, mut due: Pending) {
         due.apply(&self.shared.router.retained, self.outbox.borrow().applier());
@@ -78,8 +84,7 @@ impl Connection {
         if self.session_number == 0 || worker.make_room(ENTRY_ROOM_BYTES, Purpose::Message) {
             return true;
         }
-        let starved = &mut *worker.starved.borrow_mut();
-        starved.push((self.slot, self.generation));
+        worker.starve(self);
         false
     }
 
@@ -115,7 +120,7 @@ impl Connection {
 
     /// What acknowledged messages make room for is sent at the end of the turn.
     pub(super) fn has_room_again(&self, worker: &Worker, inner: &mut Inner) {
-        if !inner.session.state().queue.is_empty() {
+        if !inner.session.state().queue.is_empty() || !inner.walks.is_empty() {
             self.mark_dirty(worker, inner);
         }
     }

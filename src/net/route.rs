@@ -103,7 +103,9 @@ impl Worker {
         if recorded.is_none() {
             return Sent::Routed;
         }
-        self.outbox.borrow_mut().stored(routing.qos, now);
+        if routing.will_of.is_none() {
+            self.outbox.borrow_mut().stored(routing.qos, now);
+        }
         Sent::Recorded
     }
 
@@ -297,7 +299,6 @@ impl Worker {
         };
         scratch.targets.clear();
         scratch.kept.iter_mut().for_each(Parcel::clear);
-        scratch.found = Matches::default();
         if is_kept(&chosen, routing.qos) {
             let Scratch {
                 found,

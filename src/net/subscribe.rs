@@ -5,6 +5,7 @@ use super::connection::{Clocks, Connection, Inner};
 use super::durables::is_ordinary;
 use super::feed::Feeding;
 use super::publish::Recorded;
+use super::walks::Walk;
 use super::worker::Worker;
 use crate::broker::feed::Wanted;
 use crate::broker::record;
@@ -64,6 +65,9 @@ impl Connection {
             },
             replies,
         )?;
+        let walks = taken.iter().filter(|taken| taken.sends_retained);
+        let walks = walks.filter(|taken| is_ordinary(&taken.filter));
+        inner.walks.extend(walks.map(Walk::new));
         self.take_up(worker, inner, wishes);
         if taken.iter().any(|taken| taken.is_changed) {
             self.record_change(worker, inner, clocks, recorded);
@@ -112,6 +116,10 @@ impl Connection {
             for filter in ended.into_iter().filter(is_ordinary) {
                 let subscriptions = &mut inner.subscriptions;
                 worker.with_subscriptions(self, subscriptions, |own| tree.unsubscribe(own, filter));
+                if filter.share_name().is_some() {
+                    let taken = inner.session.take_shared(|held| held == filter.as_str(), true);
+                    worker.route_shared(self.session_number, taken);
+                }
             }
             self.record_change(worker, inner, clocks, recorded);
         }

@@ -1,11 +1,14 @@
-//! What a worker looks at twice a second: silent clients, slow readers, expired sessions.
+//! What a worker looks at twice a second: silent clients, slow readers, expired sessions, delayed
+//! wills, expired messages.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::connection::End;
-use super::home;
+use super::connection::{Clocks, End};
+use super::{home, leave};
 use super::worker::Worker;
+use crate::broker::retained::{Progress, Sweep};
 use crate::metrics::SlowReader;
 use crate::mqtt::session::{Close, ConnectRefusal};
 use crate::mqtt::wire::{ReasonCode, Version};
@@ -35,7 +38,50 @@ pub(super) async fn sweep(worker: Rc<Worker>) {
     }
 }
 
+/// Where passes over what is retained stand.
+#[derive(Debug, Default)]
+pub(super) struct Sweeps {
+    expired: Sweep,
+    /// Identities that ended, with the pass for the first of them.
+    ended: VecDeque<u128>,
+    of_ended: Sweep,
+}
+
+impl Sweeps {
+    /// The retained messages of an identity are to give their memory back.
+    pub(super) fn add(&mut self, publisher: u128) {
+        self.ended.push_back(publisher);
+    }
+}
+
+/// Steps over what is retained for each sweep: 16,384 topics twice a second.
+const STEPS_PER_SWEEP: usize = 64;
+
 impl Worker {
+    /// Removes retained messages that expired or whose publisher ended. The first worker does it
+    /// for all.
+    fn sweep_retained(&self) {
+        if self.index != 0 {
+            return;
+        }
+        let now_ms = Clocks::read().wall_ms;
+        let index = &self.shared.router.retained;
+        let sweeps = &mut *self.sweeps.borrow_mut();
+        for _ in 0..STEPS_PER_SWEEP {
+            let Some(&publisher) = sweeps.ended.front() else {
+                break;
+            };
+            if index.sweep_publisher(&mut sweeps.of_ended, publisher).1 == Progress::Done {
+                sweeps.ended.pop_front();
+            }
+        }
+        for _ in 0..STEPS_PER_SWEEP {
+            if index.sweep_expired(&mut sweeps.expired, now_ms).1 == Progress::Done {
+                break;
+            }
+        }
+    }
+
     /// Cuts off silent clients, drops expired sessions, tells MQTT 5 clients of a stuck journal.
     fn sweep_at(&self, now: Instant) {
         let is_stuck = self.is_stuck();
@@ -69,6 +115,8 @@ impl Worker {
         for connection in refused {
             home::refuse(self, &connection, ConnectRefusal::StorageFull);
         }
-        home::drop_expired(self, now);
+        leave::drop_expired(self, now);
+        self.publish_due_wills(now);
+        self.sweep_retained();
     }
 }

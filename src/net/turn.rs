@@ -44,7 +44,9 @@ impl Worker {
             self.deliver_turn();
             // Packet ids were assigned, messages left out.
             self.write_settled();
-            if self.outbox.borrow().is_pending() && self.behind_since.get().is_none() {
+            let is_pending =
+                self.outbox.borrow().is_pending() && self.behind_since.get().is_none();
+            if is_pending || !self.dirty.borrow().is_empty() {
                 self.flush.notify_one();
             }
         }

@@ -23,8 +23,10 @@ use super::outbox::{Outbox, Purpose};
 use super::durables::Durables;
 use super::route::Scratch;
 use super::start::{Guards, spawn_vital};
+use super::sweep::Sweeps;
 use super::turnstile::Turnstile;
-use super::{deliver, sweep, turn};
+use super::wills::Wills;
+use super::{deliver, leave, sweep, turn};
 use crate::broker::router::{Parcel, Router};
 use crate::broker::feed::Feeds;
 use crate::broker::{Command, SessionTable};
@@ -69,6 +71,10 @@ pub(super) struct Worker {
     pub(super) feed_buffer: RefCell<Vec<u8>>,
     pub(super) connections: RefCell<Slab<Rc<Connection>>>,
     pub(super) sessions: RefCell<SessionTable>,
+    /// Wills whose time has not come.
+    pub(super) wills: RefCell<Wills>,
+    /// Identities whose retained messages are on their way out.
+    pub(super) sweeps: RefCell<Sweeps>,
     /// Kept sessions with ordinary subscriptions.
     pub(super) durables: RefCell<Durables>,
     /// Where handshakes take their turns.
@@ -134,6 +140,8 @@ impl Worker {
             feed_buffer: RefCell::default(),
             connections: RefCell::default(),
             sessions: RefCell::new(sessions),
+            wills: RefCell::default(),
+            sweeps: RefCell::default(),
             durables: RefCell::default(),
             turnstile: Rc::default(),
             arrivals_waiting: Cell::new(0),
@@ -182,7 +190,7 @@ impl Worker {
                 command = control.recv() => match command {
                     Some(Command::Apply { change, reply }) => {
                         // A caller that no longer waits has been told "not yet confirmed".
-                        let _ = reply.send(home::apply(&self, &change));
+                        let _ = reply.send(leave::apply(&self, &change));
                     }
                     Some(Command::Stop { reply }) => {
                         self.stop().await;
@@ -336,6 +344,6 @@ impl Worker {
             counters.flush();
         }
         tracing::debug!(device = %connection.principal.identity, ?end, "connection ended");
-        home::keep_or_end(self, connection);
+        leave::keep_or_end(self, connection);
     }
 }

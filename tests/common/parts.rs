@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tollgate::broker::router::RouterLimits;
 use tollgate::broker::feed::{FeedLimits, FeedThread, Feeds};
+use tollgate::broker::router::RouterLimits;
 use tollgate::broker::{IdentityLimits, Restored};
 use tollgate::device_api::Profile;
 use tollgate::identity::{DeviceName, Registry, Secrets};
@@ -100,6 +100,7 @@ impl Parts {
             },
             one_session: true,
             empty_user_name_code_4: false,
+            router: RouterLimits::default(),
             restored: Restored::default(),
         })
         .expect("the network starts");

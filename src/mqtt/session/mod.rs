@@ -210,6 +210,11 @@ impl Session {
         std::mem::take(&mut self.state)
     }
 
+    /// Takes the will away: it is published now, or never.
+    pub fn take_will(&mut self) -> Option<Arc<Will>> {
+        self.state.will.take()
+    }
+
     /// The messages to the client that are not acknowledged.
     pub fn in_flight(&mut self) -> &mut InFlight {
         &mut self.state.in_flight
