@@ -22,6 +22,7 @@ use crate::backup::Folders;
 use crate::broker::feed::{FeedLimits, FeedThread, Feeds};
 use crate::broker::retained::RetainedLimits;
 use crate::broker::router::RouterLimits;
+use crate::broker::tree::TreeLimits;
 use crate::broker::{Checkpointer, Restored};
 use crate::config::{Config, ConnackStyle, DeviceSessions};
 use crate::device_api::Profile;
@@ -69,7 +70,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let tls = certificates.as_ref().map(Reloader::tls);
     let addresses = bound.addresses();
 
-    let limits = RetainedLimits::default();
+    let limits = retained_limits(config);
     let (restored, checkpointer) = Checkpointer::start(&store, &journal, limits, Instant::now())?;
     // Before the history, which releases the journal: the feeds of the last run hold it then.
     let feed = start_feed(config, &journal, &registry, &metrics, &restored)?;
@@ -86,7 +87,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         profile: profile(config),
         one_session: config.device.sessions == DeviceSessions::One,
         empty_user_name_code_4: config.device.connack_style == ConnackStyle::Magenta,
-        router: RouterLimits::default(),
+        router: router_limits(config),
         restored,
         door: door::limits(config),
     })?;
@@ -263,6 +264,25 @@ fn session_limits(config: &Config) -> SessionLimits {
             messages_max: config.limits.queue_messages_max,
             bytes_max: config.limits.queue_max_bytes,
         },
+    }
+}
+
+fn router_limits(config: &Config) -> RouterLimits {
+    RouterLimits {
+        tree: TreeLimits {
+            subscriptions_max: config.limits.subscriptions_max,
+            ..TreeLimits::default()
+        },
+        inbox_bytes_max: config.limits.inbox_max_bytes,
+    }
+}
+
+fn retained_limits(config: &Config) -> RetainedLimits {
+    RetainedLimits {
+        messages_max: config.limits.retained_messages_max,
+        bytes_max: config.limits.retained_max_bytes,
+        publisher_messages_max: config.limits.retained_per_identity_max,
+        publisher_bytes_max: config.limits.retained_per_identity_max_bytes,
     }
 }
 

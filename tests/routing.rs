@@ -12,5 +12,14 @@ mod live;
 #[path = "routing/qos.rs"]
 mod qos;
 #[cfg(test)]
+#[path = "routing/retained.rs"]
+mod retained;
+#[cfg(test)]
+#[path = "routing/shares.rs"]
+mod shares;
+#[cfg(test)]
 #[path = "routing/site.rs"]
 mod site;
+#[cfg(test)]
+#[path = "routing/wills.rs"]
+mod wills;

@@ -1,8 +1,9 @@
 //! Figures of ordinary messages: what was routed, and what became of each copy.
 
-use metrics::Unit;
+use metrics::{Counter, Gauge, Unit};
 
 use super::list::{Figure, Kind, QOS_LABELS, closed_list, figure, labelled};
+use super::{one_counter, one_gauge};
 
 closed_list! {
     /// Why a copy of a message did not reach its subscriber.
@@ -23,6 +24,108 @@ closed_list! {
         SessionEnded = "session_ended",
     }
 }
+
+/// What routing says of itself when it is looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoutingFigures {
+    /// Subscriptions to ordinary topics.
+    pub subscriptions: usize,
+    /// Different filters of these.
+    pub filters: usize,
+    /// Bytes that the filters take, about.
+    pub filter_bytes: usize,
+    /// Topics with a retained message.
+    pub retained_messages: usize,
+    /// Bytes of these messages.
+    pub retained_bytes: usize,
+    /// Bytes that wait in the inboxes of the workers.
+    pub inbox_bytes: usize,
+    /// Parcels that found an inbox full, since the start.
+    pub inbox_waits: u64,
+}
+
+/// Handles of these figures.
+pub(super) struct RoutingHandles {
+    subscriptions: Gauge,
+    filters: Gauge,
+    filter_bytes: Gauge,
+    retained_messages: Gauge,
+    retained_bytes: Gauge,
+    inbox_bytes: Gauge,
+    inbox_waits: Counter,
+}
+
+impl RoutingHandles {
+    /// Registers with the recorder of the current scope.
+    pub(super) fn new() -> RoutingHandles {
+        RoutingHandles {
+            subscriptions: one_gauge(&SUBSCRIPTIONS),
+            filters: one_gauge(&FILTERS),
+            filter_bytes: one_gauge(&FILTER_BYTES),
+            retained_messages: one_gauge(&RETAINED),
+            retained_bytes: one_gauge(&RETAINED_BYTES),
+            inbox_bytes: one_gauge(&INBOX_BYTES),
+            inbox_waits: one_counter(&INBOX_WAITS),
+        }
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a figure on a chart, exact up to 2^53"
+    )]
+    pub(super) fn set(&self, figures: RoutingFigures) {
+        self.subscriptions.set(figures.subscriptions as f64);
+        self.filters.set(figures.filters as f64);
+        self.filter_bytes.set(figures.filter_bytes as f64);
+        self.retained_messages.set(figures.retained_messages as f64);
+        self.retained_bytes.set(figures.retained_bytes as f64);
+        self.inbox_bytes.set(figures.inbox_bytes as f64);
+        self.inbox_waits.absolute(figures.inbox_waits);
+    }
+}
+
+pub(super) const SUBSCRIPTIONS: Figure = figure(
+    "tollgate_subscriptions",
+    Kind::Gauge,
+    Unit::Count,
+    "Subscriptions to ordinary topics, of all sessions.",
+);
+pub(super) const FILTERS: Figure = figure(
+    "tollgate_filters",
+    Kind::Gauge,
+    Unit::Count,
+    "Different filters of these subscriptions.",
+);
+pub(super) const FILTER_BYTES: Figure = figure(
+    "tollgate_filter_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "Memory that these filters take, about.",
+);
+pub(super) const RETAINED: Figure = figure(
+    "tollgate_retained_messages",
+    Kind::Gauge,
+    Unit::Count,
+    "Topics with a retained message.",
+);
+pub(super) const RETAINED_BYTES: Figure = figure(
+    "tollgate_retained_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "Bytes of the retained messages.",
+);
+pub(super) const INBOX_BYTES: Figure = figure(
+    "tollgate_inbox_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "Messages that wait for the workers of those who get them.",
+);
+pub(super) const INBOX_WAITS: Figure = figure(
+    "tollgate_inbox_waits_total",
+    Kind::Counter,
+    Unit::Count,
+    "Times a worker found the inbox of another one full and stopped reading the publishers.",
+);
 
 closed_list! {
     /// What became of a will.

@@ -443,12 +443,12 @@ impl Connection {
             if behind || !worker.make_room(bytes, purpose) {
                 // The client was heard, whatever the journal does (SEC-80).
                 inner.session.heard(clocks.now);
-                return Ok(self.park(worker, inner, packet));
+                return self.park(worker, inner, packet, clocks);
             }
         }
         if worker.is_route_full.get() && self.must_wait_to_route(worker, inner, packet) {
             inner.session.heard(clocks.now);
-            return Ok(self.park(worker, inner, packet));
+            return self.park(worker, inner, packet, clocks);
         }
         let version = inner.session.version();
         if let Some(decoded) = wire::decode_publish(version, Sender::Client, packet) {
@@ -526,24 +526,44 @@ impl Connection {
         }
     }
 
-    fn park(&self, worker: &Worker, inner: &mut Inner, packet: &[u8]) -> Taken {
+    fn park(
+        &self,
+        worker: &Worker,
+        inner: &mut Inner,
+        packet: &[u8],
+        clocks: Clocks,
+    ) -> Result<Taken, End> {
         if worker.is_stuck() && is_qos_0_publish(packet) {
             // A storage that stays full: what cannot be acknowledged is refused, and counted.
             worker.count_received(QoS::AtMostOnce);
             worker.count_refused(Refusal::StorageFull);
-            return Taken::Yes;
+            return self.hear_alias(inner, packet, clocks);
         }
         let was_empty = inner.parked.is_empty();
         if !inner
             .parked
             .push(packet, worker.shared.limits.receive_maximum)
         {
-            return Taken::NotNow;
+            return Ok(Taken::NotNow);
         }
         if was_empty {
             worker.resume_later(self.slot, self.generation);
         }
-        Taken::Yes
+        Ok(Taken::Yes)
+    }
+
+    /// A message that is dropped may still give a topic its alias (SEC-12).
+    fn hear_alias(&self, inner: &mut Inner, packet: &[u8], clocks: Clocks) -> Result<Taken, End> {
+        let version = inner.session.version();
+        if let Some(decoded) = wire::decode_publish(version, Sender::Client, packet) {
+            let publish = decoded.map_err(|error| End::Closed(Close::from(&error)))?;
+            // At QoS 0 there is nothing to reply.
+            let heard = inner
+                .session
+                .handle_publish(&publish, clocks.now, &mut Replies::default());
+            heard.map_err(End::Closed)?;
+        }
+        Ok(Taken::Yes)
     }
 }
 

@@ -9,7 +9,7 @@ use super::connection::{Clocks, End};
 use super::{home, leave};
 use super::worker::Worker;
 use crate::broker::retained::{Progress, Sweep};
-use crate::metrics::SlowReader;
+use crate::metrics::{RoutingFigures, SlowReader};
 use crate::mqtt::session::{Close, ConnectRefusal};
 use crate::mqtt::wire::{ReasonCode, Version};
 
@@ -58,14 +58,25 @@ impl Sweeps {
 const STEPS_PER_SWEEP: usize = 64;
 
 impl Worker {
-    /// Removes retained messages that expired or whose publisher ended. The first worker does it
-    /// for all.
+    /// Removes retained messages that expired or whose publisher ended, and tells the figures. The
+    /// first worker does it for all.
     fn sweep_retained(&self) {
         if self.index != 0 {
             return;
         }
         let now_ms = Clocks::read().wall_ms;
-        let index = &self.shared.router.retained;
+        let router = &self.shared.router;
+        let (tree, inboxes) = (router.tree.figures(), router.inboxes());
+        let (index, retained) = (&router.retained, router.retained.figures());
+        self.shared.metrics.set_routing(RoutingFigures {
+            subscriptions: tree.subscriptions,
+            filters: tree.filters,
+            filter_bytes: tree.filter_bytes,
+            retained_messages: retained.messages,
+            retained_bytes: retained.bytes,
+            inbox_bytes: inboxes.bytes,
+            inbox_waits: inboxes.waits,
+        });
         let sweeps = &mut *self.sweeps.borrow_mut();
         for _ in 0..STEPS_PER_SWEEP {
             let Some(&publisher) = sweeps.ended.front() else {

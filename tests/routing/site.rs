@@ -70,14 +70,16 @@ impl Client {
     pub(crate) fn with(broker: &Broker, connect: &Connect<'_>) -> (Client, Vec<u8>) {
         let mut wire = broker.wire();
         let connack = log_in(&mut wire, connect);
-        let version = connect.version;
-        let next_id = 1;
-        let client = Client {
+        (Client::over(wire, connect.version), connack)
+    }
+
+    /// One that is let in.
+    pub(crate) fn over(wire: Wire, version: Version) -> Client {
+        Client {
             wire,
             version,
-            next_id,
-        };
-        (client, connack)
+            next_id: 1,
+        }
     }
 
     fn id(&mut self) -> u16 {

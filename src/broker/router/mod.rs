@@ -78,6 +78,16 @@ impl Router {
         self.inboxes.get(worker)
     }
 
+    /// The size of all inboxes.
+    #[must_use]
+    pub fn inboxes(&self) -> InboxFigures {
+        let all = self.inboxes.iter().map(Inbox::figures);
+        all.fold(InboxFigures::default(), |sum, one| InboxFigures {
+            bytes: sum.bytes + one.bytes,
+            waits: sum.waits + one.waits,
+        })
+    }
+
     /// What wakes a worker for the end of a turn: it has something to hand over, or an inbox that
     /// was full has room.
     #[must_use]

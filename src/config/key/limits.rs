@@ -148,6 +148,66 @@ pub(in crate::config) const LIMITS_QUEUE_MAX_BYTES: Key = Key::new(
         unit: "bytes",
     },
 );
+pub(in crate::config) const LIMITS_SUBSCRIPTIONS_MAX: Key = Key::new(
+    "limits",
+    "subscriptions_max",
+    "10000000",
+    Shape::Number {
+        least: 1,
+        most: 1 << 32,
+        unit: "subscriptions",
+    },
+);
+pub(in crate::config) const LIMITS_RETAINED_MESSAGES_MAX: Key = Key::new(
+    "limits",
+    "retained_messages_max",
+    "100000",
+    Shape::Number {
+        least: 1,
+        most: 1 << 32,
+        unit: "messages",
+    },
+);
+pub(in crate::config) const LIMITS_RETAINED_MAX_BYTES: Key = Key::new(
+    "limits",
+    "retained_max_bytes",
+    "268435456",
+    Shape::Number {
+        least: 65_536,
+        most: 1 << 40,
+        unit: "bytes",
+    },
+);
+pub(in crate::config) const LIMITS_RETAINED_PER_IDENTITY_MAX: Key = Key::new(
+    "limits",
+    "retained_per_identity_max",
+    "100",
+    Shape::Number {
+        least: 1,
+        most: 1 << 32,
+        unit: "messages",
+    },
+);
+pub(in crate::config) const LIMITS_RETAINED_PER_IDENTITY_MAX_BYTES: Key = Key::new(
+    "limits",
+    "retained_per_identity_max_bytes",
+    "1048576",
+    Shape::Number {
+        least: 1_024,
+        most: 1 << 40,
+        unit: "bytes",
+    },
+);
+pub(in crate::config) const LIMITS_INBOX_MAX_BYTES: Key = Key::new(
+    "limits",
+    "inbox_max_bytes",
+    "8388608",
+    Shape::Number {
+        least: 1_048_576,
+        most: 1 << 30,
+        unit: "bytes",
+    },
+);
 pub(in crate::config) const LIMITS_UNSENT_MAX_BYTES: Key = Key::new(
     "limits",
     "unsent_max_bytes",
