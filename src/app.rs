@@ -88,6 +88,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         one_session: config.device.sessions == DeviceSessions::One,
         empty_user_name_code_4: config.device.connack_style == ConnackStyle::Magenta,
         router: router_limits(config),
+        statistics_every: config.mqtt.statistics_interval,
         restored,
         door: door::limits(config),
     })?;

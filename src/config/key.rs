@@ -95,6 +95,7 @@ pub const KEYS: &[&Key] = &[
     &MQTT_PACKET_SIZE_MAX_BYTES,
     &MQTT_RECEIVE_MAXIMUM,
     &MQTT_TOPIC_ALIAS_MAXIMUM,
+    &MQTT_SYS_INTERVAL_S,
     &MQTT_PROXY_PROTOCOL_FROM,
     &MQTTS_LISTEN,
     &MQTTS_CERTIFICATE,
@@ -199,6 +200,16 @@ pub(super) const MQTT_TOPIC_ALIAS_MAXIMUM: Key = Key::new(
         least: 0,
         most: 1_024,
         unit: "aliases",
+    },
+);
+pub(super) const MQTT_SYS_INTERVAL_S: Key = Key::new(
+    "mqtt",
+    "sys_interval_s",
+    "10",
+    Shape::Number {
+        least: 0,
+        most: 86_400,
+        unit: "seconds, 0 = never",
     },
 );
 pub(super) const MQTT_PROXY_PROTOCOL_FROM: Key =

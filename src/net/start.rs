@@ -58,6 +58,8 @@ pub struct NetParts {
     pub empty_user_name_code_4: bool,
     /// What routing may take.
     pub router: RouterLimits,
+    /// How often the broker's figures are published under `$SYS/broker/`; zero is never.
+    pub statistics_every: Duration,
     /// Sessions of the last run.
     pub restored: Restored,
     /// Who may come in, and how many.
@@ -148,6 +150,7 @@ impl Net {
             empty_user_name_code_4: parts.empty_user_name_code_4,
             metrics: parts.metrics,
             feeds: parts.feeds,
+            statistics_every: parts.statistics_every,
             router: Router::new(workers, parts.router, retained),
             journal: parts.journal.clone(),
             guards: Guards {

@@ -129,5 +129,6 @@ impl Worker {
         leave::drop_expired(self, now);
         self.publish_due_wills(now);
         self.sweep_retained();
+        self.publish_statistics(now, self.shared.statistics_every);
     }
 }

@@ -23,6 +23,7 @@ use super::outbox::{Outbox, Purpose};
 use super::durables::Durables;
 use super::route::Scratch;
 use super::start::{Guards, spawn_vital};
+use super::statistics::Statistics;
 use super::sweep::Sweeps;
 use super::turnstile::Turnstile;
 use super::wills::Wills;
@@ -53,6 +54,8 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     pub(super) feeds: Feeds,
     pub(super) router: Router,
+    /// How often the broker's figures are published to clients; zero is never.
+    pub(super) statistics_every: Duration,
     pub(super) journal: Journal,
     pub(super) guards: Guards,
     /// The next session number.
@@ -75,6 +78,8 @@ pub(super) struct Worker {
     pub(super) wills: RefCell<Wills>,
     /// Identities whose retained messages are on their way out.
     pub(super) sweeps: RefCell<Sweeps>,
+    /// The broker's figures for clients.
+    pub(super) statistics: RefCell<Statistics>,
     /// Kept sessions with ordinary subscriptions.
     pub(super) durables: RefCell<Durables>,
     /// Where handshakes take their turns.
@@ -142,6 +147,7 @@ impl Worker {
             sessions: RefCell::new(sessions),
             wills: RefCell::default(),
             sweeps: RefCell::default(),
+            statistics: RefCell::new(Statistics::new(Instant::now())),
             durables: RefCell::default(),
             turnstile: Rc::default(),
             arrivals_waiting: Cell::new(0),

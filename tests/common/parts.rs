@@ -101,6 +101,7 @@ impl Parts {
             one_session: true,
             empty_user_name_code_4: false,
             router: RouterLimits::default(),
+            statistics_every: Duration::ZERO,
             restored: Restored::default(),
         })
         .expect("the network starts");
