@@ -100,6 +100,7 @@ struct Shared {
     http_requests: Vec<Counter>,
     http_connections: Gauge,
     devices: Gauge,
+    scopes: Gauge,
     tokens: Gauge,
     process: Process,
 }
@@ -136,6 +137,7 @@ impl Metrics {
                 http_requests: counters(&list::HTTP_REQUESTS),
                 http_connections: one_gauge(&list::HTTP_CONNECTIONS),
                 devices: one_gauge(&list::DEVICES),
+                scopes: one_gauge(&list::SCOPES),
                 tokens: one_gauge(&list::TOKENS),
                 process: Process::new(),
             }
@@ -209,13 +211,14 @@ impl Metrics {
         self.shared.feeds.cut();
     }
 
-    /// Takes over how many devices and tokens the registry holds.
+    /// Takes over how many devices, tokens and scopes the registry holds.
     #[expect(
         clippy::cast_precision_loss,
         reason = "a figure on a chart, exact up to 2^53"
     )]
-    pub fn set_registry(&self, devices: u64, tokens: u64) {
+    pub fn set_registry(&self, devices: u64, tokens: u64, scopes: u64) {
         self.shared.devices.set(devices as f64);
+        self.shared.scopes.set(scopes as f64);
         self.shared.tokens.set(tokens as f64);
     }
 

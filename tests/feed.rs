@@ -22,6 +22,9 @@ mod releases;
 #[path = "feed/rights.rs"]
 mod rights;
 #[cfg(test)]
+#[path = "feed/scopes.rs"]
+mod scopes;
+#[cfg(test)]
 #[path = "feed/sessions.rs"]
 mod sessions;
 #[cfg(test)]

@@ -216,11 +216,6 @@ impl SessionTable {
         self.replace(key, None);
     }
 
-    /// Takes the stored sessions of an identity out; live ones stay.
-    pub fn take_stored_of(&mut self, identity: Uuid) -> Vec<Stored> {
-        self.take_stored(identity, |_| true)
-    }
-
     /// Takes the stored sessions out whose time is over.
     pub fn take_expired(&mut self, now: Instant) -> Vec<(Uuid, Stored)> {
         if self.stored == 0 {
@@ -246,7 +241,8 @@ impl SessionTable {
         expired
     }
 
-    fn take_stored(&mut self, identity: Uuid, wanted: impl Fn(&Stored) -> bool) -> Vec<Stored> {
+    /// Takes those of the stored sessions of an identity out that are wanted; live ones stay.
+    pub fn take_stored(&mut self, identity: Uuid, wanted: impl Fn(&Stored) -> bool) -> Vec<Stored> {
         let Some(entries) = self.by_identity.get_mut(&identity) else {
             return Vec::new();
         };
@@ -377,7 +373,7 @@ mod tests {
         connect(&mut table, &key("b"), 2);
         table.store(&key("c"), stored(9, NEVER_EXPIRES_S, now));
         assert_eq!(table.live_of(key("a").identity).count(), 2);
-        assert_eq!(table.take_stored_of(key("a").identity).len(), 1);
+        assert_eq!(table.take_stored(key("a").identity, |_| true).len(), 1);
         assert_eq!(table.live_of(key("a").identity).count(), 2);
     }
 
@@ -425,7 +421,7 @@ mod tests {
         let unused = tables[0].reserve(&other).unwrap();
         tables[0].give_back(&other, unused);
         tables[1].remove(&key("1"));
-        assert_eq!(tables[0].take_stored_of(fourth.identity).len(), 4);
+        assert_eq!(tables[0].take_stored(fourth.identity, |_| true).len(), 4);
         assert_eq!(connect(&mut tables[1], &fourth, 3), None);
     }
 

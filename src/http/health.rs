@@ -129,10 +129,11 @@ fn note_figures(shared: &ServiceState) {
         state: explain(journal.status()).0,
     });
     let registry = &shared.registry;
-    let tokens = u64::try_from(registry.tokens()).unwrap_or(u64::MAX);
+    let count = |held: usize| u64::try_from(held).unwrap_or(u64::MAX);
+    let (tokens, scopes) = (count(registry.tokens()), count(registry.scopes()));
     shared
         .metrics
-        .set_registry(registry.devices_total(), tokens);
+        .set_registry(registry.devices_total(), tokens, scopes);
     let history = shared.history.status();
     shared.metrics.set_history(HistoryFigures {
         lag_records: durable.saturating_sub(history.read.number()),

@@ -315,6 +315,12 @@ pub(super) const DEVICES: Figure = figure(
     Unit::Count,
     "Devices in the registry.",
 );
+pub(super) const SCOPES: Figure = figure(
+    "tollgate_scopes",
+    Kind::Gauge,
+    Unit::Count,
+    "Applications, and devices with a scope of their own.",
+);
 pub(super) const TOKENS: Figure = figure(
     "tollgate_tokens",
     Kind::Gauge,
@@ -424,6 +430,7 @@ pub const FIGURES: &[Figure] = &[
     HTTP_REQUESTS,
     HTTP_CONNECTIONS,
     DEVICES,
+    SCOPES,
     TOKENS,
     PROCESS_MEMORY,
     PROCESS_DESCRIPTORS,

@@ -12,7 +12,7 @@ use super::output::Output;
 use super::publish::Recorded;
 use super::stream::Stream;
 use super::worker::Worker;
-use crate::broker::{NoPlace, Reserved, record};
+use crate::broker::{NoPlace, Reserved, Stored, record};
 use crate::identity::IdentityKind;
 use crate::journal::RecordKind;
 use crate::metrics::SlowReader;
@@ -117,10 +117,12 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let slot = u32::try_from(worker.connections.borrow().vacant_key())
         .expect("a process has far fewer than 2^32 sockets");
     let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
-    let (ended, resumed) = if opening.clean_start {
-        (stored, None)
-    } else {
-        (None, stored)
+    // A narrowing ends what is outside of it; where a crash came between, it is not resumed (SEC-38).
+    let may_resume =
+        |stored: &Stored| !opening.clean_start && leave::lies_inside(&stored.state, &principal.permit);
+    let (ended, resumed) = match stored {
+        Some(stored) if may_resume(&stored) => (None, Some(stored)),
+        ended => (ended, None),
     };
     let is_resumed = resumed.is_some();
     let (begins, number) = match &resumed {

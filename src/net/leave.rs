@@ -8,10 +8,11 @@ use super::outbox::Purpose;
 use super::wills::publisher_of;
 use super::worker::Worker;
 use crate::broker::{Receipt, SessionKey, Stored, record};
-use crate::identity::Change;
+use crate::identity::{Change, Permit};
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::WillEnd;
 use crate::mqtt::session::{Close, SessionState};
+use crate::mqtt::topic::Filter;
 use crate::mqtt::wire::ReasonCode;
 
 /// Applies a committed change of rights to everything that lives here.
@@ -44,9 +45,7 @@ pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
         receipt.connections += 1;
     }
     drop_wills(worker, change, &mut receipt);
-    if change.drops_state {
-        drop_state(worker, change, &mut receipt);
-    }
+    drop_state(worker, change, &mut receipt);
     worker.hand_over_soon();
     receipt
 }
@@ -69,12 +68,15 @@ fn drop_wills(worker: &Worker, change: &Change, receipt: &mut Receipt) {
     }
 }
 
-/// Everything that is stored of an identity.
+/// What is stored of an identity and goes with its rights: everything, or the sessions that hold
+/// a subscription outside of the rights it has now (SEC-36).
 fn drop_state(worker: &Worker, change: &Change, receipt: &mut Receipt) {
+    let permit = worker.shared.registry.permit(change.identity);
+    let goes = |stored: &Stored| change.drops_state || !lies_inside(&stored.state, &permit);
     let dropped = worker
         .sessions
         .borrow_mut()
-        .take_stored_of(change.identity);
+        .take_stored(change.identity, goes);
     for mut stored in dropped {
         receipt.sessions += 1;
         receipt.unfinished += unfinished(&stored.state);
@@ -82,13 +84,20 @@ fn drop_state(worker: &Worker, change: &Change, receipt: &mut Receipt) {
         finish(worker, change.identity, &mut stored);
     }
     // One worker says it for all: the index is shared.
-    if worker.index == 0 {
+    if change.drops_state && worker.index == 0 {
         let publisher = change.identity.as_u128();
         let index = &worker.shared.router.retained;
         let retained = index.end_publisher(publisher, change.generation);
         receipt.retained += u64::try_from(retained).unwrap_or(u64::MAX);
         worker.sweeps.borrow_mut().add(publisher);
     }
+}
+
+/// Whether all its subscriptions may still be made.
+pub(super) fn lies_inside(state: &SessionState, permit: &Permit) -> bool {
+    let filters = state.subscriptions.iter();
+    let mut filters = filters.map(|held| Filter::new(&held.filter));
+    filters.all(|filter| filter.is_ok_and(|filter| permit.allows_filter(&filter)))
 }
 
 /// Ends stored sessions whose time is over.

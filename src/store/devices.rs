@@ -76,15 +76,13 @@ pub struct LiveCredential {
     pub kind: u8,
 }
 
-/// How many devices there are.
+/// How many identities of a kind there are.
 ///
 /// # Errors
 /// That the database could not be read; so for every function here.
-pub fn count(connection: &Connection) -> Result<u64, StoreError> {
-    let count: Unsigned =
-        connection.query_row("SELECT count(*) FROM device WHERE kind = 0", [], |row| {
-            row.get(0)
-        })?;
+pub fn count(connection: &Connection, kind: u8) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM device WHERE kind = ?1";
+    let count: Unsigned = connection.query_row(sql, [kind], |row| row.get(0))?;
     Ok(count.0)
 }
 
@@ -246,6 +244,19 @@ pub fn end_credentials(
         .execute(params![device.number, kept])?;
     ended.sort_unstable();
     Ok(ended)
+}
+
+/// The live credentials of an identity: id and digest.
+pub fn live_credentials(
+    connection: &Connection,
+    device: &DeviceRow,
+) -> Result<Vec<(u64, [u8; 32])>, StoreError> {
+    let sql = "SELECT id, digest FROM credential WHERE device = ?1 AND revoked_ms IS NULL";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([device.number], |row| {
+        Ok((row.get::<_, Unsigned>(0)?.0, row.get(1)?))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Sets the generation of a device.

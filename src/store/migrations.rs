@@ -11,7 +11,7 @@ use super::StoreError;
 pub(super) const APPLICATION_ID: i64 = 0x546f_6c6c;
 
 /// Step n (counting from 1) leads to schema version n.
-const STEPS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
+const STEPS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
 
 /// `device.number` keeps joins on small integers; `device.id` is what the world sees.
 ///
@@ -162,6 +162,12 @@ CREATE TABLE will (
     generation INTEGER NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
+";
+
+/// Devices have scopes too, so that the table is named after what it holds. An application always
+/// has a row; a device without one has its own topics and nothing else.
+const VERSION_5: &str = "
+ALTER TABLE application RENAME TO scope;
 ";
 
 /// The newest schema version this program knows.

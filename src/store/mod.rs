@@ -17,7 +17,6 @@
 //! After a crash at any point, what was answered is there; of what was not answered, whole
 //! requests are there or not.
 
-pub mod applications;
 pub mod bulk;
 pub mod devices;
 mod error;
@@ -27,6 +26,7 @@ pub mod messages;
 mod migrations;
 mod readers;
 pub mod retained;
+pub mod scopes;
 pub mod sessions;
 mod snapshot;
 #[cfg(test)]
