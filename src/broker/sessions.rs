@@ -173,7 +173,9 @@ impl SessionTable {
     /// The stored session with this key.
     pub fn stored_mut(&mut self, key: &SessionKey) -> Option<&mut Stored> {
         let entries = self.by_identity.get_mut(&key.identity)?;
-        let entry = entries.iter_mut().find(|entry| entry.client_id == key.client_id)?;
+        let entry = entries
+            .iter_mut()
+            .find(|entry| entry.client_id == key.client_id)?;
         match &mut entry.place {
             Place::Stored(stored) => Some(stored),
             Place::Live(_) => None,

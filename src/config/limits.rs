@@ -79,7 +79,8 @@ pub(super) fn checked(layers: &Layers, receive_maximum: u16) -> Result<Limits, C
         retained_messages_max: layers.number(&key::LIMITS_RETAINED_MESSAGES_MAX)?,
         retained_max_bytes: layers.number(&key::LIMITS_RETAINED_MAX_BYTES)?,
         retained_per_identity_max: layers.number(&key::LIMITS_RETAINED_PER_IDENTITY_MAX)?,
-        retained_per_identity_max_bytes: layers.number(&key::LIMITS_RETAINED_PER_IDENTITY_MAX_BYTES)?,
+        retained_per_identity_max_bytes: layers
+            .number(&key::LIMITS_RETAINED_PER_IDENTITY_MAX_BYTES)?,
         inbox_max_bytes: layers.number(&key::LIMITS_INBOX_MAX_BYTES)?,
         unsent_max_bytes: layers.number(&key::LIMITS_UNSENT_MAX_BYTES)?,
         unsent_timeout: Duration::from_secs(layers.number(&key::LIMITS_UNSENT_TIMEOUT_S)?),

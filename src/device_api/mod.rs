@@ -96,7 +96,7 @@ pub fn route_application(topic: &str, is_allowed: bool) -> Route {
         return Route::Refuse(refused, Why::NotAuthorized);
     }
     match DeviceTopic::of(topic) {
-        DeviceTopic::Foreign if !topic.starts_with("v1/devices/") => Route::Ordinary,
+        DeviceTopic::Foreign => Route::Ordinary,
         _ => refuse_foreign(topic),
     }
 }

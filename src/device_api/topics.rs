@@ -13,7 +13,7 @@ pub enum DeviceTopic {
     Telemetry,
     /// A `$` topic.
     System,
-    /// Another name under the platform's prefixes.
+    /// Another name of the platform.
     Unknown,
     /// No name of the platform.
     Foreign,
@@ -35,7 +35,7 @@ impl DeviceTopic {
         match topic {
             "v1/devices/me/telemetry" | "v2/t" | "v2/t/j" => Self::Telemetry,
             _ if topic.starts_with('$') => Self::System,
-            _ if is_virtual(topic) => Self::Unknown,
+            _ if is_platform(topic) => Self::Unknown,
             _ => Self::Foreign,
         }
     }

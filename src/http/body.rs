@@ -203,9 +203,7 @@ mod tests {
         assert_eq!(refusal("{\"name\":\"a\"} x").0, Code::BadJson);
         assert_eq!(refusal("{\"name\":\"\u{0}\"}").0, Code::BadJson);
         assert_eq!(
-            parse::<Create>(b"{\"name\":\"\xff\"}")
-                .unwrap_err()
-                .code,
+            parse::<Create>(b"{\"name\":\"\xff\"}").unwrap_err().code,
             Code::BadJson
         );
     }
@@ -217,7 +215,10 @@ mod tests {
         assert_eq!(message, "line 1, column 2: missing field `name`");
         let (_, message, target) = refusal(r#"{"name":"a","tokn":"b"}"#);
         assert_eq!(target.as_deref(), Some("tokn"));
-        assert!(message.contains("expected one of `name`, `token`"), "{message}");
+        assert!(
+            message.contains("expected one of `name`, `token`"),
+            "{message}"
+        );
         let (code, message, target) = refusal(r#"{"name":5}"#);
         assert_eq!((code, target.as_deref()), (Code::BadField, Some("name")));
         assert_eq!(message, "line 1, column 9: `name` must be a string");

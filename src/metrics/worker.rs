@@ -175,8 +175,13 @@ impl WorkerCounters {
             return;
         }
         let begun: u64 = self.received.iter().sum();
-        let ended: u64 =
-            self.stored.iter().chain(&self.routed).chain(&self.refused).sum::<u64>() + self.repeated;
+        let ended: u64 = self
+            .stored
+            .iter()
+            .chain(&self.routed)
+            .chain(&self.refused)
+            .sum::<u64>()
+            + self.repeated;
         if begun != ended {
             self.handles
                 .in_flight

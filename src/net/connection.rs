@@ -290,7 +290,8 @@ impl Connection {
             let mut recorded = Recorded::default();
             for packet in parked.iter() {
                 let needed = self.needs_room(inner, packet);
-                let must_wait = worker.is_route_full.get() && self.must_wait_to_route(worker, inner, packet);
+                let must_wait =
+                    worker.is_route_full.get() && self.must_wait_to_route(worker, inner, packet);
                 if must_wait || needed.is_some_and(|(bytes, why)| !worker.make_room(bytes, why)) {
                     break;
                 }
@@ -379,7 +380,10 @@ impl Connection {
         inner.output.write(&replies.prompt);
         if !inner.walks.is_empty() {
             let run = inner.runs_pushed;
-            inner.walks.iter_mut().for_each(|walk| walk.goes_behind(run));
+            inner
+                .walks
+                .iter_mut()
+                .for_each(|walk| walk.goes_behind(run));
             self.mark_dirty(worker, inner);
         }
         worker.hand_over_soon();

@@ -174,10 +174,16 @@ impl Connection {
     ) -> Result<(), DeliveryDrop> {
         let message = routed.message;
         // SEC-31: the one gate. What is queued is asked about when it is sent.
-        let is_allowed = || self.principal.permit.allows(Action::Receive, message.topic());
+        let is_allowed = || {
+            self.principal
+                .permit
+                .allows(Action::Receive, message.topic())
+        };
         let inner = &mut *self.inner.borrow_mut();
         if target.qos > QoS::AtMostOnce {
-            let taken = inner.session.offer(Arc::clone(message), how(routed, target));
+            let taken = inner
+                .session
+                .offer(Arc::clone(message), how(routed, target));
             self.mark_dirty(worker, inner);
             return taken.map_err(|_| DeliveryDrop::QueueFull);
         }

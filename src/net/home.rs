@@ -118,8 +118,9 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         .expect("a process has far fewer than 2^32 sockets");
     let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
     // A narrowing ends what is outside of it; where a crash came between, it is not resumed (SEC-38).
-    let may_resume =
-        |stored: &Stored| !opening.clean_start && leave::lies_inside(&stored.state, &principal.permit);
+    let may_resume = |stored: &Stored| {
+        !opening.clean_start && leave::lies_inside(&stored.state, &principal.permit)
+    };
     let (ended, resumed) = match stored {
         Some(stored) if may_resume(&stored) => (None, Some(stored)),
         ended => (ended, None),

@@ -28,8 +28,14 @@ enum Says {
 const TOPICS: &[(&str, Says)] = &[
     ("$SYS/broker/version", Says::Version),
     ("$SYS/broker/uptime", Says::Uptime),
-    ("$SYS/broker/clients/connected", Says::Sum(&["tollgate_connections"])),
-    ("$SYS/broker/clients/active", Says::Sum(&["tollgate_connections"])),
+    (
+        "$SYS/broker/clients/connected",
+        Says::Sum(&["tollgate_connections"]),
+    ),
+    (
+        "$SYS/broker/clients/active",
+        Says::Sum(&["tollgate_connections"]),
+    ),
     (
         "$SYS/broker/publish/messages/received",
         Says::Sum(&["tollgate_messages_received_total"]),
@@ -46,8 +52,14 @@ const TOPICS: &[(&str, Says)] = &[
         "$SYS/broker/retained messages/count",
         Says::Sum(&["tollgate_retained_messages"]),
     ),
-    ("$SYS/broker/subscriptions/count", Says::Sum(&["tollgate_subscriptions"])),
-    ("$SYS/broker/heap/current", Says::Sum(&["process_resident_memory_bytes"])),
+    (
+        "$SYS/broker/subscriptions/count",
+        Says::Sum(&["tollgate_subscriptions"]),
+    ),
+    (
+        "$SYS/broker/heap/current",
+        Says::Sum(&["process_resident_memory_bytes"]),
+    ),
 ];
 
 /// When the figures are published.
@@ -94,7 +106,12 @@ impl Worker {
                 let payload = text.as_bytes();
                 let content = Content::from_parts(topic, &[], payload, QoS::AtMostOnce, false);
                 let received_ms = Clocks::read().wall_ms;
-                Arc::new(Message::new(content, Publisher::default(), received_ms, None))
+                Arc::new(Message::new(
+                    content,
+                    Publisher::default(),
+                    received_ms,
+                    None,
+                ))
             });
         }
         self.hand_over_soon();

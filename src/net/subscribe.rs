@@ -117,7 +117,9 @@ impl Connection {
                 let subscriptions = &mut inner.subscriptions;
                 worker.with_subscriptions(self, subscriptions, |own| tree.unsubscribe(own, filter));
                 if filter.share_name().is_some() {
-                    let taken = inner.session.take_shared(|held| held == filter.as_str(), true);
+                    let taken = inner
+                        .session
+                        .take_shared(|held| held == filter.as_str(), true);
                     worker.route_shared(self.session_number, taken);
                 }
             }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connection::{Clocks, End};
-use super::{home, leave};
 use super::worker::Worker;
+use super::{home, leave};
 use crate::broker::retained::{Progress, Sweep};
 use crate::metrics::{RoutingFigures, SlowReader};
 use crate::mqtt::session::{Close, ConnectRefusal};

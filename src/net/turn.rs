@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connection::End;
+use super::ledger::Acks;
 use super::linger::LINGER;
 use super::worker::Worker;
-use super::ledger::Acks;
 use crate::mqtt::session::Close;
 use crate::mqtt::wire::ReasonCode;
 
@@ -44,8 +44,7 @@ impl Worker {
             self.deliver_turn();
             // Packet ids were assigned, messages left out.
             self.write_settled();
-            let is_pending =
-                self.outbox.borrow().is_pending() && self.behind_since.get().is_none();
+            let is_pending = self.outbox.borrow().is_pending() && self.behind_since.get().is_none();
             if is_pending || !self.dirty.borrow().is_empty() {
                 self.flush.notify_one();
             }

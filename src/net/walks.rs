@@ -112,7 +112,11 @@ impl Connection {
     ) -> Went {
         let message = &found.message;
         // SEC-31.
-        if !self.principal.permit.allows(Action::Receive, message.topic()) {
+        if !self
+            .principal
+            .permit
+            .allows(Action::Receive, message.topic())
+        {
             worker.count_undelivered(DeliveryDrop::NotAuthorized);
             return Went::On;
         }
@@ -129,7 +133,9 @@ impl Connection {
             let lent = &mut *worker.lent.borrow_mut();
             let out = inner.output.turn(lent);
             let ids = ids.as_slice();
-            let sent = inner.session.send_qos_0(message, (true, ids), now_ms, encoded, out);
+            let sent = inner
+                .session
+                .send_qos_0(message, (true, ids), now_ms, encoded, out);
             self.mark_dirty(worker, inner);
             match sent {
                 Ok(()) => worker.counters.borrow_mut().delivered(0, 1),

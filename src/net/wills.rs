@@ -88,7 +88,10 @@ impl Worker {
         if !may {
             return self.count(|counters| counters.will(WillEnd::NotAuthorized));
         }
-        self.send_will(stored.number, will.publish(stored.publisher, Clocks::read().wall_ms));
+        self.send_will(
+            stored.number,
+            will.publish(stored.publisher, Clocks::read().wall_ms),
+        );
     }
 
     /// Publishes the wills whose delay is over.

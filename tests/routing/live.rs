@@ -51,7 +51,10 @@ fn sec_30_sec_31_scopes_hold_for_publishing_and_for_each_delivery() {
     let narrow = create_app(&broker, "narrow", &["mine/#"], &["mine/#", "+/shared"]);
     let mut narrow = Client::connect(&broker, Version::V5, "n", &narrow);
     let mut all = Client::connect(&broker, Version::V5, "a", &token);
-    assert_eq!(narrow.subscribe(&[("#", 0), ("mine/#", 0), ("+/shared", 0)]), [0x87, 0, 0]);
+    assert_eq!(
+        narrow.subscribe(&[("#", 0), ("mine/#", 0), ("+/shared", 0)]),
+        [0x87, 0, 0]
+    );
     assert_eq!(narrow.try_publish(2, &[], "other/x", "no"), 0x87);
     all.subscribe(&[("#", 0)]);
     narrow.publish(2, "mine/x", "yes");

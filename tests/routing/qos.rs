@@ -121,7 +121,13 @@ fn a_message_sent_to_itself_at_every_qos_comes_back() {
     client.publish(0, "t", "0");
     client.expect(0, "t", "0");
     // The acknowledgement may come before or behind the message.
-    client.wire.send(&crate::common::packets::publish(Version::V311, 1, 9, "t", b"1"));
+    client.wire.send(&crate::common::packets::publish(
+        Version::V311,
+        1,
+        9,
+        "t",
+        b"1",
+    ));
     let mut types = [client.wire.packet()[0] >> 4, client.wire.packet()[0] >> 4];
     types.sort_unstable();
     assert_eq!(types, [3, 4]);

@@ -83,7 +83,10 @@ fn sec_41_more_than_may_be_retained_is_refused_and_not_routed() {
 fn mqtt_3_3_2_5_an_expired_message_is_not_given_out_and_its_time_counts_down() {
     let (broker, token) = site();
     let mut publisher = Client::connect(&broker, Version::V5, "p", &token);
-    assert_eq!(publisher.try_publish(3, &[2, 0, 0, 0, 1], "r/short", "x"), 0);
+    assert_eq!(
+        publisher.try_publish(3, &[2, 0, 0, 0, 1], "r/short", "x"),
+        0
+    );
     assert_eq!(publisher.try_publish(3, &[2, 0, 0, 1, 0], "r/long", "x"), 0);
     broker.wait_metric_until("tollgate_retained_messages", |held| held == 1.0);
     let mut client = Client::connect(&broker, Version::V5, "s", &token);

@@ -11,7 +11,10 @@ fn members(count: usize) -> (crate::common::broker::Broker, Client, Vec<Client>)
         .map(|n| {
             let name = format!("m{n}");
             let mut member = Client::connect(&broker, Version::V5, &name, &token);
-            assert_eq!(member.subscribe(&[("$share/g/s/+", 2), ("marker", 0)]), [2, 0]);
+            assert_eq!(
+                member.subscribe(&[("$share/g/s/+", 2), ("marker", 0)]),
+                [2, 0]
+            );
             member
         })
         .collect();
@@ -39,7 +42,11 @@ fn mqtt_4_8_2_4_each_message_goes_to_one_member_and_members_take_turns() {
     }
     publisher.publish(2, "marker", "");
     let shares: Vec<Vec<Got>> = members.iter_mut().map(until_marker).collect();
-    let all: BTreeSet<&str> = shares.iter().flatten().map(|got| got.payload.as_str()).collect();
+    let all: BTreeSet<&str> = shares
+        .iter()
+        .flatten()
+        .map(|got| got.payload.as_str())
+        .collect();
     assert_eq!(all.len(), 30);
     assert!(shares.iter().all(|share| share.len() == 10), "fair shares");
 }
@@ -98,5 +105,8 @@ fn sec_32_a_group_gives_no_more_than_its_filter() {
     let (broker, _) = site();
     let narrow = crate::site::create_app(&broker, "narrow", &[], &["mine/#"]);
     let mut client = Client::connect(&broker, Version::V5, "n", &narrow);
-    assert_eq!(client.subscribe(&[("$share/g/#", 0), ("$share/g/mine/x", 1)]), [0x87, 1]);
+    assert_eq!(
+        client.subscribe(&[("$share/g/#", 0), ("$share/g/mine/x", 1)]),
+        [0x87, 1]
+    );
 }

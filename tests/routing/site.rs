@@ -208,7 +208,10 @@ impl Client {
     pub(crate) fn expect_nothing_before(&mut self, marker: &mut Client, topic: &str) {
         marker.publish(0, topic, "marker");
         let got = self.next();
-        assert_eq!((got.topic.as_str(), got.payload.as_str()), (topic, "marker"));
+        assert_eq!(
+            (got.topic.as_str(), got.payload.as_str()),
+            (topic, "marker")
+        );
     }
 
     /// A PUBLISH within `limit`, if one comes.

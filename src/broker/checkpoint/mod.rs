@@ -136,8 +136,8 @@ impl Checkpointer {
             wall_ms: wall_ms(),
         };
         let at = last.offset.number();
-        let restored = store
-            .read(|connection| restore::restored(&mut shadow, connection, at, limits, now))?;
+        let restored =
+            store.read(|connection| restore::restored(&mut shadow, connection, at, limits, now))?;
         let (stop, stopped) = mpsc::channel();
         let (store, journal) = (store.clone(), journal.clone());
         let thread = std::thread::Builder::new()
@@ -200,10 +200,12 @@ fn step(
     journal: &Journal,
     is_last: bool,
 ) -> Followed {
-    let followed = shadow.follow(journal, HELD_BYTES_MAX).unwrap_or_else(|error| {
-        tracing::warn!(%error, "stored sessions: the journal cannot be read; trying again");
-        Followed::All
-    });
+    let followed = shadow
+        .follow(journal, HELD_BYTES_MAX)
+        .unwrap_or_else(|error| {
+            tracing::warn!(%error, "stored sessions: the journal cannot be read; trying again");
+            Followed::All
+        });
     let bytes = journal.usage().commit_bytes;
     let is_due = is_last
         || followed == Followed::Full

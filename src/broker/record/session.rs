@@ -43,12 +43,7 @@ pub struct SessionBody {
 }
 
 /// Writes the body behind what `out` holds.
-pub fn encode(
-    expiry_s: u32,
-    client_id: &str,
-    subscriptions: &SubscriptionSet,
-    out: &mut Vec<u8>,
-) {
+pub fn encode(expiry_s: u32, client_id: &str, subscriptions: &SubscriptionSet, out: &mut Vec<u8>) {
     out.extend_from_slice(&expiry_s.to_le_bytes());
     put_text(out, client_id);
     let count = u16::try_from(subscriptions.len()).expect("SUBSCRIPTIONS_MAX is far below 65,536");

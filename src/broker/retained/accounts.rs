@@ -174,7 +174,10 @@ impl Accounts {
 
     /// The sums over topics, for tests of the invariant.
     #[cfg(test)]
-    pub(super) fn is_sum_of<'a>(&self, seen: impl Iterator<Item = (&'a str, Option<Size>)>) -> bool {
+    pub(super) fn is_sum_of<'a>(
+        &self,
+        seen: impl Iterator<Item = (&'a str, Option<Size>)>,
+    ) -> bool {
         let mut sum = Accounts::default();
         for (topic, size) in seen {
             if !self.booked.contains_key(topic) {

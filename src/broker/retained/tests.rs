@@ -111,14 +111,8 @@ fn walk(index: &RetainedIndex, text: &str, before: u64) -> Vec<String> {
 fn mqtt_3_3_1_a_topic_keeps_its_last_message_until_it_is_cleared() {
     let index = index();
     assert_eq!(set(&index, "a/b", message(1, "one")), Ok(Kept::New));
-    assert_eq!(
-        set(&index, "a/b", message(2, "two")),
-        Ok(Kept::Replaced)
-    );
-    assert_eq!(
-        set(&index, "a/b", message(1, "late")),
-        Ok(Kept::Outdated)
-    );
+    assert_eq!(set(&index, "a/b", message(2, "two")), Ok(Kept::Replaced));
+    assert_eq!(set(&index, "a/b", message(1, "late")), Ok(Kept::Outdated));
     let held = index.get(topic("a/b"), NOW_MS).expect("kept");
     assert_eq!(held.content().payload(), b"two");
     assert_eq!(
@@ -192,8 +186,7 @@ fn a_walk_leaves_out_what_came_after_the_subscription() {
 fn a_long_walk_is_many_steps_and_misses_nothing_that_stays() {
     let index = index();
     for n in 0..20_000_u64 {
-        set(&index, &format!("t/{n:05}"), message(n, "x"))
-            .expect("room");
+        set(&index, &format!("t/{n:05}"), message(n, "x")).expect("room");
     }
     let mut cursor = Cursor::new(filter("#"), ALL);
     let mut found = Vec::new();
@@ -331,18 +324,14 @@ fn sec_41_messages_and_bytes_of_all_are_limited() {
     set(&index, "a", from(1, 1, &body(49))).expect("room");
     let refused = set(&index, "b", from(2, 2, &body(50)));
     assert_eq!(refused, Err(RetainedFull::Bytes(101)));
-    set(&index, "b", from(2, 2, &body(49)))
-        .expect("room to the byte");
+    set(&index, "b", from(2, 2, &body(49))).expect("room to the byte");
     let refused = set(&index, "c", from(3, 3, "x"));
     assert_eq!(refused, Err(RetainedFull::Messages(2)));
     let refused = set(&index, "a", from(1, 4, &body(50)));
     assert_eq!(refused, Err(RetainedFull::Bytes(101)));
     let held = index.get(topic("a"), NOW_MS).expect("it stays");
     assert_eq!(held.content().payload(), body(49).as_bytes());
-    assert_eq!(
-        set(&index, "a", from(3, 5, &body(49))),
-        Ok(Kept::Replaced)
-    );
+    assert_eq!(set(&index, "a", from(3, 5, &body(49))), Ok(Kept::Replaced));
     assert!(clear(&index, "b", 6));
     assert_eq!(set(&index, "c", from(3, 7, "x")), Ok(Kept::New));
     assert_eq!(
@@ -362,11 +351,9 @@ fn sec_41_messages_and_bytes_of_a_publisher_are_limited() {
         ..RetainedLimits::default()
     });
     for (offset, name) in [(1, "a"), (2, "b")] {
-        set(&index, name, from(1, offset, "123"))
-            .expect("room");
+        set(&index, name, from(1, offset, "123")).expect("room");
     }
-    set(&index, "c", from(2, 3, "123"))
-        .expect("room for another");
+    set(&index, "c", from(2, 3, "123")).expect("room for another");
     for name in ["c", "d"] {
         let refused = set(&index, name, from(1, 4, "1"));
         assert_eq!(refused, Err(RetainedFull::PublisherMessages(2)), "{name}");
@@ -386,8 +373,7 @@ fn sec_41_messages_and_bytes_of_a_publisher_are_limited() {
 fn walks_and_sweeps_run_beside_writers() {
     let index = index();
     for n in 0..4_000_u64 {
-        set(&index, &format!("kept/{n}"), message(n, "x"))
-            .expect("room");
+        set(&index, &format!("kept/{n}"), message(n, "x")).expect("room");
     }
     thread::scope(|scope| {
         for writer in 0..2_u64 {

@@ -26,7 +26,9 @@ impl SubscriptionTree {
         };
         shard.read(|inner| {
             let number = inner.find(&self.hasher, place.hash, filter.matched());
-            let mut groups = number.into_iter().flat_map(|at| inner.filters.groups_of(at));
+            let mut groups = number
+                .into_iter()
+                .flat_map(|at| inner.filters.groups_of(at));
             match groups.find(|(_, group)| group.name() == name) {
                 Some((_, group)) => {
                     group.copy_candidates(found);
