@@ -21,5 +21,8 @@ mod shares;
 #[path = "routing/site.rs"]
 mod site;
 #[cfg(test)]
+#[path = "routing/slow.rs"]
+mod slow;
+#[cfg(test)]
 #[path = "routing/wills.rs"]
 mod wills;

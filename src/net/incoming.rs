@@ -8,6 +8,7 @@ use super::worker::Worker;
 use crate::device_api;
 use crate::metrics::Refusal;
 use crate::mqtt::session::{Close, Replies, Step};
+use crate::mqtt::topic::TOPIC_BYTES_MAX;
 use crate::mqtt::wire::{self, PacketType, QoS, Sender};
 
 /// What became of one packet.
@@ -132,7 +133,9 @@ impl Connection {
     /// needs none.
     pub(super) fn needs_room(&self, inner: &Inner, packet: &[u8]) -> Option<(usize, Purpose)> {
         match PacketType::from_first_byte(*packet.first()?).ok()? {
-            PacketType::Publish | PacketType::PubRel => Some((packet.len(), Purpose::Message)),
+            // An alias may stand for a topic that the record holds.
+            PacketType::Publish => Some((packet.len() + TOPIC_BYTES_MAX, Purpose::Message)),
+            PacketType::PubRel => Some((packet.len(), Purpose::Message)),
             PacketType::PubRec if self.session_number != 0 => {
                 Some((ENTRY_ROOM_BYTES, Purpose::Message))
             }
