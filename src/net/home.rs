@@ -16,7 +16,7 @@ use crate::broker::{NoPlace, Reserved, Stored, record};
 use crate::identity::IdentityKind;
 use crate::journal::RecordKind;
 use crate::metrics::SlowReader;
-use crate::mqtt::session::{Close, ConnectRefusal, Replies, Session};
+use crate::mqtt::session::{Close, ConnectRefusal, Opening, Replies, Session};
 use crate::mqtt::wire::ReasonCode;
 
 /// Clients of one worker that may wait for their session to be recorded; one more is refused with
@@ -117,7 +117,8 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let slot = u32::try_from(worker.connections.borrow().vacant_key())
         .expect("a process has far fewer than 2^32 sockets");
     let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
-    // A narrowing ends what is outside of it; where a crash came between, it is not resumed (SEC-38).
+    // A narrowing ends what is outside of it; where a crash came between, it is not resumed
+    // (SEC-38).
     let may_resume = |stored: &Stored| {
         !opening.clean_start && leave::lies_inside(&stored.state, &principal.permit)
     };
@@ -125,19 +126,8 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         Some(stored) if may_resume(&stored) => (None, Some(stored)),
         ended => (ended, None),
     };
-    let is_resumed = resumed.is_some();
-    let (begins, number) = match &resumed {
-        Some(resumed) => (false, resumed.number),
-        None if opening.expiry_s > 0 || opening.will.is_some() => {
-            (true, worker.next_session_number())
-        }
-        None => (false, 0),
-    };
-    // [MQTT-3.1.3-9]: back in time.
-    worker.wills.borrow_mut().cancel(number);
-    let recorded_s = resumed.as_ref().map(|resumed| resumed.expiry_s);
+    let (before, number) = Before::of(worker, &opening, resumed.as_ref());
     let state = resumed.map(|resumed| resumed.state);
-    let had_will = state.as_ref().is_some_and(|state| state.will.is_some());
     let session = Session::open(&opening, worker.shared.limits, state, clocks.now);
     let expiry_s = session.expiry_s();
     let connection = Rc::new(Connection {
@@ -160,24 +150,48 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         .borrow_mut()
         .insert(Rc::clone(&connection));
     worker.count(|counters| counters.connected());
-    let is_changed = recorded_s.is_some_and(|before| before != expiry_s);
-    let change = (begins.then_some(RecordKind::SessionBegin))
-        .or(is_changed.then_some(RecordKind::SessionChange));
-    let has_end = ended.is_some();
-    if let Some(ended) = ended {
-        leave::end_session(worker, &connection.key, ended);
-    }
-    let mut recorded = record_opening(worker, &connection, has_end, change, clocks);
-    if had_will || opening.will.is_some() {
-        recorded.any |= leave::record_will(worker, &connection, clocks);
-    }
-    if is_resumed {
+    let recorded = record_opening(worker, &connection, ended, before, clocks);
+    if before.is_resumed {
         worker.session_connected(number, &connection);
     }
     connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
-    let known = (is_resumed, assigned.as_deref());
+    let known = (before.is_resumed, assigned.as_deref());
     welcome(worker, &connection, &opening, known, recorded, &leftover);
     serve(worker, connection);
+}
+
+/// What of a session there was before its connection.
+#[derive(Clone, Copy)]
+struct Before {
+    is_resumed: bool,
+    /// The journal is to be told that it begins.
+    begins: bool,
+    /// The expiry that the journal knows.
+    expiry_s: Option<u32>,
+    /// The journal knows a will of it.
+    had_will: bool,
+}
+
+impl Before {
+    /// With the session's number: 0 if nothing of it outlives the connection.
+    fn of(worker: &Worker, opening: &Opening, resumed: Option<&Stored>) -> (Before, u32) {
+        // A will must survive a crash, and so must its session.
+        let is_kept = opening.expiry_s > 0 || opening.will.is_some();
+        let number = match resumed {
+            Some(resumed) => resumed.number,
+            None if is_kept => worker.next_session_number(),
+            None => 0,
+        };
+        // [MQTT-3.1.3-9]: back in time.
+        worker.wills.borrow_mut().cancel(number);
+        let before = Before {
+            is_resumed: resumed.is_some(),
+            begins: resumed.is_none() && is_kept,
+            expiry_s: resumed.map(|resumed| resumed.expiry_s),
+            had_will: resumed.is_some_and(|resumed| resumed.state.will.is_some()),
+        };
+        (before, number)
+    }
 }
 
 /// Starts the connection's task: it reads until the end, then drains.
@@ -197,14 +211,24 @@ fn serve(worker: &Rc<Worker>, connection: Rc<Connection>) {
 fn record_opening(
     worker: &Worker,
     connection: &Connection,
-    has_end: bool,
-    change: Option<RecordKind>,
+    ended: Option<Stored>,
+    before: Before,
     clocks: Clocks,
 ) -> Recorded {
     // A resumed session's records may still be on their way, even where nothing changes.
-    let mut any = connection.session_number != 0 || has_end;
+    let mut any = connection.session_number != 0 || ended.is_some();
+    if let Some(ended) = ended {
+        leave::end_session(worker, &connection.key, ended);
+    }
+    let recorded_s = before.expiry_s;
+    let is_changed = recorded_s.is_some_and(|before| before != connection.expiry_recorded_s);
+    let change = (before.begins.then_some(RecordKind::SessionBegin))
+        .or(is_changed.then_some(RecordKind::SessionChange));
     if let Some(kind) = change {
         any |= record_state(worker, connection, kind, clocks);
+    }
+    if before.had_will || connection.has_will {
+        any |= leave::record_will(worker, connection, clocks);
     }
     Recorded { any, connack: any }
 }
@@ -225,7 +249,7 @@ fn take_over(worker: &Worker, key: &crate::broker::SessionKey) {
 fn welcome(
     worker: &Worker,
     connection: &Connection,
-    opening: &crate::mqtt::session::Opening,
+    opening: &Opening,
     (is_resumed, assigned): (bool, Option<&str>),
     recorded: Recorded,
     leftover: &[u8],

@@ -53,7 +53,9 @@ fn a_full_inbox_stops_its_publishers_and_loses_nothing() {
     let mut subscribers: Vec<Client> = (0..6)
         .map(|n| {
             let mut client = Client::connect(&broker, Version::V5, &format!("s{n}"), &token);
-            client.wire.send(&subscribe(Version::V5, 1, &[("flood/#", 1)]));
+            client
+                .wire
+                .send(&subscribe(Version::V5, 1, &[("flood/#", 1)]));
             client.wire.packet();
             client
         })
@@ -63,7 +65,13 @@ fn a_full_inbox_stops_its_publishers_and_loses_nothing() {
     let payload = [b'x'; 60_000];
     let mut flood = Vec::new();
     for id in 1..=90 {
-        flood.extend(publish(Version::V311, 1, id, &format!("flood/{id}"), &payload));
+        flood.extend(publish(
+            Version::V311,
+            1,
+            id,
+            &format!("flood/{id}"),
+            &payload,
+        ));
     }
     publisher.wire.send(&flood);
     for id in 1..=90_u16 {
