@@ -475,7 +475,7 @@ fn mqtt_3_3_2_properties_are_passed_on_as_they_came() {
 
 #[test]
 fn one_encoding_serves_all_subscribers_of_a_version() {
-    let message = message("top/ic", "a", QoS::AtMostOnce);
+    let first = message("top/ic", "a", QoS::AtMostOnce);
     let mut encoded = Encoded::default();
     for version in [Version::V31, Version::V311, Version::V5] {
         for retain in [false, true] {
@@ -485,21 +485,21 @@ fn one_encoding_serves_all_subscribers_of_a_version() {
                 let session = &mut client.session;
                 let how = (retain, &[][..]);
                 session
-                    .send_qos_0(&message, how, NOW_MS, &mut encoded, &mut out)
+                    .send_qos_0(&first, how, NOW_MS, &mut encoded, &mut out)
                     .unwrap();
             }
-            let (first, second) = out.split_at(out.len() / 2);
-            assert_eq!(first, second);
+            let (one, two) = out.split_at(out.len() / 2);
+            assert_eq!(one, two);
             let word = if retain { " retain" } else { "" };
             assert_eq!(
-                line(version, first),
+                line(version, one),
                 format!("publish 0 qos 0{word} top/ic a")
             );
         }
     }
     // Another message: nothing of the last one is left.
     encoded.begin();
-    let other = super::delivery::message("top/ic", "other", QoS::AtMostOnce);
+    let other = message("top/ic", "other", QoS::AtMostOnce);
     let packet = encoded.packet(&other, Version::V5, false, NOW_MS).unwrap();
     assert_eq!(line(Version::V5, packet), "publish 0 qos 0 top/ic other");
 }

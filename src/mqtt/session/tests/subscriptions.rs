@@ -55,12 +55,12 @@ fn mqtt_3_8_4_6_a_subscribe_is_answered_filter_by_filter() {
     for (version, hex, suback) in [
         (
             Version::V311,
-            "820c 0001 0001 61 02 0002 6e6f 01",
+            "820b 0001 0001 61 02 0002 6e6f 01",
             "900400010180",
         ),
         (
             Version::V5,
-            "820d 0001 00 0001 61 02 0002 6e6f 01",
+            "820c 0001 00 0001 61 02 0002 6e6f 01",
             "90050001000187",
         ),
     ] {
@@ -186,9 +186,8 @@ fn sec_28_a_filter_beyond_the_limit_is_refused_and_not_decided() {
     subscribe(&mut client, "8207 0001 00 0001 61 00", QoS::AtMostOnce);
     client.replies.clear();
     // b does not fit; a is there already and does.
-    let hex = "820b 0001 00 0001 62 00 0001 61 01";
-    let Packet::Subscribe(packet) = decode(Version::V5, Sender::Client, &bytes(hex)).unwrap()
-    else {
+    let bytes = bytes("820b 0001 00 0001 62 00 0001 61 01");
+    let Packet::Subscribe(packet) = decode(Version::V5, Sender::Client, &bytes).unwrap() else {
         panic!("no SUBSCRIBE");
     };
     let mut asked = Vec::new();
@@ -244,7 +243,7 @@ fn mqtt_3_9_2_1_a_suback_says_its_first_refusal_in_words_where_asked() {
     let mut client = Client::opened(&wish, None);
     subscribe(
         &mut client,
-        "820d 0001 00 0001 61 02 0002 6e6f 01",
+        "820c 0001 00 0001 61 02 0002 6e6f 01",
         QoS::AtLeastOnce,
     );
     let Packet::SubAck(suback) =
