@@ -217,7 +217,9 @@ pub(super) fn end_queue(connection: &Connection, session: u32) -> Result<(), Sto
 fn drop_unqueued(connection: &Connection, offset: u64) -> Result<(), StoreError> {
     let sql = "DELETE FROM message WHERE offset = ?1
                AND NOT EXISTS (SELECT 1 FROM queued WHERE offset = ?1)";
-    connection.prepare_cached(sql)?.execute([Unsigned(offset)])?;
+    connection
+        .prepare_cached(sql)?
+        .execute([Unsigned(offset)])?;
     Ok(())
 }
 

@@ -235,11 +235,7 @@ mod tests {
             settled,
         };
         for id in [None, Some(7)] {
-            for row in [
-                row(id, 0, None),
-                row(id, 5, None),
-                row(id, 5, Some(17)),
-            ] {
+            for row in [row(id, 0, None), row(id, 5, None), row(id, 5, Some(17))] {
                 assert_eq!(filters(&line(&row)), [row]);
             }
         }

@@ -72,6 +72,18 @@ pub struct Restored {
     pub retained: Arc<RetainedIndex>,
 }
 
+impl Default for Restored {
+    /// Nothing: a first start.
+    fn default() -> Self {
+        Self {
+            sessions: Vec::new(),
+            next_number: 1,
+            feeds: Vec::new(),
+            retained: Arc::new(RetainedIndex::new(RetainedLimits::default())),
+        }
+    }
+}
+
 /// Why the state of the last run could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
@@ -136,8 +148,8 @@ impl Checkpointer {
             wall_ms: wall_ms(),
         };
         let at = last.offset.number();
-        let restored = store
-            .read(|connection| restore::restored(&mut shadow, connection, at, limits, now))?;
+        let restored =
+            store.read(|connection| restore::restored(&mut shadow, connection, at, limits, now))?;
         let (stop, stopped) = mpsc::channel();
         let (store, journal) = (store.clone(), journal.clone());
         let thread = std::thread::Builder::new()
@@ -200,10 +212,12 @@ fn step(
     journal: &Journal,
     is_last: bool,
 ) -> Followed {
-    let followed = shadow.follow(journal, HELD_BYTES_MAX).unwrap_or_else(|error| {
-        tracing::warn!(%error, "stored sessions: the journal cannot be read; trying again");
-        Followed::All
-    });
+    let followed = shadow
+        .follow(journal, HELD_BYTES_MAX)
+        .unwrap_or_else(|error| {
+            tracing::warn!(%error, "stored sessions: the journal cannot be read; trying again");
+            Followed::All
+        });
     let bytes = journal.usage().commit_bytes;
     let is_due = is_last
         || followed == Followed::Full

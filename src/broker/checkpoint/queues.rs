@@ -23,10 +23,7 @@ pub(super) type Key = (u32, u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
     /// It came since the last checkpoint.
-    New {
-        how: How,
-        step: Step,
-    },
+    New { how: How, step: Step },
     /// It is in the database, and its delivery went on since then.
     Moved(Step),
     /// It is settled; the database may have it.

@@ -127,11 +127,7 @@ fn end_doubles(shadow: &mut Shadow) {
     }
 }
 
-fn queues(
-    shadow: &Shadow,
-    connection: &Connection,
-    checkpoint: u64,
-) -> Result<Queues, StoreError> {
+fn queues(shadow: &Shadow, connection: &Connection, checkpoint: u64) -> Result<Queues, StoreError> {
     let changes = &shadow.changes.queues;
     let mut bodies: HashMap<u64, Arc<Message>> = HashMap::new();
     messages::each_message(connection, checkpoint, |row| {

@@ -7,7 +7,9 @@ use super::changes::{Changes, HeldWill, Last};
 use super::queues::{How, Step};
 use super::session::Session;
 use crate::broker::record::{self, MessageRecord, queue, will};
-use crate::journal::{Damage, Entry, Journal, JournalError, Offset, Record, RecordHeader, RecordKind};
+use crate::journal::{
+    Damage, Entry, Journal, JournalError, Offset, Record, RecordHeader, RecordKind,
+};
 use crate::mqtt::message::Publisher;
 use crate::mqtt::session::PacketIds;
 use crate::mqtt::wire::PacketId;
@@ -317,5 +319,9 @@ impl Shadow {
 fn place(record: &Record<'_>, at: usize) -> u64 {
     let places = u64::try_from(queue::ENTRIES_MAX).unwrap_or(u64::MAX);
     let at = u64::try_from(at).unwrap_or(u64::MAX).min(places - 1);
-    record.offset.number().saturating_mul(places).saturating_add(at)
+    record
+        .offset
+        .number()
+        .saturating_mul(places)
+        .saturating_add(at)
 }

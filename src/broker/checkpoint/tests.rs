@@ -183,8 +183,13 @@ impl Rig {
         };
         let topic = Topic::new(sent.topic).unwrap();
         let (properties, bytes) = (b"\x01\x01", payload.as_bytes());
-        let content =
-            Content::from_parts(topic, properties, bytes, QoS::ExactlyOnce, sent.flags.retain);
+        let content = Content::from_parts(
+            topic,
+            properties,
+            bytes,
+            QoS::ExactlyOnce,
+            sent.flags.retain,
+        );
         let publisher = Publisher {
             identity: sent.publisher.as_u128(),
             credential: 5,
@@ -210,7 +215,10 @@ impl Rig {
             };
             let _ = targets.push(&target);
             if let Some(session) = self.model.sessions.get_mut(number)
-                && session.waiting.last().is_none_or(|last| last.offset != offset)
+                && session
+                    .waiting
+                    .last()
+                    .is_none_or(|last| last.offset != offset)
             {
                 session.waiting.push(copy);
             }
@@ -284,8 +292,7 @@ impl Rig {
         let mut body = Vec::new();
         if let Some(text) = text {
             let topic = Topic::new("will/of").unwrap();
-            let content =
-                Content::from_parts(topic, b"", text.as_bytes(), QoS::AtLeastOnce, true);
+            let content = Content::from_parts(topic, b"", text.as_bytes(), QoS::AtLeastOnce, true);
             let new = Will {
                 content,
                 delay_s: 3,
@@ -429,7 +436,12 @@ fn step(rig: &mut Rig, [what, a, b, c]: [u16; 4]) {
         (2, Some(number)) => rig.end(number),
         (3, Some(number)) => {
             let id = (c % 2 == 0).then_some(u32::from(c) + 1);
-            rig.subscribe(number, ["a/#", "+/b"][usize::from(b % 2)], (b % 3) as u8, id);
+            rig.subscribe(
+                number,
+                ["a/#", "+/b"][usize::from(b % 2)],
+                (b % 3) as u8,
+                id,
+            );
         }
         (4..=8, Some(number)) => {
             let chosen = numbers.iter().enumerate();
@@ -517,9 +529,9 @@ proptest! {
 #[track_caller]
 fn assert_no_garbage(rig: &Rig) {
     let count = |sql: &'static str| {
-        let read = rig.store.read(|connection| {
-            Ok(connection.query_row(sql, [], |row| row.get::<_, u32>(0))?)
-        });
+        let read = rig
+            .store
+            .read(|connection| Ok(connection.query_row(sql, [], |row| row.get::<_, u32>(0))?));
         usize::try_from(read.unwrap()).unwrap()
     };
     let sessions = rig.model.sessions.values();
@@ -536,7 +548,10 @@ fn assert_no_garbage(rig: &Rig) {
     assert_eq!(count("SELECT count(*) FROM message"), queued.len());
     let wills = sessions.filter(|session| session.will.is_some()).count();
     assert_eq!(count("SELECT count(*) FROM will"), wills);
-    assert_eq!(count("SELECT count(*) FROM retained"), rig.model.retained.len());
+    assert_eq!(
+        count("SELECT count(*) FROM retained"),
+        rig.model.retained.len()
+    );
     let strays = "SELECT count(*) FROM queued
                   WHERE session NOT IN (SELECT number FROM session)
                      OR offset NOT IN (SELECT offset FROM message)";
@@ -559,7 +574,9 @@ fn plain(publisher: Uuid, topic: &'static str, retain: bool) -> Sent<'static> {
 
 impl Rig {
     fn row(&self, device: Uuid) -> devices::DeviceRow {
-        let row = self.store.read(|connection| devices::by_id(connection, device));
+        let row = self
+            .store
+            .read(|connection| devices::by_id(connection, device));
         row.unwrap().unwrap()
     }
 

@@ -65,7 +65,11 @@ pub fn put_assigned(out: &mut Vec<u8>, session: u32, offset: u64, packet_id: Pac
 #[must_use]
 pub fn entries(body: &[u8]) -> Option<impl Iterator<Item = (u32, u64)> + '_> {
     let (entries, rest) = body.as_chunks::<ENTRY_BYTES>();
-    rest.is_empty().then(|| entries.iter().filter_map(|entry| pair(&mut entry.as_slice())))
+    rest.is_empty().then(|| {
+        entries
+            .iter()
+            .filter_map(|entry| pair(&mut entry.as_slice()))
+    })
 }
 
 /// Reads the body of `Assigned`: session, offset and packet id of each entry.
@@ -100,7 +104,10 @@ mod tests {
             put_assigned(&mut given, u32::MAX, u64::from(n), id(n));
         }
         let read: Vec<_> = entries(&settled).expect("whole").collect();
-        assert_eq!(read, [(1, u64::MAX - 1), (2, u64::MAX - 2), (3, u64::MAX - 3)]);
+        assert_eq!(
+            read,
+            [(1, u64::MAX - 1), (2, u64::MAX - 2), (3, u64::MAX - 3)]
+        );
         let read: Vec<_> = assigned(&given).expect("whole").collect();
         assert_eq!(read, [1, 2, 3].map(|n| (u32::MAX, u64::from(n), id(n))));
     }

@@ -5,7 +5,7 @@
 //! | 4 | session expiry in seconds |
 //! | 2 + n | client id: length, UTF-8 |
 //! | 2 | number of subscriptions |
-//! | each 1 | options as in SUBSCRIBE: granted QoS, 4 No Local, 8 Retain As Published, 16 and 32 Retain Handling; 64: an id follows; 128: a start follows |
+//! | each 1 | options as in SUBSCRIBE, below 64; 64: an id follows; 128: a start follows |
 //! | 2 + n | filter: length, UTF-8 |
 //! | with 64: 4 | subscription id, not 0 |
 //! | with 128: 8 | start of its feed (`feed::Start::number`), not 0 |
@@ -43,12 +43,7 @@ pub struct SessionBody {
 }
 
 /// Writes the body behind what `out` holds.
-pub fn encode(
-    expiry_s: u32,
-    client_id: &str,
-    subscriptions: &SubscriptionSet,
-    out: &mut Vec<u8>,
-) {
+pub fn encode(expiry_s: u32, client_id: &str, subscriptions: &SubscriptionSet, out: &mut Vec<u8>) {
     out.extend_from_slice(&expiry_s.to_le_bytes());
     put_text(out, client_id);
     let count = u16::try_from(subscriptions.len()).expect("SUBSCRIPTIONS_MAX is far below 65,536");

@@ -172,9 +172,18 @@ impl Accounts {
         }
     }
 
+    /// Nothing is on its way.
+    #[cfg(test)]
+    pub(super) fn is_settled(&self) -> bool {
+        self.booked.is_empty()
+    }
+
     /// The sums over topics, for tests of the invariant.
     #[cfg(test)]
-    pub(super) fn is_sum_of<'a>(&self, seen: impl Iterator<Item = (&'a str, Option<Size>)>) -> bool {
+    pub(super) fn is_sum_of<'a>(
+        &self,
+        seen: impl Iterator<Item = (&'a str, Option<Size>)>,
+    ) -> bool {
         let mut sum = Accounts::default();
         for (topic, size) in seen {
             if !self.booked.contains_key(topic) {

@@ -176,9 +176,7 @@ impl RetainedIndex {
         let (topic, size) = (message.topic().as_str(), Size::of(message));
         let state = &mut *self.write();
         let before = state.size_of(topic);
-        state
-            .accounts
-            .admit(topic, before, size, &self.limits)
+        state.accounts.admit(topic, before, size, &self.limits)
     }
 
     /// Takes back what was admitted and could not be recorded.
@@ -198,7 +196,10 @@ impl RetainedIndex {
         let state = &mut *guard;
         let before = state.seen_size(text);
         let is_late = state.marks.cleared_at(text) >= offset
-            || state.messages.get(text).is_some_and(|held| held.offset > offset);
+            || state
+                .messages
+                .get(text)
+                .is_some_and(|held| held.offset > offset);
         let is_clear = message.content().payload().is_empty() || state.is_dead(message);
         let (kept, old) = match (is_late, is_clear) {
             (true, _) => (Kept::Outdated, None),
@@ -328,11 +329,7 @@ impl RetainedIndex {
     }
 
     /// Removes the messages of these topics, but for those that were replaced by one that stays.
-    fn remove_ended(
-        &self,
-        topics: &[Arc<str>],
-        ends: impl Fn(&State, &Message) -> bool,
-    ) -> usize {
+    fn remove_ended(&self, topics: &[Arc<str>], ends: impl Fn(&State, &Message) -> bool) -> usize {
         let mut removed = Vec::with_capacity(topics.len());
         let mut guard = self.write();
         let state = &mut *guard;

@@ -150,9 +150,9 @@ fn what_a_later_version_may_mark_is_not_taken_for_something_else() {
     assert!(MessageRecord::decode(&whole).is_some());
     let target = whole.len() - 5;
     for (at, byte) in [
-        (0, 4),          // an unknown mark of the message
-        (target, 0),     // QoS 0 is never for a stored session
-        (target, 3),     // no QoS
+        (0, 4),           // an unknown mark of the message
+        (target, 0),      // QoS 0 is never for a stored session
+        (target, 3),      // no QoS
         (target, 1 | 32), // an unknown mark of the target
         (target, 1 | 16), // a group, and none was named
     ] {
@@ -201,7 +201,12 @@ fn targets_stay_within_their_bound() {
     let body = bytes(&message, Flags::default(), &targets);
     let read = MessageRecord::decode(&body).unwrap();
     assert_eq!(read.targets().count(), targets.len());
-    assert_eq!(read.targets().filter(|target| target.group.is_some()).count(), 1);
+    assert_eq!(
+        read.targets()
+            .filter(|target| target.group.is_some())
+            .count(),
+        1
+    );
     targets.clear();
     assert!(targets.is_empty() && targets.push(&other));
     // The same session once more, through a group.
