@@ -5,7 +5,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | 1: retain it, or with an empty payload clear; 2: it ends the will of the header's session |
+//! | 1 | 1: retain it, or, without a payload, clear; 2: it ends the header's session's will |
 //! | 8 | when it expires, milliseconds since the Unix epoch; 0 is never |
 //! | 2 + n | topic |
 //! | 4 + n | properties that are passed on, as MQTT 5 writes them: length, bytes |
