@@ -15,22 +15,19 @@ use std::{
     collections::HashMap,
     hint::black_box,
     sync::{
-        LazyLock,
+        Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use bytes::Bytes;
 use divan::{AllocProfiler, Bencher, counter::ItemsCount};
-use tollgate::broker::retained::{
-    Cursor, Progress, Retained, RetainedIndex, RetainedLimits, STEP_COST_MAX,
-};
+use tollgate::broker::retained::{Cursor, Progress, RetainedIndex, RetainedLimits, STEP_COST_MAX};
 use tollgate::broker::tree::{
     Delivery, Matches, Subscriber, SubscriptionTree, Subscriptions, TreeLimits,
 };
+use tollgate::mqtt::message::{Content, Message, Publisher};
 use tollgate::mqtt::topic::{Filter, Topic};
 use tollgate::mqtt::wire::{QoS, SubscriptionOptions};
-use uuid::Uuid;
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -319,8 +316,9 @@ fn retained(messages: usize, stride: usize) -> RetainedIndex {
     });
     for n in 0..messages {
         let n = n * stride % messages;
-        let text = retained_topic(n);
-        index.set(Topic::new(&text).unwrap(), message(n)).unwrap();
+        let message = message(n);
+        index.admit(&message).unwrap();
+        index.apply(&message, offset(n));
     }
     index
 }
@@ -335,18 +333,20 @@ fn retained_topic(n: usize) -> String {
     )
 }
 
-fn message(n: usize) -> Retained {
-    Retained {
-        publisher: Uuid::from_u128(u128::try_from(n / 10).unwrap()),
+fn offset(n: usize) -> u64 {
+    u64::try_from(n).unwrap()
+}
+
+fn message(n: usize) -> Arc<Message> {
+    let text = retained_topic(n);
+    let topic = Topic::new(&text).unwrap();
+    let content = Content::from_parts(topic, b"", &[b'x'; 64], QoS::AtLeastOnce, true);
+    let publisher = Publisher {
+        identity: u128::try_from(n / 10).unwrap(),
         credential: 1,
         generation: 1,
-        qos: QoS::AtLeastOnce,
-        offset: u64::try_from(n).unwrap(),
-        received_ms: 1,
-        expires_ms: None,
-        properties_bytes: 0,
-        body: Bytes::copy_from_slice(&[b'x'; 64]),
-    }
+    };
+    Arc::new(Message::restored(content, publisher, 1, None))
 }
 
 /// In order of topic (1), as a start reads them back, and all over the place, as devices send.
@@ -366,10 +366,11 @@ fn retained_replace(bencher: Bencher<'_, '_>) {
         .counter(ItemsCount::new(1_u32))
         .with_inputs(|| {
             let at = next.fetch_add(1, Ordering::Relaxed).wrapping_mul(7_919) % messages;
-            (retained_topic(at), message(at))
+            (offset(at), message(at))
         })
-        .bench_local_values(|(text, message)| {
-            RETAINED.set(Topic::new(&text).unwrap(), message).unwrap()
+        .bench_local_values(|(offset, message)| {
+            RETAINED.admit(&message).unwrap();
+            RETAINED.apply(&message, offset)
         });
 }
 

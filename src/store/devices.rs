@@ -305,6 +305,20 @@ pub fn state_generation(
         .optional()?)
 }
 
+/// Whether this credential of an identity is live.
+pub fn is_credential_live(
+    connection: &Connection,
+    identity: Uuid,
+    credential: u64,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (
+                   SELECT 1 FROM credential AS c JOIN device AS d ON d.number = c.device
+                   WHERE c.id = ?2 AND d.id = ?1 AND c.revoked_ms IS NULL)";
+    let mut statement = connection.prepare_cached(sql)?;
+    let values = params![identity.as_bytes(), Unsigned(credential)];
+    Ok(statement.query_row(values, |row| row.get(0))?)
+}
+
 /// Removes a device with its credentials and writes its tombstone: journal records of it up to
 /// `offset` are dead.
 pub fn bury(

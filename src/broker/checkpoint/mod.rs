@@ -72,6 +72,18 @@ pub struct Restored {
     pub retained: Arc<RetainedIndex>,
 }
 
+impl Default for Restored {
+    /// Nothing: a first start.
+    fn default() -> Self {
+        Self {
+            sessions: Vec::new(),
+            next_number: 1,
+            feeds: Vec::new(),
+            retained: Arc::new(RetainedIndex::new(RetainedLimits::default())),
+        }
+    }
+}
+
 /// Why the state of the last run could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {

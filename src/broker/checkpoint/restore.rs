@@ -23,7 +23,7 @@ use crate::mqtt::session::{Delivered, Ids, Progress, SessionState, Unsettled};
 use crate::mqtt::topic::Topic;
 use crate::mqtt::wire::{PacketId, QoS};
 use crate::store::messages::{self, DeliveryRow, MessageRow, QueuedRow};
-use crate::store::{Connection, StoreError, retained, sessions};
+use crate::store::{Connection, StoreError, devices, retained, sessions};
 
 /// Now, by both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -189,7 +189,7 @@ fn ordered(offset: u64, how: How, step: Step, message: &Arc<Message>) -> Ordered
     }
 }
 
-fn wills(shadow: &Shadow, connection: &Connection) -> Result<Wills, StoreError> {
+fn wills(shadow: &mut Shadow, connection: &Connection) -> Result<Wills, StoreError> {
     let mut wills = Wills::new();
     let changed = shadow.changes.wills();
     for row in sessions::load_wills(connection)? {
@@ -216,6 +216,18 @@ fn wills(shadow: &Shadow, connection: &Connection) -> Result<Wills, StoreError> 
         {
             wills.insert(*number, (Arc::clone(&held.will), held.publisher));
         }
+    }
+    // A will of a credential that ended is not published (SEC-37), whatever became of its session.
+    let mut ended = Vec::new();
+    for (number, (_, publisher)) in &wills {
+        let identity = Uuid::from_u128(publisher.identity);
+        if !devices::is_credential_live(connection, identity, publisher.credential)? {
+            ended.push(*number);
+        }
+    }
+    for number in ended {
+        wills.remove(&number);
+        shadow.changes.set_will(number, None);
     }
     Ok(wills)
 }

@@ -225,8 +225,11 @@ impl Shadow {
         }
         let mut group = None;
         for target in read.targets() {
-            if !self.sessions.contains_key(&target.session) {
-                continue; // it ended meanwhile
+            let is_known = self.sessions.contains_key(&target.session);
+            // One that is not known and not behind is over. One that is behind has subscribed on
+            // another worker, whose records come a little later.
+            if !is_known && target.session <= self.highest {
+                continue;
             }
             if built.is_none() {
                 built = read.message(header);

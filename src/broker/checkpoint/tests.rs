@@ -74,12 +74,17 @@ fn packet(id: u16) -> PacketId {
     PacketId::new(id).unwrap()
 }
 
+/// The one that the rig's device got.
+fn credential(device: Uuid) -> u64 {
+    u64::try_from(device.as_u128()).unwrap()
+}
+
 fn header(kind: RecordKind, device: Uuid, session: u32) -> RecordHeader {
     RecordHeader {
         device,
         session,
         generation: 1,
-        credential: 5,
+        credential: credential(device),
         ..queue::header(kind, 1_000)
     }
 }
@@ -192,7 +197,7 @@ impl Rig {
         );
         let publisher = Publisher {
             identity: sent.publisher.as_u128(),
-            credential: 5,
+            credential: credential(sent.publisher),
             generation: 1,
         };
         let message = Message::restored(content, publisher, 1_000, None);
@@ -288,7 +293,7 @@ impl Rig {
     fn will(&mut self, number: u32, text: Option<&str>) {
         let session = self.model.sessions.get_mut(&number).unwrap();
         let device = session.device;
-        session.will = text.map(|text| (text.to_owned(), 5));
+        session.will = text.map(|text| (text.to_owned(), credential(device)));
         let mut body = Vec::new();
         if let Some(text) = text {
             let topic = Topic::new("will/of").unwrap();
@@ -697,6 +702,45 @@ fn sec_53_state_stays_when_a_token_is_rotated() {
         rig.check();
         rig.checkpoint();
     }
+}
+
+/// A will ends with the credential of the connection that set it, its session does not.
+#[test]
+fn sec_37_a_will_of_a_credential_that_ended_is_not_restored() {
+    for checkpoint in [false, true] {
+        let mut rig = Rig::new();
+        let device = rig.devices[0];
+        rig.begin(1, device, "a");
+        rig.will(1, Some("gone"));
+        rig.message(&plain(device, "mine", true), &[1]);
+        if checkpoint {
+            rig.checkpoint();
+        }
+        let row = rig.row(device);
+        let ended = rig
+            .store
+            .write(move |transaction| devices::end_credentials(transaction, &row, 2, 16));
+        ended.unwrap();
+        rig.new_credential(device);
+        rig.kill();
+        rig.model.sessions.get_mut(&1).unwrap().will = None;
+        rig.check();
+        rig.checkpoint();
+        rig.kill();
+        rig.check();
+        assert_no_garbage(&rig);
+    }
+}
+
+/// It subscribed on another worker, and a message for it was written down a moment before.
+#[test]
+fn a_message_may_stand_before_the_begin_of_its_session() {
+    let mut rig = Rig::new();
+    let device = rig.devices[0];
+    rig.message(&plain(device, "t", false), &[1]);
+    rig.begin(1, device, "a");
+    let restored = rig.restored();
+    assert_eq!(restored.sessions[0].1.state.queue.len(), 1);
 }
 
 /// The later of two sessions of one client is the one; the end of the earlier is lost.

@@ -5,7 +5,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | 1: retain it (an empty payload: clear what is retained); 2: it is the will of the header's session, which has none any more |
+//! | 1 | 1: retain it, or, without a payload, clear; 2: it ends the header's session's will |
 //! | 8 | when it expires, milliseconds since the Unix epoch; 0 is never |
 //! | 2 + n | topic |
 //! | 4 + n | properties that are passed on, as MQTT 5 writes them: length, bytes |
@@ -16,7 +16,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | bits 0 and 1: QoS it is sent with, 1 or 2; 4: with the Retain flag; 8: subscription ids follow; 16: it is of the share group named last |
+//! | 1 | QoS it is sent with, 1 or 2; 4: Retain flag; 8: ids follow; 16: of the group named last |
 //! | 4 | session |
 //! | with 8: 2 + 4 each | subscription ids: their number, each id |
 //!

@@ -2,7 +2,7 @@
 //!
 //! | kind | file | body |
 //! |---|---|---|
-//! | `SessionBegin`, `SessionChange`, `FeedProgress` | [`session`] | a session, how far a feed is settled |
+//! | `SessionBegin`, `SessionChange`, `FeedProgress` | [`session`] | a session, a feed's progress |
 //! | `Message` | [`message`] | a message, and the stored sessions that get it |
 //! | `Assigned`, `Received`, `Settled` | [`queue`] | what became of messages in queues |
 //! | `Will` | [`will`] | a session's will; empty takes it away |

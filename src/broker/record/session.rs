@@ -5,7 +5,7 @@
 //! | 4 | session expiry in seconds |
 //! | 2 + n | client id: length, UTF-8 |
 //! | 2 | number of subscriptions |
-//! | each 1 | options as in SUBSCRIBE: granted QoS, 4 No Local, 8 Retain As Published, 16 and 32 Retain Handling; 64: an id follows; 128: a start follows |
+//! | each 1 | options as in SUBSCRIBE, below 64; 64: an id follows; 128: a start follows |
 //! | 2 + n | filter: length, UTF-8 |
 //! | with 64: 4 | subscription id, not 0 |
 //! | with 128: 8 | start of its feed (`feed::Start::number`), not 0 |

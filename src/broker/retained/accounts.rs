@@ -172,6 +172,12 @@ impl Accounts {
         }
     }
 
+    /// Nothing is on its way.
+    #[cfg(test)]
+    pub(super) fn is_settled(&self) -> bool {
+        self.booked.is_empty()
+    }
+
     /// The sums over topics, for tests of the invariant.
     #[cfg(test)]
     pub(super) fn is_sum_of<'a>(

@@ -194,22 +194,22 @@ impl RetainedIndex {
         let text = message.topic().as_str();
         let mut guard = self.write();
         let state = &mut *guard;
-        let before = state.seen_size(text);
-        let is_late = state.marks.cleared_at(text) >= offset
-            || state
-                .messages
-                .get(text)
-                .is_some_and(|held| held.offset > offset);
+        let held = state.messages.get(text);
+        let before = held.and_then(|held| Size::of(&held.message));
+        let is_late =
+            held.is_some_and(|held| held.offset > offset) || state.marks.cleared_at(text) >= offset;
         let is_clear = message.content().payload().is_empty() || state.is_dead(message);
-        let (kept, old) = match (is_late, is_clear) {
-            (true, _) => (Kept::Outdated, None),
+        let (kept, old, after) = match (is_late, is_clear) {
+            (true, _) => (Kept::Outdated, None, before),
             (false, true) => {
                 state.marks.clear(text, offset);
-                (Kept::Cleared, state.messages.remove(text))
+                (Kept::Cleared, state.messages.remove(text), None)
             }
-            (false, false) => state.put(text, message, offset),
+            (false, false) => {
+                let (kept, old) = state.put(text, message, offset);
+                (kept, old, Size::of(message))
+            }
         };
-        let after = state.seen_size(text);
         state.accounts.applied(text, before, after);
         drop(guard);
         drop(old); // without the lock

@@ -282,6 +282,7 @@ fn sec_35_the_messages_of_a_publisher_can_be_removed() {
         let message = from(u128::from(n % 3), n, "body");
         set(&index, &format!("t/{n}"), message).expect("room");
     }
+    assert_eq!(index.end_publisher(1, 2), 1_000);
     let mut sweep = Sweep::default();
     let mut swept = 0;
     loop {
@@ -468,4 +469,222 @@ proptest! {
             prop_assert!(!(is_passed && filter.matches(topic(other))), "{other}");
         }
     }
+}
+
+/// A record of one of two workers.
+#[derive(Clone, Debug)]
+struct Change {
+    worker: usize,
+    name: &'static str,
+    body: &'static str,
+    expires: bool,
+}
+
+impl Change {
+    fn at(&self, offset: u64) -> Arc<Message> {
+        let sent = Sent {
+            expires_ms: self.expires.then_some(NOW_MS),
+            ..from(
+                u128::try_from(self.worker).expect("small"),
+                offset,
+                self.body,
+            )
+        };
+        sent.on(self.name)
+    }
+}
+
+fn changes() -> impl Strategy<Value = Vec<Vec<Change>>> {
+    let name = proptest::sample::select(&["a", "b", "c"][..]);
+    let body = proptest::sample::select(&["", "x", "yy"][..]);
+    let change = (name, body, any::<bool>());
+    let batch = (0..2_usize, proptest::collection::vec(change, 1..5));
+    let batch = batch.prop_map(|(worker, changes)| {
+        let changes = changes.into_iter().map(|(name, body, expires)| Change {
+            worker,
+            name,
+            body,
+            expires,
+        });
+        changes.collect::<Vec<_>>()
+    });
+    proptest::collection::vec(batch, 1..24)
+}
+
+/// What two workers do with the batches of a journal: each hands over and applies its own in
+/// order, up to two at a time; between them anything may happen.
+struct Workers<'a> {
+    index: &'a RetainedIndex,
+    appliers: [Applier; 2],
+    /// Batches handed over and not applied, with the offset of the first record.
+    under_way: [std::collections::VecDeque<(u64, &'a [Change])>; 2],
+    next: u64,
+}
+
+impl<'a> Workers<'a> {
+    fn submit(&mut self, batch: &'a [Change]) {
+        let worker = batch[0].worker;
+        while self.under_way[worker].len() >= 2 {
+            self.apply(worker);
+        }
+        for change in batch {
+            self.index.admit(&change.at(0)).expect("room");
+        }
+        let oldest = self.under_way.iter().filter_map(|queue| queue.front());
+        let durable = oldest.map(|(first, _)| first - 1).min();
+        self.appliers[worker].submits(durable.unwrap_or(self.next - 1));
+        self.under_way[worker].push_back((self.next, batch));
+        self.next += u64::try_from(batch.len()).expect("small");
+    }
+
+    fn apply(&mut self, worker: usize) {
+        let Some((first, batch)) = self.under_way[worker].pop_front() else {
+            return;
+        };
+        for (offset, change) in (first..).zip(batch) {
+            self.index.apply(&change.at(offset), offset);
+            assert_is_sum(self.index);
+        }
+        let last = first + u64::try_from(batch.len()).expect("small") - 1;
+        self.appliers[worker].applied(last);
+    }
+}
+
+/// Topics with what they show, expired or not.
+fn held(index: &RetainedIndex) -> BTreeMap<String, u64> {
+    let state = index.read();
+    let held = state.messages.iter();
+    held.map(|(topic, held)| (topic.to_string(), held.offset))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    /// Whichever worker applies first: in the end the topics are as the journal's order says, and
+    /// whatever was seen on the way was never older than what had been seen before.
+    #[test]
+    fn rel_06_two_workers_end_where_the_journal_does(
+        batches in changes(),
+        order in proptest::collection::vec(0..4_u8, 24),
+    ) {
+        let index = index();
+        let mut workers = Workers {
+            index: &index,
+            appliers: [index.applier(), index.applier()],
+            under_way: Default::default(),
+            next: 1,
+        };
+        let mut sweep = Sweep::default();
+        for (batch, what) in batches.iter().zip(order) {
+            workers.submit(batch);
+            match what {
+                0 | 1 => workers.apply(usize::from(what)),
+                2 => {
+                    // What is swept must not come back either.
+                    while index.sweep_expired(&mut sweep, NOW_MS).1 == Progress::More {}
+                }
+                _ => {}
+            }
+        }
+        for worker in [1, 0, 1, 0] {
+            workers.apply(worker);
+        }
+        while index.sweep_expired(&mut sweep, NOW_MS).1 == Progress::More {}
+        let mut model = BTreeMap::new();
+        for (offset, change) in (1..).zip(batches.iter().flatten()) {
+            match change.body.is_empty() || change.expires {
+                true => model.remove(change.name),
+                false => model.insert(change.name.to_owned(), offset),
+            };
+        }
+        prop_assert_eq!(held(&index), model);
+        prop_assert!(index.read().accounts.is_settled());
+        // With nobody behind, the next clear takes all marks with it.
+        clear(&index, "z", u64::MAX);
+        prop_assert_eq!(index.marks(), 0);
+    }
+}
+
+/// The price of the bound: with a worker that stands still, the oldest marks go.
+#[test]
+fn clears_are_remembered_up_to_a_bound() {
+    let index = index();
+    let slow = index.applier();
+    slow.submits(0);
+    let most = u64::try_from(MARKS_MAX).expect("small");
+    for offset in 1..=most + 10 {
+        clear(&index, &format!("t/{offset}"), offset);
+    }
+    assert!(index.marks() <= MARKS_MAX, "{}", index.marks());
+    assert_eq!(set(&index, "t/100", message(1, "late")), Ok(Kept::Outdated));
+    assert_eq!(set(&index, "t/1", message(1, "late")), Ok(Kept::New));
+    drop(slow);
+    clear(&index, "u", most + 11);
+    assert_eq!(index.marks(), 0);
+}
+
+#[test]
+fn sec_41_what_is_on_its_way_counts() {
+    let index = RetainedIndex::new(RetainedLimits {
+        publisher_messages_max: 2,
+        ..RetainedLimits::default()
+    });
+    let sent = message(1, "x");
+    let on = |name: &str| sent.on(name);
+    for name in ["a", "b", "a", "b", "a"] {
+        assert_eq!(index.admit(&on(name)), Ok(()), "{name}");
+    }
+    let full = Err(RetainedFull::PublisherMessages(2));
+    assert_eq!(index.admit(&on("c")), full);
+    // A clear on its way makes room, and counts until the last change is applied.
+    index.admit(&message(1, "").on("b")).expect("a clear");
+    assert_eq!(index.admit(&on("c")), Ok(()));
+    assert_eq!(index.admit(&on("d")), full);
+    index.withdraw(&on("c"));
+    assert_eq!(index.admit(&on("d")), Ok(()));
+    for (offset, name, body) in [
+        (1, "a", "x"),
+        (2, "b", "x"),
+        (3, "a", "x"),
+        (4, "b", "x"),
+        (5, "a", "x"),
+        (6, "b", ""),
+        (7, "d", "x"),
+    ] {
+        index.apply(&message(offset, body).on(name), offset);
+        assert_is_sum(&index);
+    }
+    assert_eq!(walk(&index, "#", ALL), ["a", "d"]);
+    assert_eq!(index.admit(&on("c")), full);
+    assert!(index.read().accounts.is_settled());
+}
+
+#[test]
+fn sec_35_what_a_revoked_publisher_retained_is_gone_at_once() {
+    let index = index();
+    for (offset, name) in [(1, "a"), (2, "b")] {
+        set(&index, name, from(7, offset, "x")).expect("room");
+    }
+    set(&index, "c", from(8, 3, "x")).expect("room");
+    let late = from(7, 5, "x").on("c");
+    index.admit(&late).expect("room");
+    assert_eq!(index.end_publisher(7, 2), 3, "with the one on its way");
+    assert_eq!(walk(&index, "#", ALL), ["c"]);
+    assert_eq!(index.get(topic("a"), NOW_MS), None);
+    // On its way when the revocation came: it is on disk, and replaces what a restart does not
+    // show either.
+    assert_eq!(index.apply(&late, 5), Kept::Cleared);
+    assert_eq!(walk(&index, "#", ALL), [""; 0]);
+    // The identity comes again with a new credential.
+    let again = Sent {
+        generation: 3,
+        ..from(7, 6, "new")
+    };
+    set(&index, "a", again).expect("room");
+    let mut sweep = Sweep::default();
+    while index.sweep_publisher(&mut sweep, 7).1 == Progress::More {}
+    assert_eq!(walk(&index, "#", ALL), ["a"]);
+    assert_eq!(held(&index), BTreeMap::from([("a".to_owned(), 6)]));
+    assert_is_sum(&index);
 }
