@@ -6,6 +6,9 @@
 mod common;
 
 #[cfg(test)]
+#[path = "routing/durable.rs"]
+mod durable;
+#[cfg(test)]
 #[path = "routing/live.rs"]
 mod live;
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Clients that publish and subscribe, as applications with scopes.
 
-use std::time::Duration;
-
 use crate::common::{
     broker::Broker,
     packets::{Connect, Version, log_in, packet, property_block, publish_flags, text},
@@ -212,12 +210,6 @@ impl Client {
             (got.topic.as_str(), got.payload.as_str()),
             (topic, "marker")
         );
-    }
-
-    /// A PUBLISH within `limit`, if one comes.
-    pub(crate) fn next_within(&mut self, limit: Duration) -> Option<Got> {
-        let bytes = self.wire.packet_within(limit)?;
-        Some(Got::read(self.version, &bytes))
     }
 
     /// Says goodbye.
