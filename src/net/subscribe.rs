@@ -119,7 +119,7 @@ impl Connection {
                 if filter.share_name().is_some() {
                     let taken = inner
                         .session
-                        .take_shared(|held| held == filter.as_str(), true);
+                        .take_shared(|held| held == filter.as_str(), false);
                     worker.route_shared(self.session_number, taken);
                 }
             }
