@@ -25,7 +25,6 @@ use super::route::Scratch;
 use super::start::{Guards, spawn_vital};
 use super::statistics::Statistics;
 use super::sweep::Sweeps;
-use super::turnstile::Turnstile;
 use super::wills::Wills;
 use super::{deliver, leave, sweep, turn};
 use crate::broker::feed::Feeds;
@@ -44,7 +43,7 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// A journal that takes nothing for this long counts as full to clients (architecture section 3).
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(30);
 
-/// What every worker and the acceptor share.
+/// What every worker and greeter share.
 pub(super) struct Shared {
     pub(super) registry: Registry,
     pub(super) limits: SessionLimits,
@@ -60,8 +59,8 @@ pub(super) struct Shared {
     pub(super) guards: Guards,
     /// The next session number.
     pub(super) session_numbers: AtomicU32,
-    /// Where connections are sent to their home worker.
-    pub(super) homes: Vec<mpsc::Sender<super::handshake::Arrival>>,
+    /// Where clients are sent to their home worker, some at a time.
+    pub(super) homes: Vec<mpsc::Sender<Vec<super::handshake::Arrival>>>,
 }
 
 /// One worker's state.
@@ -82,8 +81,6 @@ pub(super) struct Worker {
     pub(super) statistics: RefCell<Statistics>,
     /// Kept sessions with ordinary subscriptions.
     pub(super) durables: RefCell<Durables>,
-    /// Where handshakes take their turns.
-    pub(super) turnstile: Rc<Turnstile>,
     /// Clients let in whose session cannot be recorded yet.
     pub(super) arrivals_waiting: Cell<usize>,
     pub(super) outbox: RefCell<Outbox>,
@@ -149,7 +146,6 @@ impl Worker {
             sweeps: RefCell::default(),
             statistics: RefCell::new(Statistics::new(Instant::now())),
             durables: RefCell::default(),
-            turnstile: Rc::default(),
             arrivals_waiting: Cell::new(0),
             outbox: RefCell::new(Outbox::new(submitter, applier)),
             counters: RefCell::new(counters),
@@ -177,8 +173,7 @@ impl Worker {
     pub(super) async fn run(
         self: Rc<Self>,
         mut control: mpsc::Receiver<Command>,
-        mut arrivals: mpsc::Receiver<super::handshake::Arrival>,
-        mut sockets: mpsc::Receiver<super::acceptor::Accepted>,
+        mut arrivals: mpsc::Receiver<Vec<super::handshake::Arrival>>,
     ) {
         // Unconstrained: the runtime lets a task do 128 reads and writes at a time, and a sync may
         // have an ack for each of thousands of connections. Those beyond would be kept in memory
@@ -188,7 +183,6 @@ impl Worker {
         spawn_vital(sweep::sweep(Rc::clone(&self)));
         spawn_vital(unconstrained(deliver::run(Rc::clone(&self))));
         spawn_vital(super::feed::run(Rc::clone(&self)));
-        spawn_vital(Rc::clone(&self.turnstile).turns());
         loop {
             // Cancel-safe: `recv` loses nothing when another branch wins. Control goes first.
             tokio::select! {
@@ -205,8 +199,11 @@ impl Worker {
                     }
                     None => return,
                 },
-                Some(arrival) = arrivals.recv() => home::arrive(&self, arrival),
-                Some(socket) = sockets.recv() => super::handshake::start(&self, socket),
+                Some(some) = arrivals.recv() => {
+                    some.into_iter().for_each(|arrival| home::arrive(&self, arrival));
+                    // Clients that are connected have their turn before the next ones come.
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }
