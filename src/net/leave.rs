@@ -203,10 +203,27 @@ fn of_session(kind: RecordKind, identity: uuid::Uuid, stored: &Stored) -> Record
     }
 }
 
+/// Ends of sessions and of wills that found no room and wait for it; about 60 KiB.
+const OWED_MAX: usize = 1_024;
+
+/// Records what found no room before, as far as there is room now.
+pub(super) fn write_owed(worker: &Worker) {
+    let owed = &mut *worker.owed.borrow_mut();
+    while let Some(header) = owed.front() {
+        if !worker.make_room(0, Purpose::Session) || !worker.record(header, &[]) {
+            return;
+        }
+        owed.pop_front();
+    }
+}
+
 /// Records what no acknowledgement waits for.
 fn note(worker: &Worker, header: &RecordHeader, body: &[u8]) -> bool {
     let noted = worker.make_room(body.len(), Purpose::Session) && worker.record(header, body);
-    if !noted {
+    let owed = &mut *worker.owed.borrow_mut();
+    if !noted && body.is_empty() && owed.len() < OWED_MAX {
+        owed.push_back(*header);
+    } else if !noted {
         // After a restart the session may be there again until it expires: nothing is lost.
         tracing::warn!(
             session = header.session,

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connection::End;
+use super::leave;
 use super::ledger::Acks;
 use super::linger::LINGER;
 use super::worker::Worker;
@@ -61,6 +62,7 @@ impl Worker {
         if handed_over {
             self.behind_since.set(None);
             self.progress.notify_waiters();
+            leave::write_owed(self);
             self.feed_starved();
             self.resume_parked();
             // Acks that came without a record of their own may wait for nothing any more, and

@@ -79,6 +79,8 @@ pub(super) struct Worker {
     pub(super) sweeps: RefCell<Sweeps>,
     /// The broker's figures for clients.
     pub(super) statistics: RefCell<Statistics>,
+    /// Ends that the journal had no room for.
+    pub(super) owed: RefCell<VecDeque<RecordHeader>>,
     /// Kept sessions with ordinary subscriptions.
     pub(super) durables: RefCell<Durables>,
     /// Clients let in whose session cannot be recorded yet.
@@ -145,6 +147,7 @@ impl Worker {
             wills: RefCell::default(),
             sweeps: RefCell::default(),
             statistics: RefCell::new(Statistics::new(Instant::now())),
+            owed: RefCell::default(),
             durables: RefCell::default(),
             arrivals_waiting: Cell::new(0),
             outbox: RefCell::new(Outbox::new(submitter, applier)),
