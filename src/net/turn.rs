@@ -63,6 +63,7 @@ impl Worker {
             self.behind_since.set(None);
             self.progress.notify_waiters();
             leave::write_owed(self);
+            self.hand_over_soon();
             self.feed_starved();
             self.resume_parked();
             // Acks that came without a record of their own may wait for nothing any more, and
