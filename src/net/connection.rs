@@ -67,6 +67,8 @@ pub(super) struct Inner {
     pub(super) runs_pushed: u32,
     /// Retained messages on their way.
     pub(super) walks: Vec<Walk>,
+    /// What a walk found is on its way to the disk.
+    pub(super) walk_waits: bool,
     /// CONNACK is among them: nothing may overtake it.
     pub(super) connack_waits: bool,
     /// The end that what came with CONNECT has led to.
@@ -127,6 +129,7 @@ impl Inner {
             runs_waiting: 0,
             runs_pushed: 0,
             walks: Vec::new(),
+            walk_waits: false,
             connack_waits: false,
             ends_with: None,
             feeding: None,

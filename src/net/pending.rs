@@ -17,8 +17,8 @@ pub(super) struct Pending {
     parcels: Vec<Parcel>,
     /// Messages that set or clear what is retained, with their places.
     retained: Vec<(Arc<Message>, u64)>,
-    /// Connections and the packet ids that were assigned there.
-    assigned: Vec<(u32, u32, PacketId)>,
+    /// Connections and the packet ids that were assigned there; without one, a walk goes on.
+    assigned: Vec<(u32, u32, Option<PacketId>)>,
     /// Offset of the first record of the batch, once it has one.
     first: u64,
     /// Of the last one.
@@ -48,8 +48,8 @@ impl Pending {
         self.retained.push((message, place));
     }
 
-    /// The connection may use a packet id.
-    pub(super) fn assign(&mut self, slot: u32, generation: u32, packet_id: PacketId) {
+    /// The connection may use a packet id; without one, it goes on with its walks.
+    pub(super) fn assign(&mut self, slot: u32, generation: u32, packet_id: Option<PacketId>) {
         self.assigned.push((slot, generation, packet_id));
     }
 
@@ -92,7 +92,7 @@ impl Pending {
     }
 
     /// Connections and their packet ids.
-    pub(super) fn assigned(&mut self) -> impl Iterator<Item = (u32, u32, PacketId)> {
+    pub(super) fn assigned(&mut self) -> impl Iterator<Item = (u32, u32, Option<PacketId>)> {
         self.assigned.drain(..)
     }
 }

@@ -71,7 +71,10 @@ impl Worker {
         for (slot, generation, packet_id) in due.assigned() {
             if let Some(connection) = self.connection(slot, generation) {
                 let inner = &mut *connection.inner.borrow_mut();
-                inner.session.assigned(packet_id);
+                match packet_id {
+                    Some(packet_id) => inner.session.assigned(packet_id),
+                    None => inner.walk_waits = false,
+                }
                 connection.mark_dirty(self, inner);
             }
         }
@@ -103,7 +106,7 @@ impl Connection {
             let outbox = &mut *worker.outbox.borrow_mut();
             outbox
                 .pending()
-                .assign(self.slot, self.generation, packet_id);
+                .assign(self.slot, self.generation, Some(packet_id));
         }
     }
 

@@ -56,8 +56,12 @@ enum Went {
 }
 
 impl Connection {
-    /// Goes on with the walks of this connection, as far as the client takes what they find.
+    /// Goes on with the walks of this connection, as far as the client takes what they find. Of a
+    /// kept session one step at a time is on its way to the disk.
     pub(super) fn walk(&self, worker: &Worker, inner: &mut Inner, now_ms: u64) {
+        if inner.walk_waits {
+            return;
+        }
         let mut walks = std::mem::take(&mut inner.walks);
         let mut is_stopped = false;
         walks.retain_mut(|walk| {
@@ -73,6 +77,10 @@ impl Connection {
             !is_done
         });
         inner.walks = walks;
+        if inner.walk_waits {
+            let outbox = &mut *worker.outbox.borrow_mut();
+            outbox.pending().assign(self.slot, self.generation, None);
+        }
     }
 
     /// One step of a walk; true when it is over.
@@ -95,7 +103,7 @@ impl Connection {
                 }
             }
         }
-        if walk.cursor.is_some() {
+        if walk.cursor.is_some() && !inner.walk_waits {
             // The others get their turn first.
             self.mark_dirty(worker, inner);
         }
@@ -146,6 +154,7 @@ impl Connection {
         let kept = self.subscriber(worker).filter(|to| to.number().is_some());
         if let Some(to) = kept {
             if worker.keep_for(message, to, (how.qos, true, ids)) {
+                inner.walk_waits = true;
                 return Went::On;
             }
             worker.starve(self);
