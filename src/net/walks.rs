@@ -77,10 +77,6 @@ impl Connection {
             !is_done
         });
         inner.walks = walks;
-        if inner.walk_waits {
-            let outbox = &mut *worker.outbox.borrow_mut();
-            outbox.pending().assign(self.slot, self.generation, None);
-        }
     }
 
     /// One step of a walk; true when it is over.
@@ -154,7 +150,11 @@ impl Connection {
         let kept = self.subscriber(worker).filter(|to| to.number().is_some());
         if let Some(to) = kept {
             if worker.keep_for(message, to, (how.qos, true, ids)) {
-                inner.walk_waits = true;
+                if !std::mem::replace(&mut inner.walk_waits, true) {
+                    // In the batch of the record that was just written.
+                    let outbox = &mut *worker.outbox.borrow_mut();
+                    outbox.pending().assign(self.slot, self.generation, None);
+                }
                 return Went::On;
             }
             worker.starve(self);
