@@ -75,15 +75,17 @@ impl Pending {
         }
     }
 
-    /// Changes what is retained.
-    pub(super) fn apply(&mut self, index: &RetainedIndex, applier: &Applier) {
-        if self.retained.is_empty() {
-            return;
+    /// Changes what is retained; answers how many messages did.
+    pub(super) fn apply(&mut self, index: &RetainedIndex, applier: &Applier) -> usize {
+        let changes = self.retained.len();
+        if changes == 0 {
+            return 0;
         }
         for (message, place) in self.retained.drain(..) {
             index.apply(&message, self.first.saturating_add(place));
         }
         applier.applied(self.last);
+        changes
     }
 
     /// The parcels, by worker.

@@ -58,9 +58,24 @@ impl Worker {
         starved.push((connection.slot, connection.generation));
     }
 
+    /// Walks that wait for retained messages look whether they have arrived.
+    pub(super) fn feed_walkers(&self) {
+        let walkers = std::mem::take(&mut *self.walkers.borrow_mut());
+        for (slot, generation) in walkers {
+            if let Some(connection) = self.connection(slot, generation) {
+                connection.mark_dirty(self, &mut connection.inner.borrow_mut());
+            }
+        }
+    }
+
     /// Messages that are durable go to their sessions, and what waited for them happens.
     pub(super) fn apply_due(&self, mut due: Pending) {
-        due.apply(&self.shared.router.retained, self.outbox.borrow().applier());
+        let router = &self.shared.router;
+        let changes = due.apply(&router.retained, self.outbox.borrow().applier());
+        if changes > 0 {
+            let changes = u64::try_from(changes).unwrap_or(u64::MAX);
+            router.under_way.arrived(self.index, changes);
+        }
         let parcels = &mut *self.parcels.borrow_mut();
         for (open, parcel) in parcels.iter_mut().zip(due.parcels()) {
             if !parcel.is_empty() {

@@ -80,6 +80,22 @@ impl Worker {
         now: Instant,
         make: impl FnOnce() -> Arc<Message>,
     ) -> Sent {
+        let sent = self.match_and_send(routing, now, make);
+        if routing.retain && sent != Sent::Recorded {
+            self.shared.router.under_way.arrived(self.index, 1);
+        }
+        sent
+    }
+
+    fn match_and_send(
+        &self,
+        routing: Routing<'_>,
+        now: Instant,
+        make: impl FnOnce() -> Arc<Message>,
+    ) -> Sent {
+        if routing.retain {
+            self.shared.router.under_way.begins(self.index);
+        }
         let scratch = &mut *self.scratch.borrow_mut();
         let tree = &self.shared.router.tree;
         tree.matches(routing.topic, routing.from, &mut scratch.found);

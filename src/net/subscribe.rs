@@ -67,7 +67,11 @@ impl Connection {
         )?;
         let walks = taken.iter().filter(|taken| taken.sends_retained);
         let walks = walks.filter(|taken| is_ordinary(&taken.filter));
-        inner.walks.extend(walks.map(Walk::new));
+        // Behind the subscriptions: what they did not find is in it.
+        let now = || worker.shared.router.under_way.now();
+        inner
+            .walks
+            .extend(walks.map(|taken| Walk::new(taken, now())));
         self.take_up(worker, inner, wishes);
         if taken.iter().any(|taken| taken.is_changed) {
             self.record_change(worker, inner, clocks, recorded);

@@ -41,6 +41,9 @@ impl Worker {
     pub(super) fn flush(&self) {
         self.write_settled();
         self.hand_over();
+        if !self.walkers.borrow().is_empty() {
+            self.feed_walkers();
+        }
         if self.has_routed.replace(false) {
             self.deliver_turn();
             // Packet ids were assigned, messages left out.

@@ -7,6 +7,7 @@ use super::connection::{Connection, Inner};
 use super::deliver::QUEUE_WRITE_BYTES;
 use super::worker::Worker;
 use crate::broker::retained::{Cursor, Found, Progress};
+use crate::broker::router::Moment;
 use crate::identity::Action;
 use crate::metrics::DeliveryDrop;
 use crate::mqtt::session::{Delivered, Ids, Taken};
@@ -26,11 +27,13 @@ pub(super) struct Walk {
     found: Vec<Found>,
     /// Runs of acks that must have left: SUBACK is in the last of them. `None` until it is known.
     behind: Option<u32>,
+    /// What was under way when the subscription was made.
+    since: Moment,
 }
 
 impl Walk {
     /// What a subscription that was just granted gets.
-    pub(super) fn new(taken: &Taken<'_>) -> Walk {
+    pub(super) fn new(taken: &Taken<'_>, since: Moment) -> Walk {
         Walk {
             // Nothing is left out: a message that comes while the walk is on its way may come
             // twice, but none is missed.
@@ -39,6 +42,7 @@ impl Walk {
             id: taken.id,
             found: Vec::new(),
             behind: None,
+            since,
         }
     }
 
@@ -70,6 +74,19 @@ impl Connection {
                 .behind
                 .is_some_and(|run| released.wrapping_sub(run) <= u32::MAX / 2);
             if is_stopped || !is_due {
+                return true;
+            }
+            if !worker
+                .shared
+                .router
+                .under_way
+                .is_over(&walk.since, worker.index)
+            {
+                worker
+                    .walkers
+                    .borrow_mut()
+                    .push((self.slot, self.generation));
+                is_stopped = true;
                 return true;
             }
             let is_done = self.step(worker, inner, walk, now_ms);

@@ -99,6 +99,8 @@ pub(super) struct Worker {
     pub(super) scratch: RefCell<Scratch>,
     /// Messages of kept sessions that are settled and not written down yet.
     pub(super) settled: RefCell<Vec<u8>>,
+    /// Connections whose walks wait for retained messages that are under way.
+    pub(super) walkers: RefCell<Vec<(u32, u32)>>,
     /// Connections that wait for room to write down a packet id.
     pub(super) starved: RefCell<Vec<(u32, u32)>>,
     /// Messages that were routed in this turn, for each worker.
@@ -159,6 +161,7 @@ impl Worker {
             tasks: Cell::new(0),
             scratch: RefCell::default(),
             settled: RefCell::default(),
+            walkers: RefCell::default(),
             starved: RefCell::default(),
             parcels,
             encoded: RefCell::default(),

@@ -10,6 +10,7 @@
 
 mod inbox;
 mod parcel;
+mod under_way;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use super::tree::{SubscriptionTree, TreeLimits};
 
 pub use inbox::{Inbox, InboxFigures};
 pub use parcel::{Parcel, Routed, Target};
+pub use under_way::{Moment, UnderWay};
 
 /// What routing may take.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,8 @@ pub struct Router {
     pub tree: SubscriptionTree,
     /// The last retained message of each topic.
     pub retained: Arc<RetainedIndex>,
+    /// Retained messages on their way there.
+    pub under_way: UnderWay,
     inboxes: Box<[Inbox]>,
     turns: Box<[Arc<Notify>]>,
 }
@@ -61,6 +65,7 @@ impl Router {
         Router {
             tree: SubscriptionTree::new(limits.tree),
             retained,
+            under_way: UnderWay::new(&turns),
             inboxes,
             turns,
         }
