@@ -250,7 +250,7 @@ fn a_header_that_is_wrong_is_refused_with_the_columns_there_are() {
 fn an_export_holds_no_secret_and_can_be_imported_elsewhere() {
     let broker = Broker::start();
     let csv = "name,token,profile,label,subscribe,publish\n\
-               \"a, b\",token-of-device-a,p,\"l \"\"1\"\"\",site/%d/#;\"x, y\",\n\
+               \"a, b\",token-of-device-a,p,\"l \"\"1\"\"\",\"site/%d/#;x, y\",\n\
                c,token-of-device-c,,,,%n/out\n";
     assert!(import(&broker, csv, &[]).status.success());
     let path = broker.dir().join("export.csv");

@@ -9,13 +9,15 @@
 //! The transaction adds the rows in the order of their digests, so that nearly all of the
 //! database's indexes grow at their end. Other changes wait for it.
 
-use std::collections::HashMap;
+mod scopes;
+
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
 
+use self::scopes::StagedScopes;
 use super::{Registry, Shared, now_ms};
 use crate::identity::device::{self, DEFAULT_PROFILE};
 use crate::identity::key::Digest;
@@ -101,14 +103,6 @@ struct Row {
     label_len: u16,
     chosen: bool,
     has_id: bool,
-}
-
-/// The different scopes of an import. Rows that are alike share one.
-#[derive(Default)]
-struct StagedScopes {
-    all: Vec<Filters>,
-    places: HashMap<Filters, NonZeroU32>,
-    bytes: usize,
 }
 
 #[derive(Clone, Default)]
@@ -355,36 +349,6 @@ fn repeated_in<'t>(
         (key(first) == key(second)).then_some((second.number, field, first.number))
     });
     pairs.collect()
-}
-
-/// Bytes that the different scopes of one import may have; more are imported in parts.
-const SCOPES_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-impl StagedScopes {
-    /// Where a scope stands, counted from 1; `None` for an empty one.
-    fn place(&mut self, scope: Filters) -> Result<Option<NonZeroU32>, (&'static str, String)> {
-        if scope.is_empty() {
-            return Ok(None);
-        }
-        if let Some(place) = self.places.get(&scope) {
-            return Ok(Some(*place));
-        }
-        // Kept twice, with what a map and two lists of texts take.
-        self.bytes += 2 * scope.bytes() + 200;
-        if self.bytes > SCOPES_BYTES_MAX {
-            let what = format!(
-                "is one scope too many: the different scopes of one import have at most \
-                 {SCOPES_BYTES_MAX} bytes; use %d, or import the file in parts"
-            );
-            return Err(("subscribe", what));
-        }
-        self.all.push(scope.clone());
-        let place = u32::try_from(self.all.len()).ok().and_then(NonZeroU32::new);
-        if let Some(place) = place {
-            self.places.insert(scope, place);
-        }
-        Ok(place)
-    }
 }
 
 /// What the transaction adds.

@@ -364,7 +364,9 @@ proptest! {
         with_name in any::<bool>(),
     ) {
         let topic = if with_name { topic.replace('x', &name) } else { topic };
-        prop_assume!(Topic::new(&topic).is_ok());
+        if Topic::new(&topic).is_err() {
+            return Ok(());
+        }
         let permit = device(&name, &patterns.iter().map(String::as_str).collect::<Vec<_>>());
         let is_level = !name.contains(['/', '+', '#']);
         let expected = patterns.iter().any(|pattern| {
