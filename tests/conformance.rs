@@ -33,6 +33,9 @@ mod site;
 #[path = "conformance/subscribe.rs"]
 mod subscribe;
 #[cfg(test)]
+#[path = "conformance/table.rs"]
+mod table;
+#[cfg(test)]
 #[path = "conformance/topics.rs"]
 mod topics;
 #[cfg(test)]
