@@ -21,6 +21,12 @@ mod ending;
 #[path = "conformance/publish.rs"]
 mod publish;
 #[cfg(test)]
+#[path = "conformance/restart.rs"]
+mod restart;
+#[cfg(test)]
+#[path = "conformance/rights.rs"]
+mod rights;
+#[cfg(test)]
 #[path = "conformance/sessions.rs"]
 mod sessions;
 #[cfg(test)]

@@ -110,15 +110,41 @@ pub(crate) fn create_app(
     publish: &[&str],
     subscribe: &[&str],
 ) -> String {
+    let wanted = json!({"name": name, "publish": publish, "subscribe": subscribe});
+    let created = ask(broker, "POST", "apps", &wanted);
+    created["token"].as_str().expect("a token").to_owned()
+}
+
+/// Gives an application other filters; the answer is the receipt.
+pub(crate) fn set_scope(
+    broker: &Broker,
+    name: &str,
+    publish: &[&str],
+    subscribe: &[&str],
+) -> Value {
+    let wanted = json!({"publish": publish, "subscribe": subscribe});
+    ask(broker, "PATCH", &format!("apps/{name}/scope"), &wanted)
+}
+
+/// Ends an application's credentials; the answer is the receipt.
+pub(crate) fn revoke_app(broker: &Broker, name: &str) -> Value {
+    ask(broker, "POST", &format!("apps/{name}/revoke"), &json!({}))
+}
+
+/// A call of the admin API that must succeed.
+fn ask(broker: &Broker, method: &str, path: &str, wanted: &Value) -> Value {
     let file = broker.dir().join("secrets").join("admin.token");
     let admin_token = fs::read_to_string(file).expect("made at the first start");
-    let wanted = json!({"name": name, "publish": publish, "subscribe": subscribe});
-    let reply = ureq::post(format!("{}/admin/v1/apps", broker.admin_url()))
-        .header("authorization", format!("Bearer {}", admin_token.trim()))
-        .send_json(&wanted);
-    let mut reply = reply.unwrap_or_else(|error| panic!("no application {name}: {error}"));
-    let created: Value = reply.body_mut().read_json().expect("JSON");
-    created["token"].as_str().expect("a token").to_owned()
+    let url = format!("{}/admin/v1/{path}", broker.admin_url());
+    let request = match method {
+        "PATCH" => ureq::patch(url),
+        _ => ureq::post(url),
+    };
+    let request = request.header("authorization", format!("Bearer {}", admin_token.trim()));
+    let mut reply = request
+        .send_json(wanted)
+        .unwrap_or_else(|error| panic!("{method} {path} {wanted}: {error}"));
+    reply.body_mut().read_json().expect("JSON")
 }
 
 fn shared() -> Arc<Broker> {

@@ -57,7 +57,8 @@ fn rows(section: &str) -> Vec<Row> {
 fn named(text: &str) -> impl Iterator<Item = &str> {
     let quoted = text.split('`').skip(1).step_by(2);
     quoted.filter(|name| {
-        let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        let is_letter =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
         name.contains('_') && name.bytes().all(is_letter)
     })
 }
@@ -84,7 +85,10 @@ fn tests_in(text: &str) -> Vec<String> {
         if line == "#[test]" {
             is_test = true;
         } else if let Some(rest) = line.strip_prefix("fn ").filter(|_| is_test) {
-            let name: String = rest.chars().take_while(|c| *c != '(' && *c != '<').collect();
+            let name: String = rest
+                .chars()
+                .take_while(|c| *c != '(' && *c != '<')
+                .collect();
             names.push(name);
             is_test = false;
         } else if !line.starts_with("#[") && !line.starts_with("//") {
@@ -115,12 +119,16 @@ fn findings(section: &str, statements: &str) -> Vec<String> {
         if !seen.insert(statement) {
             findings.push(format!("{statement}: there twice"));
         }
-        let is_reason = REASONS.iter().any(|reason| row.shown_by.starts_with(reason));
+        let is_reason = REASONS
+            .iter()
+            .any(|reason| row.shown_by.starts_with(reason));
         if row.about.is_empty() || (!is_reason && named(&row.shown_by).next().is_none()) {
             findings.push(format!("{statement}: neither a test nor a reason"));
         }
     }
-    let missing = wanted.iter().filter(|statement| !seen.contains(**statement));
+    let missing = wanted
+        .iter()
+        .filter(|statement| !seen.contains(**statement));
     findings.extend(missing.map(|statement| format!("{statement}: no row")));
     findings
 }
@@ -155,10 +163,15 @@ fn every_test_of_the_suite_stands_in_a_row() {
     let suite = root().join("tests/conformance");
     let unnamed: Vec<String> = existing()
         .into_iter()
-        .filter(|(name, path)| path.starts_with(&suite) && name.starts_with("mqtt_") && !named.contains(name.as_str()))
+        .filter(|(name, path)| {
+            path.starts_with(&suite) && name.starts_with("mqtt_") && !named.contains(name.as_str())
+        })
         .map(|(name, _)| name)
         .collect();
-    assert!(unnamed.is_empty(), "docs/conformance.md does not name {unnamed:#?}");
+    assert!(
+        unnamed.is_empty(),
+        "docs/conformance.md does not name {unnamed:#?}"
+    );
 }
 
 #[test]
@@ -171,6 +184,7 @@ fn a_page_with_gaps_is_found() {
 
 #[test]
 fn tests_are_told_from_helpers() {
-    let text = "#[test]\nfn one() {\n}\nfn helper() {\n}\n#[test]\n// why\n#[ignore]\nfn two<T>() {";
+    let text =
+        "#[test]\nfn one() {\n}\nfn helper() {\n}\n#[test]\n// why\n#[ignore]\nfn two<T>() {";
     assert_eq!(tests_in(text), ["one", "two"]);
 }
