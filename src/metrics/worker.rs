@@ -12,7 +12,8 @@ use super::{counters, one_counter, one_gauge};
 /// Counters of one worker: plain integers, added to the shared figures by [`Self::flush`].
 ///
 /// The ledger: every message received ends as stored, routed, refused or repeated, and is in flight
-/// until then. Flush once per turn of the worker; what is not flushed is not visible. Dropping flushes.
+/// until then. Flush once per turn of the worker; what is not flushed is not visible. Dropping
+/// flushes.
 #[derive(Debug)]
 pub struct WorkerCounters {
     received: [u64; 3],

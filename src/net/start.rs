@@ -2,8 +2,8 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::mqtt::session::SessionLimits;
 
-/// Sockets waiting between acceptor and greeter, and between greeter and worker. A full queue makes the
-/// sender wait; the kernel's accept queue is behind it.
+/// Sockets waiting between acceptor and greeter, and between greeter and worker. A full queue makes
+/// the sender wait; the kernel's accept queue is behind it.
 const SOCKETS_WAITING_MAX: usize = 1_024;
 
 /// Everything the network needs of the rest.
@@ -161,15 +161,7 @@ impl Net {
             session_numbers: AtomicU32::new(next_number),
             homes,
         });
-        let mut threads = Vec::with_capacity(2 * workers + 1);
-        for (index, (ends, table)) in ends.into_iter().zip(tables).enumerate() {
-            let (shared, journal) = (Arc::clone(&shared), parts.journal.clone());
-            threads.push(spawn(&format!("net-{index}"), move || async move {
-                let worker = Worker::new(index, shared, &journal, table);
-                worker.restore_all();
-                worker.run(ends.0, ends.1).await;
-            })?);
-        }
+        let mut threads = start_workers(ends.into_iter().zip(tables), &shared)?;
         let mut dealt = Vec::with_capacity(workers);
         for index in 0..workers {
             let (deal, sockets) = mpsc::channel::<Accepted>(SOCKETS_WAITING_MAX);
@@ -221,6 +213,34 @@ pub(super) fn spawn_vital(task: impl Future<Output = ()> + 'static) {
             vital::end_after_panic("network");
         }
     });
+}
+
+/// What a worker listens to, and the sessions that are at home there.
+type Home = (
+    (mpsc::Receiver<Command>, mpsc::Receiver<Vec<Arrival>>),
+    SessionTable,
+);
+
+/// Starts the workers. None serves a client, and no will is published, before the subscriptions of
+/// all kept sessions are in the tree: else a message might miss one.
+fn start_workers(
+    homes: impl ExactSizeIterator<Item = Home>,
+    shared: &Arc<Shared>,
+) -> Result<Vec<JoinHandle<()>>, NetError> {
+    let restored = Arc::new(Barrier::new(homes.len() + 1));
+    let mut threads = Vec::with_capacity(2 * homes.len() + 1);
+    for (index, ((control, arrivals), table)) in homes.enumerate() {
+        let (shared, restored) = (Arc::clone(shared), Arc::clone(&restored));
+        threads.push(spawn(&format!("net-{index}"), move || async move {
+            let journal = shared.journal.clone();
+            let worker = Worker::new(index, shared, &journal, table);
+            worker.restore_all();
+            restored.wait();
+            worker.run(control, arrivals).await;
+        })?);
+    }
+    restored.wait();
+    Ok(threads)
 }
 
 /// The workers' tables, with the sessions of the last run at home.

@@ -1,5 +1,7 @@
 //! Clients that publish and subscribe, as applications with scopes.
 
+use std::collections::VecDeque;
+
 use crate::common::{
     broker::Broker,
     packets::{Connect, Version, log_in, packet, property_block, publish_flags, text},
@@ -43,6 +45,8 @@ pub(crate) struct Client {
     pub(crate) wire: Wire,
     pub(crate) version: Version,
     next_id: u16,
+    /// Messages that came while something else was waited for.
+    early: VecDeque<Vec<u8>>,
 }
 
 /// A PUBLISH that came.
@@ -77,6 +81,7 @@ impl Client {
             wire,
             version,
             next_id: 1,
+            early: VecDeque::new(),
         }
     }
 
@@ -102,7 +107,7 @@ impl Client {
             body.push(*options);
         }
         self.wire.send(&packet(0x82, &body));
-        let suback = self.wire.packet();
+        let suback = self.next_answer();
         assert_eq!(suback[0], 0x90, "SUBACK expected: {}", show(&suback));
         let start = if self.version == Version::V5 { 5 } else { 4 };
         suback[start..].to_vec()
@@ -112,7 +117,7 @@ impl Client {
         let id = self.id();
         let bytes = crate::common::packets::unsubscribe(self.version, id, &[filter]);
         self.wire.send(&bytes);
-        let unsuback = self.wire.packet();
+        let unsuback = self.next_answer();
         assert_eq!(unsuback[0], 0xb0, "UNSUBACK expected: {}", show(&unsuback));
         unsuback[4..].to_vec()
     }
@@ -148,15 +153,15 @@ impl Client {
         let id = id.to_be_bytes();
         let answer = match flags & 6 {
             0 => return 0,
-            2 => self.wire.packet(),
+            2 => self.next_answer(),
             _ => {
-                let pubrec = self.wire.packet();
+                let pubrec = self.next_answer();
                 assert_eq!(pubrec[0], 0x50, "PUBREC expected: {}", show(&pubrec));
                 if pubrec.get(4).is_some_and(|reason| *reason >= 0x80) {
                     return pubrec[4];
                 }
                 self.wire.send(&packet(0x62, &id));
-                self.wire.packet()
+                self.next_answer()
             }
         };
         let expected = if flags & 6 == 2 { 0x40 } else { 0x70 };
@@ -174,8 +179,20 @@ impl Client {
 
     /// The next PUBLISH.
     pub(crate) fn next_unacknowledged(&mut self) -> Got {
-        let bytes = self.wire.packet();
+        let early = self.early.pop_front();
+        let bytes = early.unwrap_or_else(|| self.wire.packet());
         Got::read(self.version, &bytes)
+    }
+
+    /// The next packet that is no PUBLISH.
+    fn next_answer(&mut self) -> Vec<u8> {
+        loop {
+            let bytes = self.wire.packet();
+            if bytes[0] >> 4 != 3 {
+                return bytes;
+            }
+            self.early.push_back(bytes);
+        }
     }
 
     /// Answers a message to its end.
@@ -186,7 +203,7 @@ impl Client {
             1 => self.wire.send(&packet(0x40, &id)),
             _ => {
                 self.wire.send(&packet(0x50, &id));
-                let pubrel = self.wire.packet();
+                let pubrel = self.next_answer();
                 assert_eq!(pubrel[0], 0x62, "PUBREL expected: {}", show(&pubrel));
                 assert_eq!(pubrel[2..4], id);
                 self.wire.send(&packet(0x70, &id));

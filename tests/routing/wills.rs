@@ -109,6 +109,8 @@ fn rel_06_a_will_is_published_once_after_kill_9() {
     broker.restart();
     let (mut watcher, _) = Client::with(&broker, &keeps);
     watcher.expect(1, "will/of", "gone");
+    // Its acknowledgement is on disk when this is.
+    watcher.publish(3, "sync", "x");
     watcher.disconnect();
     broker.kill9();
     broker.restart();
