@@ -110,7 +110,12 @@ impl Connection {
         recorded: &mut Recorded,
     ) -> Result<(), Close> {
         let known = |filter: &Filter<'_>| match self.principal.kind {
-            IdentityKind::Device => device_api::is_allowed(filter) || is_ordinary(filter),
+            // Only what a scope covers could be there.
+            IdentityKind::Device => {
+                let permit = &self.principal.permit;
+                device_api::is_allowed(filter)
+                    || (is_ordinary(filter) && permit.allows_filter(filter))
+            }
             IdentityKind::Application => Wanted::of(filter).is_some() || is_ordinary(filter),
         };
         let ended = inner.session.unsubscribe(unsubscribe, known, replies)?;
