@@ -429,7 +429,7 @@ fn pages_are_in_the_order_of_names_and_complete() {
             .collect();
         assert_eq!(names, expected, "limit {limit}");
     }
-    for limit in [0, 1_001, usize::MAX] {
+    for limit in [0, Page::LIMIT_MAX + 1, usize::MAX] {
         let error = registry.devices(Page { after: None, limit }).unwrap_err();
         assert!(
             matches!(error, RegistryError::Invalid { field: "limit", .. }),

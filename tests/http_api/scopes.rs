@@ -223,9 +223,9 @@ fn a_page_with_long_scopes_ends_early() {
         .map(|n| format!("{n}{}", "x".repeat(1_000)))
         .collect();
     let rows = (0..1_100).map(|n| {
-        json!({"name": format!("d{n:04}"), "token": format!("token-of-device-{n:04}"), "publish": long})
-            .to_string()
-            + "\n"
+        let token = format!("token-of-device-{n:04}");
+        let row = json!({"name": format!("d{n:04}"), "token": token, "publish": long});
+        format!("{row}\n")
     });
     let body: String = rows.collect();
     let header = "Content-Type: application/x-ndjson";

@@ -136,79 +136,101 @@ fn sec_33_publishing_to_dollar_topics_is_denied_whatever_is_stored() {
     }
 }
 
+/// Whose scope, whether for publishing, the filter, and the reason.
+const REFUSED: &[(IdentityKind, bool, &str, &str)] = &[
+    (
+        IdentityKind::Device,
+        true,
+        "a/#/b",
+        "contains a # that is not the last level",
+    ),
+    (
+        IdentityKind::Device,
+        true,
+        "a+",
+        "contains a + that is not a level of its own",
+    ),
+    (IdentityKind::Device, true, "", "empty"),
+    (IdentityKind::Device, false, "a\nb", "contains U+000A"),
+    (
+        IdentityKind::Device,
+        false,
+        "$share/g/a",
+        "names a share group",
+    ),
+    (
+        IdentityKind::Device,
+        false,
+        "v1/devices/me/#",
+        "lies in the device topics",
+    ),
+    (
+        IdentityKind::Device,
+        true,
+        "v2/t",
+        "lies in the device topics",
+    ),
+    (
+        IdentityKind::Application,
+        false,
+        "v1/gateway/x",
+        "lies in the device topics",
+    ),
+    (
+        IdentityKind::Application,
+        true,
+        "/provision/#",
+        "lies in the device topics",
+    ),
+    (IdentityKind::Device, false, "$SYS/#", "closed to devices"),
+    (
+        IdentityKind::Application,
+        true,
+        "$SYS/x",
+        "closed: no client publishes there",
+    ),
+    (
+        IdentityKind::Application,
+        false,
+        "$other/#",
+        "applications may read $SYS, no other",
+    ),
+    (
+        IdentityKind::Application,
+        false,
+        "$SYSTEM/#",
+        "applications may read $SYS, no other",
+    ),
+    (
+        IdentityKind::Device,
+        false,
+        "a/%c/b",
+        "unknown placeholder %c; known are %d",
+    ),
+    (
+        IdentityKind::Device,
+        false,
+        "a/x%d/b",
+        "inside the level \"x%d\"",
+    ),
+    (
+        IdentityKind::Device,
+        false,
+        "%name",
+        "inside the level \"%name\"",
+    ),
+    (
+        IdentityKind::Application,
+        false,
+        "a/%d",
+        "stands for a device; this is none",
+    ),
+    (IdentityKind::Device, true, "a;b", "has a ;"),
+];
+
 #[test]
 fn a_refused_filter_is_named_with_the_reason() {
-    use IdentityKind::{Application, Device};
-    for (kind, publishes, filter, words) in [
-        (
-            Device,
-            true,
-            "a/#/b",
-            "contains a # that is not the last level",
-        ),
-        (
-            Device,
-            true,
-            "a+",
-            "contains a + that is not a level of its own",
-        ),
-        (Device, true, "", "empty"),
-        (Device, false, "a\nb", "contains U+000A"),
-        (Device, false, "$share/g/a", "names a share group"),
-        (
-            Device,
-            false,
-            "v1/devices/me/#",
-            "lies in the device topics",
-        ),
-        (Device, true, "v2/t", "lies in the device topics"),
-        (
-            Application,
-            false,
-            "v1/gateway/x",
-            "lies in the device topics",
-        ),
-        (
-            Application,
-            true,
-            "/provision/#",
-            "lies in the device topics",
-        ),
-        (Device, false, "$SYS/#", "closed to devices"),
-        (
-            Application,
-            true,
-            "$SYS/x",
-            "closed: no client publishes there",
-        ),
-        (
-            Application,
-            false,
-            "$other/#",
-            "applications may read $SYS, no other",
-        ),
-        (
-            Application,
-            false,
-            "$SYSTEM/#",
-            "applications may read $SYS, no other",
-        ),
-        (
-            Device,
-            false,
-            "a/%c/b",
-            "unknown placeholder %c; known are %d",
-        ),
-        (Device, false, "a/x%d/b", "inside the level \"x%d\""),
-        (Device, false, "%name", "inside the level \"%name\""),
-        (
-            Application,
-            false,
-            "a/%d",
-            "stands for a device; this is none",
-        ),
-        (Device, true, "a;b", "has a ;"),
-    ] {
+    for &(kind, publishes, filter, words) in REFUSED {
         let filters = texts(&["good/+", filter]);
         let (publish, subscribe) = if publishes {
             (&*filters, &[][..])
@@ -223,6 +245,11 @@ fn a_refused_filter_is_named_with_the_reason() {
         assert!(what.starts_with(&format!("filter {filter:?} ")), "{what}");
         assert!(what.contains(words), "{what}");
     }
+}
+
+#[test]
+fn a_scope_has_limits_and_ordinary_filters_are_taken() {
+    use IdentityKind::Device;
     for good in ["100%/x", "a%20b", "%", "v1/devices/+/telemetry", "#"] {
         assert!(
             Scope::new(Device, &texts(&[good]), &texts(&[good])).is_ok(),
