@@ -396,7 +396,8 @@ impl Shadow {
             ended,
             offset: self.applied.number(),
         };
-        store.write(move |transaction| rows::save(transaction, &changes))?;
+        // The journal keeps what a checkpoint would replace: the ballast is not for this.
+        store.write_spare(move |transaction| rows::save(transaction, &changes))?;
         self.changed.clear();
         self.ended.clear();
         Ok(())

@@ -85,6 +85,7 @@ fn explain(status: JournalStatus) -> (JournalState, Option<String>) {
             let why = match reason {
                 FullReason::NoSpace => "the file system of the data directory has no room",
                 FullReason::SizeMax => "the journal has reached the size set for it",
+                FullReason::NoDescriptor => "the broker has no file descriptor left",
                 FullReason::Refused(_) => "the system refuses to make room for the journal",
             };
             let words = format!(
@@ -198,6 +199,11 @@ mod tests {
                 full(FullReason::SizeMax),
                 "full",
                 "full for 0 s: the journal has reached the size",
+            ),
+            (
+                full(FullReason::NoDescriptor),
+                "full",
+                "full for 0 s: the broker has no file descriptor left",
             ),
             (full(refused), "full", "full for 0 s: the system refuses"),
             (

@@ -111,7 +111,20 @@ impl Store {
         F: FnMut(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
         A: FnOnce(T) -> R + Send + 'static,
     {
-        self.inner.writer.write(work, then)
+        self.inner.writer.write(work, then, false)
+    }
+
+    /// As [`Store::write`], for what can wait until there is room: on a full disk it is refused
+    /// with [`StoreError::Full`] and leaves the space that is kept aside to others.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub fn write_spare<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.inner.writer.write(work, |value| value, true)
     }
 
     /// Runs `work` on a read connection; it sees everything that was answered before. Blocks on

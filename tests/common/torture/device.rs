@@ -214,8 +214,9 @@ impl Device {
                 return Err(Over::Violated(format!("no CONNACK for {waited:?}")));
             }
         };
-        if let [0x20, _, 0, 0x97, ..] = connack.as_slice() {
-            return Err(Over::Lost); // the disk stays full: it may try again
+        // The disk stays full for longer than an arrival may wait: it may try again.
+        if let [0x20, _, 0, 0x97, ..] | [0x20, 2, 0, 3] = connack.as_slice() {
+            return Err(Over::Lost);
         }
         let &[0x20, _, is_present, 0, ..] = connack.as_slice() else {
             // [MQTT-3.2.0-1]: nothing comes before it, not even a goodbye.
