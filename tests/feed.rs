@@ -31,5 +31,8 @@ mod site;
 #[path = "feed/starts.rs"]
 mod starts;
 #[cfg(test)]
+#[path = "feed/stop.rs"]
+mod stop;
+#[cfg(test)]
 #[path = "feed/tail.rs"]
 mod tail;

@@ -1,8 +1,7 @@
 //! Sockets: the acceptor, the workers, TLS, and one connection's life.
 //!
 //! [`acceptor`] deals sockets out, as far as there are [`places`]; [`handshake`] takes one as far
-//! as CONNECT on whatever worker it was dealt to, in turns with the clients there ([`turnstile`]),
-//! and [`throttle`] slows down who guesses; [`home`] opens its session on the session's home
+//! as CONNECT on the thread of a [`greeter`], in turns ([`turnstile`]), and [`throttle`] slows down who guesses; [`home`] opens its session on the session's home
 //! worker; [`connection`] reads it, [`feed`] gives applications their telemetry, [`publish`]
 //! passes what it says through the gate to the journal, [`outbox`] and [`ledger`] hold what was
 //! promised until it is durable, and [`worker`] is the thread all this runs on.
@@ -10,6 +9,7 @@
 mod acceptor;
 mod connection;
 mod feed;
+mod greeter;
 mod handshake;
 mod home;
 mod ledger;

@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
 use super::acceptor::{self, Accepted, Door, Listener};
+use super::greeter::{self, Greeter, TOGETHER_MAX};
 use super::handshake::Arrival;
 use super::output::UnsentLimits;
 use super::places::{PlaceLimits, Places};
@@ -29,7 +30,7 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::mqtt::session::SessionLimits;
 
-/// Sockets waiting between acceptor and worker, and between two workers. A full queue makes the
+/// Sockets waiting between acceptor and greeter, and between greeter and worker. A full queue makes the
 /// sender wait; the kernel's accept queue is behind it.
 const SOCKETS_WAITING_MAX: usize = 1_024;
 
@@ -78,7 +79,7 @@ pub struct DoorLimits {
     pub unsent: UnsentLimits,
 }
 
-/// What handshakes and connections are watched with; one for all workers.
+/// What handshakes and connections are watched with; one for all threads.
 pub(super) struct Guards {
     /// Slows down who guesses credentials.
     pub(super) throttle: Throttle,
@@ -103,22 +104,21 @@ pub struct Net {
 }
 
 impl Net {
-    /// Starts the workers, then accepts.
+    /// Starts the workers and greeters, then accepts.
     ///
     /// # Errors
     /// A thread or its runtime could not be made.
     pub fn start(parts: NetParts) -> Result<Self, NetError> {
         let workers = parts.workers.get();
         let mut ends = Vec::with_capacity(workers);
-        let (mut lanes, mut homes, mut dealt) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lanes, mut homes) = (Vec::new(), Vec::new());
         for _ in 0..workers {
             let (lane, control) = mpsc::channel::<Command>(COMMANDS_WAITING_MAX);
-            let (home, arrivals) = mpsc::channel::<Arrival>(SOCKETS_WAITING_MAX);
-            let (deal, sockets) = mpsc::channel::<Accepted>(SOCKETS_WAITING_MAX);
+            let (home, arrivals) =
+                mpsc::channel::<Vec<Arrival>>(SOCKETS_WAITING_MAX / TOGETHER_MAX);
             lanes.push(lane);
             homes.push(home);
-            dealt.push(deal);
-            ends.push((control, arrivals, sockets));
+            ends.push((control, arrivals));
         }
         let Restored {
             sessions,
@@ -154,17 +154,27 @@ impl Net {
             session_numbers: AtomicU32::new(next_number),
             homes,
         });
-        let mut threads = Vec::with_capacity(workers + 1);
+        let mut threads = Vec::with_capacity(2 * workers + 1);
         for (index, (ends, table)) in ends.into_iter().zip(tables).enumerate() {
             let (shared, journal) = (Arc::clone(&shared), parts.journal.clone());
             threads.push(spawn(&format!("net-{index}"), move || async move {
                 let worker = Worker::new(index, shared, &journal, table);
-                worker.run(ends.0, ends.1, ends.2).await;
+                worker.run(ends.0, ends.1).await;
+            })?);
+        }
+        let mut dealt = Vec::with_capacity(workers);
+        for index in 0..workers {
+            let (deal, sockets) = mpsc::channel::<Accepted>(SOCKETS_WAITING_MAX);
+            dealt.push(deal);
+            let shared = Arc::clone(&shared);
+            threads.push(spawn(&format!("net-hello-{index}"), move || {
+                Greeter::new(shared).run(sockets)
             })?);
         }
         let (stop_accepting, stopped) = watch::channel(false);
         let listeners = parts.listeners;
         threads.push(spawn("net-accept", move || {
+            greeter::give_way();
             acceptor::accept_all(listeners, door, dealt, stopped)
         })?);
         Ok(Self {

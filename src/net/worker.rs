@@ -22,7 +22,6 @@ use super::home;
 use super::linger::LINGER;
 use super::outbox::{Outbox, Purpose};
 use super::start::{Guards, spawn_vital};
-use super::turnstile::Turnstile;
 use crate::broker::feed::Feeds;
 use crate::broker::{Command, SessionTable};
 use crate::device_api::Profile;
@@ -53,7 +52,7 @@ const LAST_RECORDS_TIMEOUT: Duration = Duration::from_secs(1);
 /// A journal that takes nothing for this long counts as full to clients (architecture section 3).
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(30);
 
-/// What every worker and the acceptor share.
+/// What every worker and greeter share.
 pub(super) struct Shared {
     pub(super) registry: Registry,
     pub(super) limits: SessionLimits,
@@ -66,8 +65,8 @@ pub(super) struct Shared {
     pub(super) guards: Guards,
     /// The next session number.
     pub(super) session_numbers: AtomicU32,
-    /// Where connections are sent to their home worker.
-    pub(super) homes: Vec<mpsc::Sender<super::handshake::Arrival>>,
+    /// Where clients are sent to their home worker, some at a time.
+    pub(super) homes: Vec<mpsc::Sender<Vec<super::handshake::Arrival>>>,
 }
 
 /// One worker's state.
@@ -80,8 +79,6 @@ pub(super) struct Worker {
     pub(super) feed_buffer: RefCell<Vec<u8>>,
     pub(super) connections: RefCell<Slab<Rc<Connection>>>,
     pub(super) sessions: RefCell<SessionTable>,
-    /// Where handshakes take their turns.
-    pub(super) turnstile: Rc<Turnstile>,
     /// Clients let in whose session cannot be recorded yet.
     pub(super) arrivals_waiting: Cell<usize>,
     outbox: RefCell<Outbox>,
@@ -121,7 +118,6 @@ impl Worker {
             feed_buffer: RefCell::default(),
             connections: RefCell::default(),
             sessions: RefCell::new(sessions),
-            turnstile: Rc::default(),
             arrivals_waiting: Cell::new(0),
             outbox: RefCell::new(Outbox::new(submitter)),
             counters: RefCell::new(counters),
@@ -140,8 +136,7 @@ impl Worker {
     pub(super) async fn run(
         self: Rc<Self>,
         mut control: mpsc::Receiver<Command>,
-        mut arrivals: mpsc::Receiver<super::handshake::Arrival>,
-        mut sockets: mpsc::Receiver<super::acceptor::Accepted>,
+        mut arrivals: mpsc::Receiver<Vec<super::handshake::Arrival>>,
     ) {
         // Unconstrained: the runtime lets a task do 128 reads and writes at a time, and a sync may
         // have an ack for each of thousands of connections. Those beyond would be kept in memory
@@ -150,7 +145,6 @@ impl Worker {
         spawn_vital(unconstrained(release_after_sync(Rc::clone(&self))));
         spawn_vital(sweep(Rc::clone(&self)));
         spawn_vital(super::feed::run(Rc::clone(&self)));
-        spawn_vital(Rc::clone(&self.turnstile).turns());
         loop {
             // Cancel-safe: `recv` loses nothing when another branch wins. Control goes first.
             tokio::select! {
@@ -167,8 +161,11 @@ impl Worker {
                     }
                     None => return,
                 },
-                Some(arrival) = arrivals.recv() => home::arrive(&self, arrival),
-                Some(socket) = sockets.recv() => super::handshake::start(&self, socket),
+                Some(some) = arrivals.recv() => {
+                    some.into_iter().for_each(|arrival| home::arrive(&self, arrival));
+                    // Clients that are connected have their turn before the next ones come.
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }

@@ -419,6 +419,28 @@ impl Broker {
         value.parse().expect("a number")
     }
 
+    /// The sum of a figure over its labels.
+    pub(crate) fn metric_sum(&self, name: &str) -> f64 {
+        let metrics = self.metrics();
+        let rows = metrics.lines().filter_map(|line| {
+            let (key, value) = line.rsplit_once(' ')?;
+            (key.split('{').next() == Some(name)).then_some(value)
+        });
+        rows.map(|value| value.parse::<f64>().expect("a number"))
+            .sum()
+    }
+
+    /// Waits until nothing is in flight; then every message received is stored, refused or a
+    /// repetition of one that is. Answers how many came.
+    pub(crate) fn expect_balanced_ledger(&self) -> f64 {
+        self.wait_metric_until("tollgate_messages_in_flight", |messages| messages == 0.0);
+        let sum = |what: &str| self.metric_sum(&format!("tollgate_messages_{what}_total"));
+        let received = sum("received");
+        let accounted = sum("stored") + sum("refused") + sum("repeated");
+        assert_eq!(received, accounted, "{}", self.metrics());
+        received
+    }
+
     /// Waits until a figure is at least `least`.
     pub(crate) fn wait_metric(&self, name: &str, least: f64) {
         self.wait_metric_until(name, |value| value >= least);
