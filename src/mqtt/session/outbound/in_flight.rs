@@ -12,9 +12,13 @@
 //! At QoS 2 a message is open until PUBCOMP: PUBREC releases it, and from then on it is its PUBREL
 //! that is sent again, in the order in which the PUBRECs came [MQTT-4.6.0-4].
 
+mod restore;
+
 use std::collections::VecDeque;
 
 use crate::mqtt::wire::PacketId;
+
+pub use restore::Open;
 
 /// The source number of a session's own queue. Other sources have other numbers:
 /// [`source_number`].
@@ -76,19 +80,6 @@ pub enum Received {
     Unknown,
     /// A QoS 1 message is open under this id.
     WrongQos,
-}
-
-/// A message of an earlier process, as it is put back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Open {
-    /// The id it was given.
-    pub packet_id: PacketId,
-    /// The message.
-    pub item: Item,
-    /// It is of QoS 2.
-    pub is_exact: bool,
-    /// Its PUBREC has come.
-    pub is_received: bool,
 }
 
 /// The messages, oldest first.
@@ -317,51 +308,6 @@ impl InFlight {
         self.end(|item| item.source == source);
     }
 
-    /// Puts back what an earlier process left open, in any order but those of `is_received` in
-    /// the order of their PUBRECs. Only for one that holds nothing; of two with one id the first
-    /// counts.
-    pub(super) fn restore(&mut self, open: &[Open]) {
-        let mut ids: Vec<u16> = open.iter().map(|open| open.packet_id.get()).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let Some((first, last)) = span(&ids) else {
-            return;
-        };
-        let done = Entry {
-            item: Item {
-                source: QUEUE,
-                number: 0,
-                order: 0,
-            },
-            state: State::Done,
-            is_exact: false,
-        };
-        let len = usize::from(distance(first, last)) + 1;
-        self.entries = std::iter::repeat_n(done, len).collect();
-        self.given = last % IDS;
-        for open in open {
-            let Some(entry) = self.entry(open.packet_id) else {
-                continue;
-            };
-            if entry.state != State::Done {
-                continue;
-            }
-            *entry = Entry {
-                item: open.item,
-                state: if open.is_received {
-                    State::Received
-                } else {
-                    State::Waiting
-                },
-                is_exact: open.is_exact,
-            };
-            if open.is_received {
-                self.received.push(open.packet_id);
-            }
-        }
-        self.connect(self.window);
-    }
-
     fn push(&mut self, item: Item, is_exact: bool, state: State) -> Option<PacketId> {
         let is_full = self.entries.len() >= usize::from(self.window);
         let packet_id = self.next_id().filter(|_| !is_full)?;
@@ -478,30 +424,6 @@ impl InFlight {
         let id = (last + ids - behind % ids - 1) % ids + 1;
         PacketId::new(u16::try_from(id).ok()?)
     }
-}
-
-/// How many ids after `first` the id `last` is given, 0 to 65,534.
-fn distance(first: u16, last: u16) -> u16 {
-    if last >= first {
-        last - first
-    } else {
-        IDS - (first - last)
-    }
-}
-
-/// First and last of ascending ids in the order in which they were given: ids go round, so the
-/// first is the one behind the widest gap.
-fn span(ids: &[u16]) -> Option<(u16, u16)> {
-    let (&lowest, &highest) = (ids.first()?, ids.last()?);
-    let mut widest = (distance(highest, lowest), lowest, highest);
-    for pair in ids.windows(2) {
-        let &[before, after] = pair else { continue };
-        let gap = after - before;
-        if gap > widest.0 {
-            widest = (gap, after, before);
-        }
-    }
-    Some((widest.1, widest.2))
 }
 
 #[cfg(test)]

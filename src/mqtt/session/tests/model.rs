@@ -1,10 +1,12 @@
 //! Random traffic to one client against a simple model of it: QoS 1 at least once, QoS 2 exactly
-//! once, in order, within its Receive Maximum; through reconnects and restarts of the server.
+//! once, in order, within its Receive Maximum; through reconnects and restarts of the server. A
+//! feed shares packet ids and places with the queue.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
 use crate::mqtt::message::{Content, Message, Publisher};
+use crate::mqtt::wire::{Publish, PublishProperties};
 
 const SEEDS: u64 = 3_000;
 const STEPS: usize = 120;
@@ -41,7 +43,15 @@ struct Model {
     disk: BTreeMap<u64, Progress>,
     /// Assignments that are not durable yet.
     recording: VecDeque<(u64, PacketId)>,
+    /// The feed's next number on this connection, the highest it has sent, and the numbers the
+    /// client has acknowledged.
+    feed_next: u64,
+    feed_highest: u64,
+    feed_settled: BTreeSet<u64>,
 }
+
+/// The feed's source; its numbers are told from offsets by being above this one.
+const FEED: u64 = 1 << 32;
 
 fn content(offset: u64, qos: QoS) -> Content {
     let topic = Topic::new("top/ic").unwrap();
@@ -89,12 +99,16 @@ impl Model {
             qos_of: BTreeMap::new(),
             disk: BTreeMap::new(),
             recording: VecDeque::new(),
+            feed_next: FEED + 1,
+            feed_highest: FEED,
+            feed_settled: BTreeSet::new(),
         }
     }
 
     fn step(&mut self) {
         match self.random.below(100) {
-            0..25 => self.offer(),
+            0..15 => self.offer(),
+            15..25 => self.feed(),
             25..50 => self.pump(),
             50..60 => self.sync(),
             60..85 => self.read(),
@@ -133,6 +147,40 @@ impl Model {
                 left_out @ Outgoing::LeftOut { .. } => panic!("{left_out:?}"),
             }
         }
+    }
+
+    /// The feed sends its next message, or again what an earlier connection left open.
+    fn feed(&mut self) {
+        while self.feed_settled.contains(&self.feed_next) {
+            self.feed_next += 1;
+        }
+        let number = self.feed_next;
+        let item = Item {
+            source: FEED,
+            number,
+            order: number,
+        };
+        let Sending::Now {
+            packet_id,
+            is_again,
+        } = self.session.in_flight().send(item)
+        else {
+            return;
+        };
+        self.feed_next += 1;
+        self.feed_highest = self.feed_highest.max(number);
+        let publish = Publish {
+            dup: is_again,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: "feed",
+            packet_id: Some(packet_id),
+            properties: PublishProperties::default(),
+            payload: &number.to_be_bytes(),
+        };
+        let mut packet = Vec::new();
+        publish.encode(Version::V5, &mut packet).unwrap();
+        self.pipe.push_back(packet);
     }
 
     /// Some assignments become durable, in order.
@@ -219,6 +267,9 @@ impl Model {
                 self.disk.insert(offset, Progress::Received(packet_id));
                 self.pipe.push_back(replies.ordered);
             }
+            Step::Settled(item) if item.source == FEED => {
+                self.feed_settled.insert(item.number);
+            }
             Step::Settled(item) => {
                 // Nothing waits for this record: a crash may lose it.
                 if self.random.below(4) > 0 {
@@ -234,6 +285,7 @@ impl Model {
         self.open.clear();
         self.to_release.clear();
         self.receive_maximum = u16::try_from(1 + self.random.below(6)).unwrap();
+        self.feed_next = FEED + 1;
     }
 
     fn reconnect(&mut self) {
@@ -268,9 +320,19 @@ impl Model {
         self.session = opened(state, self.receive_maximum);
     }
 
+    /// As [`Model::feed`], but nothing new.
+    fn feed_again(&mut self) {
+        let mut sent = self.feed_next..=self.feed_highest;
+        if sent.any(|number| !self.feed_settled.contains(&number)) {
+            self.feed();
+        }
+    }
+
     /// Everything runs to its end, and what came is what was offered.
     fn finish(mut self) {
         for _ in 0..100 * STEPS {
+            // What the feed sent before and was not acknowledged comes again.
+            self.feed_again();
             let state = self.session.state();
             if state.queue.is_empty() && state.in_flight.is_empty() {
                 break;
@@ -284,6 +346,9 @@ impl Model {
         }
         assert!(self.session.state().queue.is_empty(), "something is stuck");
         assert!(self.session.state().in_flight.is_empty());
+        let fed: BTreeSet<u64> = self.taken.iter().copied().filter(|it| *it > FEED).collect();
+        self.taken.retain(|it| *it < FEED);
+        assert_eq!(fed, self.feed_settled);
         for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
             let is_of = |offset: &u64| self.qos_of[offset] == qos;
             let mut first = Vec::new();
