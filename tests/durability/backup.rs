@@ -55,7 +55,7 @@ fn rel_44_a_backup_holds_queues_wills_and_retained_messages() {
             backups.push((round, bytes));
         }
         if round == 20 {
-            place.until_released_past(first);
+            place = place.restart();
         }
     }
     for (round, bytes) in backups {

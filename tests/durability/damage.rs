@@ -6,11 +6,15 @@ use std::os::unix::fs::FileExt;
 
 use tempfile::TempDir;
 use tollgate::broker::record::queue;
-use tollgate::journal::{Entry, Offset, RecordKind};
+use tollgate::journal::{Entry, Offset, RecordHeader, RecordKind};
 use tollgate::mqtt::session::Progress;
 use tollgate::mqtt::wire::PacketId;
+use uuid::Uuid;
 
 use crate::place::{Place, files};
+
+/// Stands in one record alone.
+const LOST: &str = "lost-in-the-middle";
 
 /// Breaks the batch that holds these bytes: a text that stands in one record alone.
 fn damage(dir: &TempDir, text: &str) {
@@ -29,10 +33,9 @@ fn damage(dir: &TempDir, text: &str) {
     assert_eq!(found, 1, "{text}");
 }
 
-#[test]
-fn rel_05_what_damage_took_is_nowhere_and_the_rest_is_whole() {
-    let mut place = Place::new();
-    let device = place.device("pump");
+/// Writes a history whose middle is one commit: a message, one that is retained, and the release
+/// of a packet id. Answers the commit's first offset.
+fn write_history(place: &mut Place, device: Uuid) -> u64 {
     // The first growth leads to a checkpoint; what follows stands in the journal alone.
     place.begin(9, device, None);
     let filler = place.header(RecordKind::Telemetry, device, 0);
@@ -41,7 +44,7 @@ fn rel_05_what_damage_took_is_nowhere_and_the_rest_is_whole() {
     }
     place.until_released_past(1);
     place.begin(1, device, Some("gone"));
-    let held = tollgate::journal::RecordHeader {
+    let held = RecordHeader {
         packet_id: 77,
         ..place.header(RecordKind::Telemetry, device, 1)
     };
@@ -52,11 +55,12 @@ fn rel_05_what_damage_took_is_nowhere_and_the_rest_is_whole() {
         place.message(device, "r/2", "older", true, &[]),
     ];
     place.write(&messages);
-    // In one commit: a message, one that is retained, and the release of the id.
-    let mut release = held;
-    release.kind = RecordKind::Release;
+    let release = RecordHeader {
+        kind: RecordKind::Release,
+        ..held
+    };
     let lost = [
-        place.message(device, "t", "lost-in-the-middle", false, &[1]),
+        place.message(device, "t", LOST, false, &[1]),
         place.message(device, "r/2", "newer", true, &[]),
         (release, Vec::new()),
     ];
@@ -68,12 +72,19 @@ fn rel_05_what_damage_took_is_nowhere_and_the_rest_is_whole() {
     place.write(&[(queue::header(RecordKind::Assigned, 1), body)]);
     let after = place.message(device, "t", "after", false, &[1]);
     place.write(&[after]);
+    lost
+}
 
+#[test]
+fn rel_05_what_damage_took_is_nowhere_and_the_rest_is_whole() {
+    let mut place = Place::new();
+    let device = place.device("pump");
+    let lost = write_history(&mut place, device);
     let killed = place.killed();
-    assert_eq!(killed.queued(1), ["before", "lost-in-the-middle", "after"]);
+    assert_eq!(killed.queued(1), ["before", LOST, "after"]);
     killed.stop();
     let dir = place.copy();
-    damage(&dir, "lost-in-the-middle");
+    damage(&dir, LOST);
     let again = Place::open(dir);
     let mut reader = again.journal.reader(Offset::new(lost));
     let Ok(Some(Entry::Damage(report))) = reader.next() else {

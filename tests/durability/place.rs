@@ -1,5 +1,7 @@
 //! A data directory with devices, a journal to write to, and starts from what is there.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -38,7 +40,6 @@ pub(crate) const LIMITS: RetainedLimits = RetainedLimits {
 pub(crate) struct Place {
     pub(crate) dir: Arc<TempDir>,
     pub(crate) registry: Registry,
-    pub(crate) store: Store,
     pub(crate) journal: Journal,
     submitter: Submitter,
     pub(crate) restored: Restored,
@@ -49,8 +50,13 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Place {
+        Place::new_with(SEGMENT_BYTES)
+    }
+
+    /// With segments of this size.
+    pub(crate) fn new_with(segment_bytes: u64) -> Place {
         let dir = TempDir::with_prefix("tollgate-durability-").expect("a temporary directory");
-        Place::open(Arc::new(dir))
+        Place::open_with(Arc::new(dir), segment_bytes)
     }
 
     /// Starts from what is in the directory.
@@ -58,7 +64,7 @@ impl Place {
         Place::open_with(dir, SEGMENT_BYTES)
     }
 
-    pub(crate) fn open_with(dir: Arc<TempDir>, segment_bytes: u64) -> Place {
+    fn open_with(dir: Arc<TempDir>, segment_bytes: u64) -> Place {
         let store = Store::open(&dir.path().join("data")).expect("a database");
         let secrets = Secrets::open(&dir.path().join("secrets"), true).expect("secrets");
         let registry = Registry::open(store.clone(), &secrets).expect("a registry");
@@ -77,7 +83,6 @@ impl Place {
         Place {
             dir,
             registry,
-            store,
             journal,
             submitter,
             restored,
@@ -126,7 +131,8 @@ impl Place {
         tollgate::store::snapshot(&self.path().join("data"), &database).expect("a copy");
         for folder in ["data/journal", "secrets"] {
             let to = copy.path().join(folder);
-            std::fs::create_dir(&to).expect("a folder");
+            let made = DirBuilder::new().mode(0o700).create(&to);
+            made.expect("a folder");
             for path in files(&self.path().join(folder)) {
                 let name = path.file_name().expect("a name");
                 // The helper may give `next.prepared` its name at any moment.

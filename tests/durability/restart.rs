@@ -136,7 +136,8 @@ fn sec_53_a_rotation_keeps_sessions_queues_and_retained_messages() {
 /// More than may be held at once is written in between, at a start too.
 #[test]
 fn rel_07_a_long_queue_is_restored_although_it_is_more_than_is_held() {
-    let mut place = Place::new();
+    // A commit has to fit into a segment.
+    let mut place = Place::new_with(8 * 1024 * 1024);
     let device = place.device("pump");
     place.begin(1, device, None);
     let text = "x".repeat(200_000);
@@ -161,7 +162,7 @@ fn rel_07_a_long_queue_is_restored_although_it_is_more_than_is_held() {
 #[ignore = "takes minutes; shows how long a start takes with a million retained messages"]
 fn a_start_with_a_million_retained_messages_takes_less_than_ten_seconds() {
     const TOPICS: usize = 1_000_000;
-    let mut place = Place::new();
+    let mut place = Place::new_with(64 * 1024 * 1024);
     let devices: Vec<Uuid> = (0..1_000)
         .map(|n| place.device(&format!("device-{n}")))
         .collect();

@@ -196,9 +196,8 @@ impl RetainedIndex {
         let state = &mut *guard;
         let held = state.messages.get(text);
         let before = held.and_then(|held| Size::of(&held.message));
-        let cleared = state.marks.cleared_at(text);
-        let is_late = held.is_some_and(|held| held.offset > offset)
-            || (cleared > 0 && cleared >= offset);
+        let is_late =
+            held.is_some_and(|held| held.offset > offset) || state.marks.is_cleared(text, offset);
         let is_clear = message.content().payload().is_empty() || state.is_dead(message);
         let (kept, old, after) = match (is_late, is_clear) {
             (true, _) => (Kept::Outdated, None, before),

@@ -76,9 +76,10 @@ impl Marks {
         }
     }
 
-    /// The offset of the topic's last clear that is remembered; 0 for none.
-    pub(super) fn cleared_at(&self, topic: &str) -> u64 {
-        self.cleared.get(topic).copied().unwrap_or(0)
+    /// Whether the topic was cleared at `offset` or later, as far as that is remembered.
+    pub(super) fn is_cleared(&self, topic: &str, offset: u64) -> bool {
+        let cleared = self.cleared.get(topic);
+        cleared.is_some_and(|cleared| *cleared >= offset)
     }
 
     /// The topic has no message that stands at `offset` or before.
@@ -92,7 +93,7 @@ impl Marks {
             }
             self.queue.pop_front();
         }
-        if offset <= applied || self.cleared_at(topic) >= offset {
+        if offset <= applied || self.is_cleared(topic, offset) {
             return;
         }
         let topic = match self.cleared.get_key_value(topic) {
