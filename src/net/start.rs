@@ -108,6 +108,24 @@ pub struct Net {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Starts a greeter for each worker; sockets are dealt out to them.
+fn start_greeters(
+    count: usize,
+    shared: &Arc<Shared>,
+    threads: &mut Vec<JoinHandle<()>>,
+) -> Result<Vec<mpsc::Sender<Accepted>>, NetError> {
+    let mut dealt = Vec::with_capacity(count);
+    for index in 0..count {
+        let (deal, sockets) = mpsc::channel::<Accepted>(SOCKETS_WAITING_MAX);
+        dealt.push(deal);
+        let shared = Arc::clone(shared);
+        threads.push(spawn(&format!("net-hello-{index}"), move || {
+            Greeter::new(shared).run(sockets)
+        })?);
+    }
+    Ok(dealt)
+}
+
 impl Net {
     /// Starts the workers and greeters, then accepts.
     ///
@@ -162,15 +180,7 @@ impl Net {
             homes,
         });
         let mut threads = start_workers(ends.into_iter().zip(tables), &shared)?;
-        let mut dealt = Vec::with_capacity(workers);
-        for index in 0..workers {
-            let (deal, sockets) = mpsc::channel::<Accepted>(SOCKETS_WAITING_MAX);
-            dealt.push(deal);
-            let shared = Arc::clone(&shared);
-            threads.push(spawn(&format!("net-hello-{index}"), move || {
-                Greeter::new(shared).run(sockets)
-            })?);
-        }
+        let dealt = start_greeters(workers, &shared, &mut threads)?;
         let (stop_accepting, stopped) = watch::channel(false);
         let listeners = parts.listeners;
         threads.push(spawn("net-accept", move || {

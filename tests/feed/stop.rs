@@ -35,8 +35,6 @@ fn a_stop_keeps_what_a_feed_has_not_settled_and_no_more_than_may_be_pinned() {
 
     // Everything is in files of the history now, and the feed's place is still in the journal.
     let broker = broker.into_setup().start();
-    assert_eq!(broker.metric("tollgate_journal_segments"), 2.0);
-    assert_eq!(broker.metric("tollgate_history_unsealed_records"), 0.0);
     let mut client = connect(&broker);
     assert!(client.is_present);
     for number in SETTLED + 1..=100 {
@@ -55,13 +53,15 @@ fn a_stop_keeps_what_a_feed_has_not_settled_and_no_more_than_may_be_pinned() {
             .stderr()
             .contains("pins more than feed.pin_size_max_bytes")
     );
+    // It looks at the journal when it has read something.
+    send(&broker, &device, MESSAGES + 1..=MESSAGES + 1);
     let broker = broker.into_setup().start();
     let mut client = connect(&broker);
     assert!(client.is_present);
     let first = client.take();
     assert!(first.number() > 101, "{}", first.number());
     assert!(first.property("missed_from").is_some(), "{first:?}");
-    for number in first.number() + 1..=MESSAGES {
+    for number in first.number() + 1..=MESSAGES + 1 {
         let message = client.take();
         assert_eq!(message.number(), number);
         assert_eq!(message.property("missed_from"), None, "{number}");

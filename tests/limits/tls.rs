@@ -188,8 +188,10 @@ fn sec_81_a_reconnect_storm_lets_connected_clients_go_on() {
         over.store(true, Ordering::Relaxed);
         (since.elapsed(), wires)
     });
+    // How short the waits are is for `tollgate bench connect --at-once` on a quiet machine; that
+    // handshakes take turns is tested in `src/net/turnstile.rs`.
     let mut waits = Vec::new();
-    while !is_over.load(Ordering::Relaxed) {
+    while waits.is_empty() || !is_over.load(Ordering::Relaxed) {
         let since = Instant::now();
         established.send(&publish(Version::V311, 1, 1, TELEMETRY, br#"{"a":1}"#));
         established.expect("40020001");
