@@ -110,3 +110,38 @@ fn sec_32_a_group_gives_no_more_than_its_filter() {
         [0x87, 1]
     );
 }
+
+#[test]
+fn mqtt_4_8_2_a_clean_start_gives_what_was_open_to_the_others() {
+    let (broker, token) = site();
+    for version in [Version::V311, Version::V5] {
+        let keeps = Connect {
+            clean: false,
+            properties: vec![0x11, 0, 0, 14, 16],
+            ..Connect::with_token(version, "k", &token)
+        };
+        let (mut kept, _) = Client::with(&broker, &keeps);
+        kept.subscribe(&[("$share/g/s/+", 1)]);
+        let mut publisher = Client::connect(&broker, version, "p", &token);
+        for n in 0..10 {
+            publisher.publish(2, "s/x", &n.to_string());
+        }
+        for _ in 0..10 {
+            kept.next_unacknowledged();
+        }
+        let mut other = Client::connect(&broker, version, "o", &token);
+        other.subscribe(&[("$share/g/s/+", 1)]);
+        let clean = Connect {
+            clean: true,
+            ..keeps.clone()
+        };
+        let (kept, _) = Client::with(&broker, &clean);
+        let mut all: Vec<u32> = (0..10)
+            .map(|_| other.next().payload.parse().unwrap())
+            .collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..10).collect::<Vec<_>>());
+        kept.disconnect();
+        other.disconnect();
+    }
+}
