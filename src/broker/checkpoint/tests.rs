@@ -205,8 +205,8 @@ impl Rig {
         for number in to {
             let copy = Copy {
                 offset,
-                qos: 1 + u8::from((u64::from(*number) + offset) % 3 > 0),
-                retain: (u64::from(*number) + offset) % 2 == 0,
+                qos: 1 + u8::from(!(u64::from(*number) + offset).is_multiple_of(3)),
+                retain: (u64::from(*number) + offset).is_multiple_of(2),
                 ids: (0..*number % 3).map(|n| n + 1).collect(),
                 share: (number % 4 == 3).then(|| "$share/g/#".to_owned()),
                 payload: payload.clone(),

@@ -172,7 +172,7 @@ pub fn parts<'a>(
     let content = message.content();
     let topic = content.topic().as_str();
     let topic_len = u16::try_from(topic.len()).expect("a topic name has at most 65,535 bytes");
-    let marks = u8::from(flags.retain) * RETAIN | u8::from(flags.will) * WILL;
+    let marks = (u8::from(flags.retain) * RETAIN) | (u8::from(flags.will) * WILL);
     let expires = message.expires_ms().unwrap_or(0).to_le_bytes();
     let [low, high] = topic_len.to_le_bytes();
     fixed.head[0] = marks;
@@ -210,7 +210,7 @@ impl Targets {
             return false;
         }
         let before = (self.bytes.len(), self.group);
-        let mut marks = target.qos.as_u8() | u8::from(target.retain) * WITH_RETAIN;
+        let mut marks = target.qos.as_u8() | (u8::from(target.retain) * WITH_RETAIN);
         if let Some(group) = target.group {
             self.name(group);
             marks |= SHARED;

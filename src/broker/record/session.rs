@@ -50,7 +50,8 @@ pub fn encode(expiry_s: u32, client_id: &str, subscriptions: &SubscriptionSet, o
     out.extend_from_slice(&count.to_le_bytes());
     for subscribed in subscriptions {
         let id = subscribed.id.unwrap_or(0);
-        let marks = u8::from(id != 0) * WITH_ID | u8::from(subscribed.start != 0) * WITH_START;
+        let has_start = subscribed.start != 0;
+        let marks = (u8::from(id != 0) * WITH_ID) | (u8::from(has_start) * WITH_START);
         out.push(options_to_u8(subscribed.options) | marks);
         put_text(out, &subscribed.filter);
         if id != 0 {
@@ -66,9 +67,9 @@ pub fn encode(expiry_s: u32, client_id: &str, subscriptions: &SubscriptionSet, o
 #[must_use]
 pub fn options_to_u8(options: SubscriptionOptions) -> u8 {
     options.qos.as_u8()
-        | u8::from(options.no_local) * NO_LOCAL
-        | u8::from(options.retain_as_published) * RETAIN_AS_PUBLISHED
-        | (options.retain_handling as u8) << RETAIN_HANDLING_SHIFT
+        | (u8::from(options.no_local) * NO_LOCAL)
+        | (u8::from(options.retain_as_published) * RETAIN_AS_PUBLISHED)
+        | ((options.retain_handling as u8) << RETAIN_HANDLING_SHIFT)
 }
 
 /// What [`options_to_u8`] wrote; `None` for anything else.

@@ -61,6 +61,7 @@ fn from(publisher: u128, offset: u64, body: &str) -> Sent {
 }
 
 /// Admits and applies, as one worker alone does.
+#[expect(clippy::needless_pass_by_value, reason = "it is made for this call")]
 fn set(index: &RetainedIndex, name: &str, sent: Sent) -> Result<Kept, RetainedFull> {
     let message = sent.on(name);
     index.admit(&message)?;
@@ -386,9 +387,9 @@ fn walks_and_sweeps_run_beside_writers() {
                         expires_ms: (n % 2 == 0).then_some(1),
                         ..message(n, "y")
                     };
-                    set(&index, &name, message).expect("room");
+                    set(index, &name, message).expect("room");
                     if n % 3 == 0 {
-                        clear(&index, &name, n);
+                        clear(index, &name, n);
                     }
                 }
             });

@@ -65,7 +65,8 @@ impl Subscriber {
     /// What a connection's generation is as a mark: its lower 15 bits.
     #[must_use]
     pub const fn mark(generation: u32) -> u16 {
-        (generation & (DURABLE as u32 - 1)) as u16
+        let [low, high, ..] = generation.to_le_bytes();
+        u16::from_le_bytes([low, high]) & (DURABLE - 1)
     }
 
     /// The number of a session that is kept in the journal; `None` for one that is not.
