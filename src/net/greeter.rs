@@ -24,8 +24,8 @@ use super::worker::Shared;
 use crate::metrics::{ConnectRefusal, WorkerCounters};
 
 /// By how much the threads that let clients in are nicer than the rest of the process: they get a
-/// tenth of a core that others keep busy, and all of one that nobody does.
-const NICER_BY: i32 = 10;
+/// quarter of a core that others keep busy, and all of one that nobody does.
+const NICER_BY: i32 = 5;
 
 /// So many clients go to a worker together, at most.
 pub(super) const TOGETHER_MAX: usize = 8;

@@ -231,11 +231,13 @@ fn letting_in_has_a_lower_priority_than_all_else() {
         // A thread that ends meanwhile is none of them.
         let threads = std::fs::read_dir(&tasks).expect("it runs").flatten();
         let all = threads.filter_map(|thread| niceness(&thread.path()));
+        // Others may be nicer too; the network's and the journal's must not.
+        let all = all.filter(|(name, _)| name.starts_with("net-") || name == "journal");
         let mut below: Vec<_> = all.filter(|(_, niceness)| *niceness != own).collect();
         below.sort();
         (below.len() >= 3).then_some(below)
     });
-    let nicer = (own + 10).min(19);
+    let nicer = (own + 5).min(19);
     let expected = ["net-accept", "net-hello-0", "net-hello-1"].map(|n| (n.to_owned(), nicer));
     assert_eq!(below, expected);
 }

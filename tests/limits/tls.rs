@@ -25,6 +25,7 @@ fn sec_70_tls_failures_are_counted_by_reason() {
     let address = broker.address("mqtts");
     let tls = |reason: &str| {
         broker.wait_metric(&failures(reason), 1.0);
+        broker.wait_metric(&failures(reason), 1.0);
         assert_eq!(broker.metric(&failures(reason)), 1.0, "{reason}");
     };
 
@@ -74,6 +75,7 @@ fn sec_70_tls_failures_are_counted_by_reason() {
     tls("flood");
 
     let refused = r#"tollgate_connects_refused_total{reason="tls_failed"}"#;
+    broker.wait_metric(refused, 6.0);
     assert_eq!(broker.metric(refused), 6.0);
     // One line for each that an operator can do something about, with what to do.
     let log = broker.stderr();
