@@ -7,7 +7,7 @@
 //!
 //! Ids are given out one after the other, so that an acknowledgement finds its message by its
 //! place. An acknowledged message keeps its place until those before it are acknowledged too: a
-//! client that leaves one open is sent no more than its Receive Maximum behind it.
+//! client that leaves one open is sent no more than its Receive Maximum, at least 1,024, behind it.
 //!
 //! At QoS 2 a message is open until PUBCOMP: PUBREC releases it, and from then on it is its PUBREL
 //! that is sent again, in the order in which the PUBRECs came [MQTT-4.6.0-4].
@@ -118,6 +118,10 @@ enum State {
     Received,
     Done,
 }
+
+/// Places that are kept behind a message that stays open, whatever the client's Receive Maximum:
+/// one that it has not answered does not stop what it acknowledges behind it.
+const PLACES_MIN: usize = 1_024;
 
 /// Packet ids there are: 1 to 65,535.
 const IDS: u16 = u16::MAX;
@@ -309,7 +313,8 @@ impl InFlight {
     }
 
     fn push(&mut self, item: Item, is_exact: bool, state: State) -> Option<PacketId> {
-        let is_full = self.entries.len() >= usize::from(self.window);
+        let places = usize::from(self.window).max(PLACES_MIN);
+        let is_full = self.len() >= usize::from(self.window) || self.entries.len() >= places;
         let packet_id = self.next_id().filter(|_| !is_full)?;
         self.given = (self.given + 1) % IDS;
         self.open = self.open.saturating_add(1);

@@ -34,12 +34,13 @@ fn no_more_is_sent_than_the_client_takes() {
     assert_eq!(flight.send(item(11)), now(2, false));
     assert_eq!(flight.send(item(12)), Sending::Later);
     assert_eq!(flight.acknowledge(id(2)).map(|item| item.number), Some(11));
-    assert_eq!(flight.send(item(12)), Sending::Later, "the first is open");
     assert_eq!(flight.done(1).collect::<Vec<_>>(), [11]);
     assert_eq!(flight.first_open(1), Some(10));
+    assert_eq!(flight.send(item(12)), now(3, false), "only one is open");
+    assert_eq!(flight.send(item(13)), Sending::Later);
     assert!(flight.acknowledge(id(1)).is_some());
     assert_eq!(flight.acknowledge(id(1)), None, "only once");
-    assert_eq!(flight.send(item(12)), now(3, false));
+    assert_eq!(flight.send(item(13)), now(4, false));
 }
 
 #[test]
