@@ -95,7 +95,8 @@ impl Random {
 /// The steps of a seed.
 pub(crate) fn steps(seed: u64, clients: usize, topics: usize, filters: usize) -> Vec<Step> {
     let mut random = Random::new(seed);
-    // The same for every connection of a client: a smaller window than what is open is another test's.
+    // The same for every connection of a client: a smaller window than what is open is another
+    // test's.
     let windows: Vec<u16> = (0..clients)
         .map(|_| [1, 2, 3, 20][random.below(4)])
         .collect();

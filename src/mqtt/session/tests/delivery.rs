@@ -247,16 +247,17 @@ fn mqtt_3_3_4_9_no_more_are_open_than_the_client_takes() {
     let mut wish = connect(Version::V5);
     wish.properties.receive_maximum = Some(2);
     let mut client = Client::opened(&wish, None);
-    for (payload, qos) in [("a", TWO), ("b", ONE), ("c", ONE)] {
+    for (payload, qos) in [("a", TWO), ("b", ONE), ("c", ONE), ("d", ONE)] {
         client.offer(payload, qos, 0);
     }
     assert_eq!(client.outgoing().len(), 2);
     assert_eq!(client.send("4002 0002").unwrap(), "settled 0");
-    assert!(client.outgoing().is_empty(), "the first holds its place");
+    let third = client.outgoing();
+    assert_eq!(third, ["publish 3 qos 1 top/ic c"], "one was open");
     client.send("5002 0001").unwrap();
     assert!(client.outgoing().is_empty(), "until PUBCOMP [MQTT-4.9.0-2]");
     client.send("7002 0001").unwrap();
-    assert_eq!(client.outgoing(), ["publish 3 qos 1 top/ic c"]);
+    assert_eq!(client.outgoing(), ["publish 4 qos 1 top/ic d"]);
 }
 
 #[test]
