@@ -81,7 +81,8 @@ fn rel_05_what_damage_took_is_nowhere_and_the_rest_is_whole() {
     let device = place.device("pump");
     let lost = write_history(&mut place, device);
     let killed = place.killed();
-    assert_eq!(killed.queued(1), ["before", LOST, "after"]);
+    // What has a packet id goes first.
+    assert_eq!(killed.queued(1), [LOST, "before", "after"]);
     killed.stop();
     let dir = place.copy();
     damage(&dir, LOST);
