@@ -28,10 +28,10 @@ use mqttbytes::v4;
 use serde::de::IgnoredAny;
 use tempfile::TempDir;
 use tollgate::{
-    identity::{DeviceName, DeviceToken, Registry, Secrets},
+    identity::{Action, DeviceName, DeviceToken, IdentityKind, Permit, Registry, Scope, Secrets},
     journal::{Journal, JournalOptions, RealDisk, RecordHeader, RecordKind},
     mqtt::{
-        topic::{Filter, Topic},
+        topic::{Filter, FilterBuf, Topic},
         wire::{AckKind, PacketId, ReasonCode, Sender, Version, decode, frame, write_ack},
     },
     store::Store,
@@ -119,6 +119,60 @@ fn topic_matches_filter_by_mqttbytes(bencher: Bencher<'_, '_>) {
     bencher
         .counter(ItemsCount::new(1_u32))
         .bench_local(|| mqttbytes::matches(black_box(topic), black_box(filter)));
+}
+
+/// The gate at every publish and delivery, by the number of filters; the last one is the one.
+#[divan::bench(args = [0, 1, 8, 64])]
+fn permit_allows(bencher: Bencher<'_, '_>, filters: usize) {
+    let (permit, topic) = permit(filters);
+    let topic = Topic::new(&topic).unwrap();
+    bencher
+        .counter(ItemsCount::new(1_u32))
+        .bench_local(|| black_box(&permit).allows(Action::Publish, black_box(topic)));
+}
+
+/// The gate at SUBSCRIBE.
+#[divan::bench(args = [1, 8, 64])]
+fn permit_allows_filter(bencher: Bencher<'_, '_>, filters: usize) {
+    let (permit, topic) = permit(filters);
+    let wanted = Filter::new(&topic).unwrap();
+    bencher
+        .counter(ItemsCount::new(1_u32))
+        .bench_local(|| black_box(&permit).allows_filter(black_box(&wanted)));
+}
+
+/// What a CONNECT pays for a scope with this many placeholders: its permit is compiled.
+#[divan::bench(args = [0, 1, 8])]
+fn token_lookup_with_scope(bencher: Bencher<'_, '_>, filters: usize) {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(&dir.path().join("data")).unwrap();
+    let secrets = Secrets::open(&dir.path().join("secrets"), true).unwrap();
+    let registry = Registry::open(store, &secrets).unwrap();
+    let patterns: Vec<String> = (0..filters)
+        .map(|number| format!("site/{number}/%d/#"))
+        .collect();
+    let scope = Scope::new(IdentityKind::Device, &patterns, &[]).unwrap();
+    let name = DeviceName::new("d").unwrap();
+    let (_, token) = registry.create_scoped_device(&name, &scope, None).unwrap();
+    bencher
+        .counter(ItemsCount::new(1_u32))
+        .bench_local(|| registry.authenticate(black_box(token.expose())).is_some());
+}
+
+/// A permit of half names and half patterns, and a topic that only its last filter allows.
+fn permit(filters: usize) -> (Permit, String) {
+    let filter = |number: usize| match number % 2 {
+        0 => format!("plant/hall {number}/line/+/state"),
+        _ => format!("plant/hall {number}/line/7/state"),
+    };
+    let compiled = |_| {
+        let all = (0..filters).map(filter);
+        all.map(|text| FilterBuf::from(Filter::new(&text).unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let last = filters.saturating_sub(1);
+    let topic = format!("plant/hall {last}/line/7/state");
+    (Permit::filters(compiled(()), compiled(())), topic)
 }
 
 #[divan::bench]

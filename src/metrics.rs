@@ -17,6 +17,7 @@ mod feed;
 mod history;
 mod list;
 mod process;
+mod routing;
 mod worker;
 
 use std::sync::Arc;
@@ -31,12 +32,14 @@ pub use door::{AcceptPause, DoorFigures, SlowReader, TlsFailure};
 pub use feed::{FeedDrop, FeedFigures};
 pub use history::FileFigures;
 pub use list::{ConnectRefusal, FIGURES, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
+pub use routing::{DeliveryDrop, RoutingFigures, WillEnd};
 pub use worker::WorkerCounters;
 
 use distribution::Distribution;
 use feed::FeedHandles;
 use history::HistoryHandles;
 use process::Process;
+use routing::RoutingHandles;
 use worker::WorkerHandles;
 
 /// The figures of one broker. Cloning shares them.
@@ -92,10 +95,12 @@ struct Shared {
     history_damage: Gauge,
     history_unreadable: Gauge,
     feeds: FeedHandles,
+    routing: RoutingHandles,
     history_files: HistoryHandles,
     http_requests: Vec<Counter>,
     http_connections: Gauge,
     devices: Gauge,
+    scopes: Gauge,
     tokens: Gauge,
     process: Process,
 }
@@ -127,10 +132,12 @@ impl Metrics {
                 history_damage: one_gauge(&history::HISTORY_DAMAGE),
                 history_unreadable: one_gauge(&history::HISTORY_UNREADABLE),
                 feeds: FeedHandles::new(),
+                routing: RoutingHandles::new(),
                 history_files: HistoryHandles::new(),
                 http_requests: counters(&list::HTTP_REQUESTS),
                 http_connections: one_gauge(&list::HTTP_CONNECTIONS),
                 devices: one_gauge(&list::DEVICES),
+                scopes: one_gauge(&list::SCOPES),
                 tokens: one_gauge(&list::TOKENS),
                 process: Process::new(),
             }
@@ -189,6 +196,11 @@ impl Metrics {
             .set(figures.unreadable as f64);
     }
 
+    /// Takes over what routing says of itself.
+    pub fn set_routing(&self, figures: RoutingFigures) {
+        self.shared.routing.set(figures);
+    }
+
     /// Takes over what the application feed says of itself.
     pub fn set_feeds(&self, figures: FeedFigures) {
         self.shared.feeds.set(figures);
@@ -199,13 +211,14 @@ impl Metrics {
         self.shared.feeds.cut();
     }
 
-    /// Takes over how many devices and tokens the registry holds.
+    /// Takes over how many devices, tokens and scopes the registry holds.
     #[expect(
         clippy::cast_precision_loss,
         reason = "a figure on a chart, exact up to 2^53"
     )]
-    pub fn set_registry(&self, devices: u64, tokens: u64) {
+    pub fn set_registry(&self, devices: u64, tokens: u64, scopes: u64) {
         self.shared.devices.set(devices as f64);
+        self.shared.scopes.set(scopes as f64);
         self.shared.tokens.set(tokens as f64);
     }
 

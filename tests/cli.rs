@@ -165,9 +165,13 @@ fn help_is_as_it_was_agreed() {
         "device import",
         "device export",
         "device show",
+        "device scope",
         "device rotate",
         "device revoke",
         "device delete",
+        "app",
+        "app create",
+        "app scope",
         "token",
         "token check",
         "query",
@@ -482,10 +486,10 @@ fn a_list_is_read_page_by_page() {
     assert!(
         broker
             .asked()
-            .starts_with("GET /admin/v1/devices?limit=1000 HTTP")
+            .starts_with("GET /admin/v1/devices?limit=10000 HTTP")
     );
     let asked = broker.asked();
-    assert!(asked.starts_with("GET /admin/v1/devices?limit=1000&after=boiler%20%26 HTTP"));
+    assert!(asked.starts_with("GET /admin/v1/devices?limit=10000&after=boiler%20%26 HTTP"));
 }
 
 #[test]
@@ -493,7 +497,8 @@ fn changes_name_the_device_and_show_the_receipt() {
     let done = format!(r#"{{"device":{DEVICE},"receipt":{RECEIPT}}}"#);
     let rotated = format!(r#"{{"device":{DEVICE},"token":"tgd_new","receipt":{RECEIPT}}}"#);
     let receipt = "boiler (00000000-0000-0000-0000-00000000000a): 1 connections closed, 2 \
-                   sessions and 3 messages dropped, confirmed everywhere in 4 ms\n";
+                   sessions, 3 messages, 0 wills and 0 retained messages dropped, confirmed \
+                   everywhere in 4 ms\n";
     for (command, reply, request) in [
         (
             "revoke",
@@ -527,6 +532,47 @@ fn changes_name_the_device_and_show_the_receipt() {
         assert_eq!(json["receipt"]["queued"], 3);
         broker.asked();
     }
+}
+
+#[test]
+fn a_scope_is_changed_list_by_list_or_cleared() {
+    let device = DEVICE.replace(
+        "\"credentials\"",
+        "\"publish\":[\"a/%d/#\"],\"subscribe\":[],\"credentials\"",
+    );
+    let reply = format!(r#"{{"device":{device},"receipt":{RECEIPT}}}"#);
+    let broker = Broker::answering(&[(200, &reply), (200, &reply), (200, &reply)]);
+    let here = Place::beside(&broker);
+    for (arguments, body) in [
+        (
+            &["--publish", "a/%d/#", "b"][..],
+            r#"{"publish":["a/%d/#","b"]}"#,
+        ),
+        (
+            &["--clear", "--subscribe", "c"],
+            r#"{"publish":[],"subscribe":["c"]}"#,
+        ),
+        (&["--clear"], r#"{"publish":[],"subscribe":[]}"#),
+    ] {
+        let said = here.run(&[&["device", "scope", "boiler"], arguments].concat());
+        assert_eq!(said.code, 0, "{}", said.err);
+        assert_eq!(
+            said.out,
+            "changed the scope of boiler (00000000-0000-0000-0000-00000000000a): 1 connections \
+             closed, 2 sessions, 3 messages, 0 wills and 0 retained messages dropped, \
+             confirmed everywhere in 4 ms\n\
+             publish    a/%d/#\nsubscribe  nothing\n"
+        );
+        let asked = broker.asked();
+        assert!(
+            asked.starts_with("PATCH /admin/v1/devices/boiler/scope HTTP"),
+            "{asked}"
+        );
+        assert!(asked.ends_with(&format!("\r\n\r\n{body}")), "{asked}");
+    }
+    let said = here.run(&["device", "scope", "boiler"]);
+    assert_eq!(said.code, 2, "{}", said.out);
+    assert!(said.err.contains("--clear"), "{}", said.err);
 }
 
 #[test]

@@ -22,6 +22,9 @@ mod releases;
 #[path = "feed/rights.rs"]
 mod rights;
 #[cfg(test)]
+#[path = "feed/scopes.rs"]
+mod scopes;
+#[cfg(test)]
 #[path = "feed/sessions.rs"]
 mod sessions;
 #[cfg(test)]
@@ -30,6 +33,9 @@ mod site;
 #[cfg(test)]
 #[path = "feed/starts.rs"]
 mod starts;
+#[cfg(test)]
+#[path = "feed/stop.rs"]
+mod stop;
 #[cfg(test)]
 #[path = "feed/tail.rs"]
 mod tail;

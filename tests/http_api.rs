@@ -14,6 +14,9 @@ mod operations;
 #[path = "http_api/platform.rs"]
 mod platform;
 #[cfg(test)]
+#[path = "http_api/scopes.rs"]
+mod scopes;
+#[cfg(test)]
 #[path = "http_api/strangers.rs"]
 mod strangers;
 #[cfg(test)]

@@ -429,7 +429,7 @@ fn pages_are_in_the_order_of_names_and_complete() {
             .collect();
         assert_eq!(names, expected, "limit {limit}");
     }
-    for limit in [0, 1_001, usize::MAX] {
+    for limit in [0, Page::LIMIT_MAX + 1, usize::MAX] {
         let error = registry.devices(Page { after: None, limit }).unwrap_err();
         assert!(
             matches!(error, RegistryError::Invalid { field: "limit", .. }),
@@ -983,4 +983,76 @@ fn from_hex(text: &str) -> Vec<u8> {
 fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+}
+
+#[test]
+fn sec_34_a_scope_and_its_narrowing_are_there_after_a_restart() {
+    use tollgate::identity::{APPLICATION, Action, DEVICE, Scope, ScopeChange};
+    use tollgate::mqtt::topic::Topic;
+
+    let place = Place::new();
+    let registry = place.open();
+    let to = |filters: &[&str]| ScopeChange {
+        publish: Some(filters.iter().map(|text| (*text).to_owned()).collect()),
+        subscribe: None,
+    };
+    let kind = IdentityKind::Device;
+    let scope = Scope::new(kind, &["a/%n".to_owned(), "b/#".to_owned()], &[]).unwrap();
+    let made = registry.create_scoped_device(&name("d"), &scope, None);
+    let (device, token_d) = made.unwrap();
+    let (app, app_token) = {
+        let scope = Scope::new(IdentityKind::Application, &["#".to_owned()], &[]).unwrap();
+        let name = name("app");
+        registry.create_application(&name, &scope, None).unwrap()
+    };
+    registry
+        .create_device(&name("plain"), token("plain token"))
+        .unwrap();
+    assert_eq!(
+        registry.scopes(),
+        2,
+        "a device without a scope takes nothing"
+    );
+
+    let before = registry.authenticate(token_d.expose()).unwrap();
+    let (narrow, change) = registry.set_scope(DEVICE, "d", to(&["a/%n"])).unwrap();
+    assert_eq!((narrow.generation, change.generation), (2, 2));
+    assert!(change.ends_sessions && !change.drops_state && change.credentials_ended.is_empty());
+    assert!(!registry.is_current(&before));
+    let (_, change) = registry.set_scope(DEVICE, "d", to(&["a/+"])).unwrap();
+    assert!(!change.ends_sessions, "a widening");
+    assert_eq!(change.generation, 2);
+    registry.set_scope(DEVICE, "d", to(&["a/%n"])).unwrap();
+    registry.set_scope(APPLICATION, "app", to(&[])).unwrap();
+    drop(registry);
+
+    let registry = place.open();
+    let allows = |token: &str, topic: &str| {
+        let principal = registry.authenticate(token).unwrap();
+        assert!(registry.is_current(&principal));
+        let topic = Topic::new(topic).unwrap();
+        let now = registry.permit(principal.identity);
+        assert_eq!(
+            now, principal.permit,
+            "what waits in its name has the same rights"
+        );
+        now.allows(Action::Publish, topic)
+    };
+    assert!(allows(token_d.expose(), "a/d"));
+    for denied in ["a/x", "b/x", "a/%n"] {
+        assert!(!allows(token_d.expose(), denied), "{denied}");
+    }
+    assert!(
+        !allows(app_token.expose(), "a/d"),
+        "an application that may do nothing"
+    );
+    assert!(!allows("plain token", "a/d"));
+    assert_eq!(registry.device("d").unwrap().generation, 3);
+    registry.delete("d", 1).unwrap();
+    registry.delete_as(APPLICATION, "app", 1).unwrap();
+    assert_eq!(registry.scopes(), 0);
+    for gone in [device.id, app.id] {
+        let rights = registry.permit(gone);
+        assert!(!rights.allows(Action::Publish, Topic::new("a/d").unwrap()));
+    }
 }

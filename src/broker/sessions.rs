@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::identity_places::{Held, IdentityPlaces, NoPlace};
+use crate::mqtt::message::Publisher;
 use crate::mqtt::session::SessionState;
 
 /// Session expiry that means "never" (MQTT 5, 3.1.2.11.2).
@@ -38,8 +39,10 @@ impl SessionKey {
 pub struct Stored {
     /// Its number in the journal.
     pub number: u32,
-    /// Subscriptions and unfinished QoS 2 ids.
+    /// Subscriptions, unfinished QoS 2 ids, queue, will.
     pub state: SessionState,
+    /// Who used it last: whose will it is.
+    pub publisher: Publisher,
     /// Seconds it is kept, [`NEVER_EXPIRES_S`] for ever.
     pub expiry_s: u32,
     /// When it goes; `None` is never.
@@ -56,6 +59,7 @@ impl Stored {
         Self {
             number,
             state,
+            publisher: Publisher::default(),
             expiry_s,
             expires,
         }
@@ -150,6 +154,44 @@ impl SessionTable {
         self.entry(key).is_some()
     }
 
+    /// Every stored session.
+    pub fn stored(&self) -> impl Iterator<Item = (SessionKey, &Stored)> {
+        self.by_identity.iter().flat_map(|(identity, entries)| {
+            entries.iter().filter_map(|entry| match &entry.place {
+                Place::Stored(stored) => {
+                    let key = SessionKey {
+                        identity: *identity,
+                        client_id: entry.client_id.clone(),
+                    };
+                    Some((key, stored.as_ref()))
+                }
+                Place::Live(_) => None,
+            })
+        })
+    }
+
+    /// The stored session with this key.
+    pub fn stored_mut(&mut self, key: &SessionKey) -> Option<&mut Stored> {
+        let entries = self.by_identity.get_mut(&key.identity)?;
+        let entry = entries
+            .iter_mut()
+            .find(|entry| entry.client_id == key.client_id)?;
+        match &mut entry.place {
+            Place::Stored(stored) => Some(stored),
+            Place::Live(_) => None,
+        }
+    }
+
+    /// The stored sessions of an identity.
+    pub fn stored_of_mut(&mut self, identity: Uuid) -> impl Iterator<Item = &mut Stored> {
+        let entries = self.by_identity.get_mut(&identity);
+        let entries = entries.into_iter().flatten();
+        entries.filter_map(|entry| match &mut entry.place {
+            Place::Stored(stored) => Some(stored.as_mut()),
+            Place::Live(_) => None,
+        })
+    }
+
     /// Stored sessions in the table.
     #[must_use]
     pub fn stored_count(&self) -> usize {
@@ -174,11 +216,6 @@ impl SessionTable {
     /// Ends the session for good.
     pub fn remove(&mut self, key: &SessionKey) {
         self.replace(key, None);
-    }
-
-    /// Takes the stored sessions of an identity out; live ones stay.
-    pub fn take_stored_of(&mut self, identity: Uuid) -> Vec<Stored> {
-        self.take_stored(identity, |_| true)
     }
 
     /// Takes the stored sessions out whose time is over.
@@ -206,7 +243,8 @@ impl SessionTable {
         expired
     }
 
-    fn take_stored(&mut self, identity: Uuid, wanted: impl Fn(&Stored) -> bool) -> Vec<Stored> {
+    /// Takes those of the stored sessions of an identity out that are wanted; live ones stay.
+    pub fn take_stored(&mut self, identity: Uuid, wanted: impl Fn(&Stored) -> bool) -> Vec<Stored> {
         let Some(entries) = self.by_identity.get_mut(&identity) else {
             return Vec::new();
         };
@@ -337,7 +375,7 @@ mod tests {
         connect(&mut table, &key("b"), 2);
         table.store(&key("c"), stored(9, NEVER_EXPIRES_S, now));
         assert_eq!(table.live_of(key("a").identity).count(), 2);
-        assert_eq!(table.take_stored_of(key("a").identity).len(), 1);
+        assert_eq!(table.take_stored(key("a").identity, |_| true).len(), 1);
         assert_eq!(table.live_of(key("a").identity).count(), 2);
     }
 
@@ -385,7 +423,7 @@ mod tests {
         let unused = tables[0].reserve(&other).unwrap();
         tables[0].give_back(&other, unused);
         tables[1].remove(&key("1"));
-        assert_eq!(tables[0].take_stored_of(fourth.identity).len(), 4);
+        assert_eq!(tables[0].take_stored(fourth.identity, |_| true).len(), 4);
         assert_eq!(connect(&mut tables[1], &fourth, 3), None);
     }
 

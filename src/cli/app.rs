@@ -1,21 +1,20 @@
 //! `tollgate app …`: which applications may receive telemetry and publish.
 
-use std::fmt::Write as _;
-
 use clap::{Args, Subcommand};
+use uuid::Uuid;
 
 use crate::{
     cli::{
         CliError,
-        client::{Client, Target, path_step},
-        device::{ChosenToken, credential_row},
+        client::{Client, Target},
+        identity::{self, ChosenToken, Filters, Kind, details, listed, live_tokens},
         moment, print, print_json,
-        table::{aligned, shown},
+        table::shown,
     },
     config::Sources,
     http::api::{
-        AppCreated, AppEnded, AppPage, AppRotated, AppView, CreateApp, DEVICES_PER_PAGE_MAX,
-        Receipt, RotateDevice, TokenText,
+        AppChanged, AppCreated, AppPage, AppRotated, AppView, Create, CredentialView, Receipt,
+        TokenText,
     },
 };
 
@@ -33,11 +32,18 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Create an application; its token is shown once
-    Create(Create),
+    Create(New),
     /// List all applications by name
     List,
     /// Show an application, what it may do, and its credentials
     Show(Named),
+    /// Change what an application may publish and receive
+    Scope {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        filters: Filters,
+    },
     /// Give an application a new token, shown once; the old one ends at once
     Rotate {
         #[command(flatten)]
@@ -52,7 +58,7 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-struct Create {
+struct New {
     /// Name of the new application, unique among devices and applications
     name: String,
     #[command(flatten)]
@@ -76,35 +82,21 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
     let json = arguments.json;
     match arguments.command {
         Command::Create(wanted) => create(&client, wanted, json),
-        Command::List => list(&client, json),
-        Command::Show(Named { app }) => {
-            let view: AppView = client.get(&path_of(&app))?;
-            if json {
-                print_json(&view)
-            } else {
-                print(&details(&view))
-            }
+        Command::List => identity::list::<AppView>(&client, json),
+        Command::Show(Named { app }) => identity::show::<AppView>(&client, &app, json),
+        Command::Scope { named, filters } => {
+            identity::scope::<AppView>(&client, &named.app, filters, json)
         }
-        Command::Rotate { named, chosen } => rotate(&client, &named.app, chosen, json),
-        Command::Revoke(Named { app }) => {
-            let reply: AppEnded = client.post_empty(&format!("{}/revoke", path_of(&app)))?;
-            if json {
-                return print_json(&reply);
-            }
-            print(&ended("revoked", &reply.app, reply.receipt))
+        Command::Rotate { named, chosen } => {
+            identity::rotate::<AppView>(&client, &named.app, chosen, json)
         }
-        Command::Delete(Named { app }) => {
-            let reply: AppEnded = client.delete(&path_of(&app))?;
-            if json {
-                return print_json(&reply);
-            }
-            print(&ended("deleted", &reply.app, reply.receipt))
-        }
+        Command::Revoke(Named { app }) => identity::revoke::<AppView>(&client, &app, json),
+        Command::Delete(Named { app }) => identity::delete::<AppView>(&client, &app, json),
     }
 }
 
-fn create(client: &Client, wanted: Create, json: bool) -> Result<(), CliError> {
-    let body = CreateApp {
+fn create(client: &Client, wanted: New, json: bool) -> Result<(), CliError> {
+    let body = Create {
         name: wanted.name,
         token: wanted.chosen.read()?,
         publish: wanted.publish,
@@ -114,111 +106,78 @@ fn create(client: &Client, wanted: Create, json: bool) -> Result<(), CliError> {
     if json {
         return print_json(&reply);
     }
-    print(&format!(
-        "{}{}",
-        details(&reply.app),
-        shown_once(&reply.token)
-    ))
+    let once = AppView::shown_once(client, &reply.token);
+    print(&format!("{}{once}", details(&reply.app)))
 }
 
-fn rotate(client: &Client, app: &str, chosen: ChosenToken, json: bool) -> Result<(), CliError> {
-    let body = RotateDevice {
-        token: chosen.read()?,
-    };
-    let reply: AppRotated = client.post(&format!("{}/rotate", path_of(app)), &body)?;
-    if json {
-        return print_json(&reply);
+impl Kind for AppView {
+    const ALL: &'static str = "apps";
+    const NONE: &'static str = "no applications yet; make one with: tollgate app create NAME\n";
+    const HEADING: &'static [&'static str] = &["NAME", "ID", "PUBLISH", "SUBSCRIBE", "LIVE TOKENS"];
+    type Page = AppPage;
+    type Changed = AppChanged;
+    type Rotated = AppRotated;
+
+    fn id(&self) -> Uuid {
+        self.id
     }
-    let ended = ended("rotated", &reply.app, reply.receipt);
-    print(&format!("{ended}{}", shown_once(&reply.token)))
-}
 
-/// Most pages asked for: the registry takes far fewer applications.
-const PAGES_MAX: usize = 100;
+    fn name(&self) -> &str {
+        &self.name
+    }
 
-fn list(client: &Client, json: bool) -> Result<(), CliError> {
-    let mut apps: Vec<AppView> = Vec::new();
-    let mut after = String::new();
-    for _ in 0..PAGES_MAX {
-        let path = format!("/apps?limit={DEVICES_PER_PAGE_MAX}{after}");
-        let page: AppPage = client.get(&path)?;
-        apps.extend(page.apps);
-        match page.next {
-            Some(next) => after = format!("&after={}", path_step(&next)),
-            None => break,
+    fn publish(&self) -> &[String] {
+        &self.publish
+    }
+
+    fn subscribe(&self) -> &[String] {
+        &self.subscribe
+    }
+
+    fn credentials(&self) -> &[CredentialView] {
+        &self.credentials
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let mut facts = vec![
+            ("app", shown(&self.name)),
+            ("id", self.id.to_string()),
+            ("created", moment::show_unsigned(self.created_ms)),
+        ];
+        if self.publish.is_empty() && self.subscribe.is_empty() {
+            // It can do nothing at all, which a device never is.
+            facts.push(("publish", listed(&[])));
+            facts.push(("subscribe", listed(&[])));
         }
+        facts
     }
-    if json {
-        return print_json(&AppPage { apps, next: None });
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            shown(&self.name),
+            self.id.to_string(),
+            listed(&self.publish),
+            listed(&self.subscribe),
+            live_tokens(self),
+        ]
     }
-    if apps.is_empty() {
-        return print("no applications yet; make one with: tollgate app create NAME\n");
+
+    fn of_page(page: AppPage) -> (Vec<AppView>, Option<String>) {
+        (page.apps, page.next)
     }
-    let rows: Vec<_> = apps.iter().map(row).collect();
-    print(&aligned(
-        ["NAME", "ID", "PUBLISH", "SUBSCRIBE", "LIVE TOKENS"],
-        &rows,
-    ))
-}
 
-fn row(app: &AppView) -> [String; 5] {
-    let credentials = &app.identity.credentials;
-    let live = credentials.iter().filter(|held| held.revoked_ms.is_none());
-    [
-        shown(&app.identity.name),
-        app.identity.id.to_string(),
-        filters(&app.publish),
-        filters(&app.subscribe),
-        live.count().to_string(),
-    ]
-}
-
-fn filters(filters: &[String]) -> String {
-    if filters.is_empty() {
-        return "nothing".to_owned();
+    fn of_changed(changed: &AppChanged) -> (&AppView, Receipt) {
+        (&changed.app, changed.receipt)
     }
-    let texts: Vec<String> = filters.iter().map(|filter| shown(filter)).collect();
-    texts.join(" ")
-}
 
-fn details(app: &AppView) -> String {
-    let identity = &app.identity;
-    let mut out = format!(
-        "app        {}\nid         {}\ncreated    {}\npublish    {}\nsubscribe  {}\n",
-        shown(&identity.name),
-        identity.id,
-        moment::show_unsigned(identity.created_ms),
-        filters(&app.publish),
-        filters(&app.subscribe),
-    );
-    let rows: Vec<_> = identity.credentials.iter().map(credential_row).collect();
-    if !rows.is_empty() {
-        let heading = ["CREDENTIAL", "KIND", "CREATED", "STATE"];
-        let _ = write!(out, "\n{}", aligned(heading, &rows));
+    fn of_rotated(rotated: &AppRotated) -> (&AppView, &TokenText, Receipt) {
+        (&rotated.app, &rotated.token, rotated.receipt)
     }
-    out
-}
 
-fn ended(what: &str, app: &AppView, receipt: Receipt) -> String {
-    format!(
-        "{what} {} ({}): {} connections closed, {} sessions and {} messages dropped, confirmed \
-         everywhere in {} ms\n",
-        shown(&app.identity.name),
-        app.identity.id,
-        receipt.connections,
-        receipt.sessions,
-        receipt.queued,
-        receipt.milliseconds
-    )
-}
-
-fn shown_once(token: &TokenText) -> String {
-    format!(
-        "\ntoken      {}\n           shown once: keep it now; it is the MQTT user name\n",
-        shown(token.expose())
-    )
-}
-
-fn path_of(app: &str) -> String {
-    format!("/apps/{}", path_step(app))
+    fn shown_once(_client: &Client, token: &TokenText) -> String {
+        format!(
+            "\ntoken      {}\n           shown once: keep it now; it is the MQTT user name\n",
+            shown(token.expose())
+        )
+    }
 }

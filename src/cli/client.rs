@@ -80,6 +80,15 @@ impl Client {
         self.call(Method::POST, path, body)
     }
 
+    pub(super) fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CliError> {
+        let body = serde_json::to_vec(body).map_err(CliError::Reply)?;
+        self.call(Method::PATCH, path, body)
+    }
+
     /// A request that is all said by its path.
     pub(super) fn post_empty<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         self.call(Method::POST, path, Vec::new())

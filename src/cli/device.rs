@@ -3,26 +3,24 @@
 mod export;
 mod import;
 
-use std::{
-    fmt::Write as _,
-    io::{self, BufRead as _, IsTerminal as _, Read as _},
-    net::SocketAddr,
-};
+use std::{fmt::Write as _, net::SocketAddr};
 
 use clap::{Args, Subcommand};
+use uuid::Uuid;
 
 use crate::{
     app::banner::{host_of, publish_line, relative},
     cli::{
         CliError,
-        client::{Client, Target, path_step},
+        client::{Client, Target},
+        identity::{self, ChosenToken, Filters, Kind, details, live_tokens},
         moment, print, print_json,
-        table::{aligned, shown},
+        table::shown,
     },
     config::Sources,
     http::api::{
-        CreateDevice, CredentialView, DEVICES_PER_PAGE_MAX, Deleted, DeviceCreated, DevicePage,
-        DeviceView, Receipt, Revoked, RotateDevice, Rotated, TokenText,
+        Create, CredentialView, DeviceChanged, DeviceCreated, DevicePage, DeviceView, Receipt,
+        Rotated, TokenText,
     },
 };
 
@@ -40,12 +38,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Create a device; its token is shown once
-    Create {
-        /// Name of the new device, unique in the registry
-        name: String,
-        #[command(flatten)]
-        chosen: ChosenToken,
-    },
+    Create(New),
     /// List all devices by name
     List,
     /// Create many devices from a CSV file, all or none
@@ -54,6 +47,13 @@ enum Command {
     Export(export::Arguments),
     /// Show a device and its credentials
     Show(Named),
+    /// Change what a device may publish and receive besides its own topics
+    Scope {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        filters: Filters,
+    },
     /// Give a device a new token, shown once; the old one ends at once
     Rotate {
         #[command(flatten)]
@@ -68,170 +68,124 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-struct Named {
-    /// Name or id of the device
-    device: String,
+struct New {
+    /// Name of the new device, unique in the registry
+    name: String,
+    #[command(flatten)]
+    chosen: ChosenToken,
+    /// Filters of topics it may publish to besides its own; %d stands for its id, %n for its name
+    #[arg(long, value_name = "FILTER", num_args = 1..)]
+    publish: Vec<String>,
+    /// Filters of topics it may receive besides its own, such as site/%d/commands
+    #[arg(long, value_name = "FILTER", num_args = 1..)]
+    subscribe: Vec<String>,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ChosenToken {
-    /// Use this token instead of a random one; `-` reads it from standard input, where no list
-    /// of processes shows it
-    #[arg(long, value_name = "TEXT")]
-    token: Option<String>,
+struct Named {
+    /// Name or id of the device
+    device: String,
 }
 
 pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliError> {
     let client = Client::new(&arguments.target, sources)?;
     let json = arguments.json;
     match arguments.command {
-        Command::Create { name, chosen } => create(&client, name, chosen, json),
-        Command::List => list(&client, json),
+        Command::Create(wanted) => create(&client, wanted, json),
+        Command::List => identity::list::<DeviceView>(&client, json),
         Command::Import(arguments) => import::run(&client, &arguments, json),
         Command::Export(arguments) => export::run(&client, &arguments),
-        Command::Show(Named { device }) => {
-            let view: DeviceView = client.get(&path_of(&device))?;
-            if json {
-                print_json(&view)
-            } else {
-                print(&details(&view))
-            }
+        Command::Show(Named { device }) => identity::show::<DeviceView>(&client, &device, json),
+        Command::Scope { named, filters } => {
+            identity::scope::<DeviceView>(&client, &named.device, filters, json)
         }
-        Command::Rotate { named, chosen } => rotate(&client, &named.device, chosen, json),
-        Command::Revoke(Named { device }) => {
-            let reply: Revoked = client.post_empty(&format!("{}/revoke", path_of(&device)))?;
-            if json {
-                return print_json(&reply);
-            }
-            print(&ended("revoked", &reply.device, reply.receipt))
+        Command::Rotate { named, chosen } => {
+            identity::rotate::<DeviceView>(&client, &named.device, chosen, json)
         }
-        Command::Delete(Named { device }) => {
-            let reply: Deleted = client.delete(&path_of(&device))?;
-            if json {
-                return print_json(&reply);
-            }
-            print(&ended("deleted", &reply.device, reply.receipt))
-        }
+        Command::Revoke(Named { device }) => identity::revoke::<DeviceView>(&client, &device, json),
+        Command::Delete(Named { device }) => identity::delete::<DeviceView>(&client, &device, json),
     }
 }
 
-fn create(client: &Client, name: String, chosen: ChosenToken, json: bool) -> Result<(), CliError> {
-    let reply: DeviceCreated = client.post(
-        "/devices",
-        &CreateDevice {
-            name,
-            token: chosen.read()?,
-        },
-    )?;
+fn create(client: &Client, wanted: New, json: bool) -> Result<(), CliError> {
+    let body = Create {
+        name: wanted.name,
+        token: wanted.chosen.read()?,
+        publish: wanted.publish,
+        subscribe: wanted.subscribe,
+    };
+    let reply: DeviceCreated = client.post("/devices", &body)?;
     if json {
         return print_json(&reply);
     }
-    print(&format!(
-        "{}{}",
-        details(&reply.device),
-        shown_once(client, &reply.token)
-    ))
+    let once = DeviceView::shown_once(client, &reply.token);
+    print(&format!("{}{once}", details(&reply.device)))
 }
 
-fn rotate(client: &Client, device: &str, chosen: ChosenToken, json: bool) -> Result<(), CliError> {
-    let body = RotateDevice {
-        token: chosen.read()?,
-    };
-    let reply: Rotated = client.post(&format!("{}/rotate", path_of(device)), &body)?;
-    if json {
-        return print_json(&reply);
-    }
-    let ended = ended("rotated", &reply.device, reply.receipt);
-    print(&format!("{ended}{}", shown_once(client, &reply.token)))
-}
+impl Kind for DeviceView {
+    const ALL: &'static str = "devices";
+    const NONE: &'static str = "no devices yet; make one with: tollgate device create NAME\n";
+    const HEADING: &'static [&'static str] = &["NAME", "ID", "CREATED", "LIVE TOKENS"];
+    type Page = DevicePage;
+    type Changed = DeviceChanged;
+    type Rotated = Rotated;
 
-/// Most pages asked for: 10 million devices; more is a loop, not a fleet.
-const PAGES_MAX: usize = 10_000;
-
-fn list(client: &Client, json: bool) -> Result<(), CliError> {
-    let mut devices: Vec<DeviceView> = Vec::new();
-    let mut after = String::new();
-    for _ in 0..PAGES_MAX {
-        let path = format!("/devices?limit={DEVICES_PER_PAGE_MAX}{after}");
-        let page: DevicePage = client.get(&path)?;
-        devices.extend(page.devices);
-        match page.next {
-            Some(next) => after = format!("&after={}", path_step(&next)),
-            None => break,
-        }
+    fn id(&self) -> Uuid {
+        self.id
     }
-    if json {
-        return print_json(&DevicePage {
-            devices,
-            next: None,
-        });
-    }
-    if devices.is_empty() {
-        return print("no devices yet; make one with: tollgate device create NAME\n");
-    }
-    let rows: Vec<_> = devices.iter().map(row).collect();
-    print(&aligned(["NAME", "ID", "CREATED", "LIVE TOKENS"], &rows))
-}
 
-fn row(device: &DeviceView) -> [String; 4] {
-    let live = device
-        .credentials
-        .iter()
-        .filter(|credential| credential.revoked_ms.is_none());
-    [
-        shown(&device.name),
-        device.id.to_string(),
-        moment::show_unsigned(device.created_ms),
-        live.count().to_string(),
-    ]
-}
-
-fn details(device: &DeviceView) -> String {
-    let mut out = format!(
-        "device   {}\nid       {}\ncreated  {}\n",
-        shown(&device.name),
-        device.id,
-        moment::show_unsigned(device.created_ms)
-    );
-    for (what, text) in [("profile  ", &device.profile), ("label    ", &device.label)] {
-        if !text.is_empty() {
-            let _ = writeln!(out, "{what}{}", shown(text));
-        }
+    fn name(&self) -> &str {
+        &self.name
     }
-    let rows: Vec<_> = device.credentials.iter().map(credential_row).collect();
-    if !rows.is_empty() {
-        let heading = ["CREDENTIAL", "KIND", "CREATED", "STATE"];
-        let _ = write!(out, "\n{}", aligned(heading, &rows));
+
+    fn publish(&self) -> &[String] {
+        &self.publish
     }
-    out
-}
 
-pub(super) fn credential_row(credential: &CredentialView) -> [String; 4] {
-    let state = match credential.revoked_ms {
-        Some(at) => format!("revoked {}", moment::show_unsigned(at)),
-        None => "live".to_owned(),
-    };
-    let kind = shown(&credential.kind).replace('_', " ");
-    let chosen = if credential.chosen { " (chosen)" } else { "" };
-    [
-        credential.id.to_string(),
-        format!("{kind}{chosen}"),
-        moment::show_unsigned(credential.created_ms),
-        state,
-    ]
-}
+    fn subscribe(&self) -> &[String] {
+        &self.subscribe
+    }
 
-fn ended(what: &str, device: &DeviceView, receipt: Receipt) -> String {
-    format!(
-        "{what} {} ({}): {} connections closed, {} sessions and {} messages dropped, confirmed \
-         everywhere in {} ms\n",
-        shown(&device.name),
-        device.id,
-        receipt.connections,
-        receipt.sessions,
-        receipt.queued,
-        receipt.milliseconds
-    )
+    fn credentials(&self) -> &[CredentialView] {
+        &self.credentials
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let mut facts = vec![
+            ("device", shown(&self.name)),
+            ("id", self.id.to_string()),
+            ("created", moment::show_unsigned(self.created_ms)),
+        ];
+        let texts = [("profile", &self.profile), ("label", &self.label)];
+        let texts = texts.iter().filter(|(_, text)| !text.is_empty());
+        facts.extend(texts.map(|(name, text)| (*name, shown(text))));
+        facts
+    }
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            shown(&self.name),
+            self.id.to_string(),
+            moment::show_unsigned(self.created_ms),
+            live_tokens(self),
+        ]
+    }
+
+    fn of_page(page: DevicePage) -> (Vec<DeviceView>, Option<String>) {
+        (page.devices, page.next)
+    }
+
+    fn of_changed(changed: &DeviceChanged) -> (&DeviceView, Receipt) {
+        (&changed.device, changed.receipt)
+    }
+
+    fn of_rotated(rotated: &Rotated) -> (&DeviceView, &TokenText, Receipt) {
+        (&rotated.device, &rotated.token, rotated.receipt)
+    }
+
+    fn shown_once(client: &Client, token: &TokenText) -> String {
+        shown_once(client, token)
+    }
 }
 
 /// The token and what to do with it.
@@ -259,37 +213,4 @@ fn device_host(client: &Client, address: SocketAddr) -> String {
         "127.0.0.1" | "::1" => host_of(address),
         host => host.to_owned(),
     }
-}
-
-fn path_of(device: &str) -> String {
-    format!("/devices/{}", path_step(device))
-}
-
-impl ChosenToken {
-    pub(super) fn read(self) -> Result<Option<TokenText>, CliError> {
-        match self.token.as_deref() {
-            Some("-") => read_token().map(Some),
-            Some(text) => Ok(Some(TokenText::new(text.to_owned()))),
-            None => Ok(None),
-        }
-    }
-}
-
-/// Most bytes read from standard input: any token is shorter.
-const INPUT_BYTES_MAX: u64 = 4_096;
-
-/// The one token on standard input: its first line.
-pub(super) fn read_token() -> Result<TokenText, CliError> {
-    let stdin = io::stdin();
-    if stdin.is_terminal() {
-        eprint!("token: ");
-    }
-    let mut text = String::new();
-    let mut input = stdin.lock().take(INPUT_BYTES_MAX);
-    input.read_line(&mut text).map_err(CliError::Input)?;
-    let token = text.trim_end_matches(['\r', '\n']);
-    if token.is_empty() {
-        return Err(CliError::Usage("standard input holds no token".to_owned()));
-    }
-    Ok(TokenText::new(token.to_owned()))
 }

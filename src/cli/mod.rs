@@ -21,6 +21,7 @@ mod check;
 mod client;
 mod device;
 mod error;
+mod identity;
 mod logging;
 mod moment;
 mod progress;
@@ -77,9 +78,9 @@ Exit codes:
 enum Command {
     /// Run the broker (the default)
     Serve,
-    /// Create, list, show, rotate, revoke or delete devices
+    /// Create, list, show, scope, rotate, revoke or delete devices
     Device(device::Arguments),
-    /// Create, list, show, rotate, revoke or delete applications
+    /// Create, list, show, scope, rotate, revoke or delete applications
     App(app::Arguments),
     /// Say what a token is worth
     Token(token::Arguments),

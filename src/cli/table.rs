@@ -2,25 +2,51 @@
 
 /// Rows under a heading, two spaces apart, no trailing spaces, no colours.
 pub(super) fn aligned<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
-    let heading = heading.map(str::to_owned);
-    let mut widths = [0; N];
-    for row in std::iter::once(&heading).chain(rows) {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+    Columns::new(&heading).lines(rows)
+}
+
+/// A table that comes in parts. A column gets wider where a later part needs it.
+pub(super) struct Columns {
+    widths: Vec<usize>,
+    /// Until it is written.
+    heading: Option<Vec<String>>,
+}
+
+impl Columns {
+    pub(super) fn new(heading: &[&str]) -> Columns {
+        Columns {
+            widths: vec![0; heading.len()],
+            heading: Some(heading.iter().map(|text| (*text).to_owned()).collect()),
         }
     }
-    let mut out = String::new();
-    for row in std::iter::once(&heading).chain(rows) {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            let missing = width.saturating_sub(cell.chars().count());
-            line.push_str(cell);
-            line.extend(std::iter::repeat_n(' ', missing + 2));
+
+    /// The next rows, the first with the heading above them.
+    pub(super) fn lines<R: AsRef<[String]>>(&mut self, rows: &[R]) -> String {
+        let heading = self.heading.take();
+        let all = || {
+            heading
+                .as_deref()
+                .into_iter()
+                .chain(rows.iter().map(AsRef::as_ref))
+        };
+        for row in all() {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
         }
-        out.push_str(line.trim_end());
-        out.push('\n');
+        let mut out = String::new();
+        for row in all() {
+            let mut line = String::new();
+            for (width, cell) in self.widths.iter().zip(row) {
+                let missing = width.saturating_sub(cell.chars().count());
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', missing + 2));
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+        out
     }
-    out
 }
 
 /// A peer's text without control characters: a device must not be able to paint on the
@@ -57,6 +83,14 @@ mod tests {
             aligned(["NAME", "N"], &rows),
             "NAME        N\na           1\nübergrößer  2\n"
         );
+    }
+
+    #[test]
+    fn a_table_in_parts_has_one_heading_and_keeps_its_widths() {
+        let mut columns = Columns::new(&["NAME", "N"]);
+        let row = |name: &str| vec![name.to_owned(), "1".to_owned()];
+        assert_eq!(columns.lines(&[row("longer")]), "NAME    N\nlonger  1\n");
+        assert_eq!(columns.lines(&[row("a")]), "a       1\n");
     }
 
     #[test]

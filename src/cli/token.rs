@@ -6,7 +6,7 @@ use crate::{
     cli::{
         CliError,
         client::{Client, Target},
-        device::read_token,
+        identity::read_token,
         moment, print, print_json,
         table::shown,
     },

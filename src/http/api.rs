@@ -13,13 +13,14 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::identity::DeviceToken;
-pub use apps::{AppCreated, AppEnded, AppPage, AppRotated, AppView, CreateApp};
+pub use apps::{AppChanged, AppCreated, AppPage, AppRotated, AppView};
 
 /// Path prefix of every admin endpoint.
 pub const ADMIN_PREFIX: &str = "/admin/v1";
 
-/// Most devices in one [`DevicePage`].
-pub const DEVICES_PER_PAGE_MAX: usize = 1_000;
+/// Most devices in one [`DevicePage`], and applications in one [`AppPage`]. Long names and scopes
+/// make a page shorter.
+pub const DEVICES_PER_PAGE_MAX: usize = 10_000;
 
 /// Devices in one [`DevicePage`] when the request names no `limit`.
 pub const DEVICES_PER_PAGE_DEFAULT: usize = 100;
@@ -79,21 +80,40 @@ impl fmt::Debug for TokenText {
     }
 }
 
-/// Body of `POST /admin/v1/devices`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Body of `POST /admin/v1/devices` and `POST /admin/v1/apps`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CreateDevice {
-    /// Name of the device, unique in the registry.
+pub struct Create {
+    /// Name of the device or application, unique among both.
     pub name: String,
     /// Token to use instead of a generated one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenText>,
+    /// Filters of the topics it may publish to; a device besides its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<String>,
+    /// Filters of the topics it may receive; a device besides its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subscribe: Vec<String>,
 }
 
-/// Body of `POST /admin/v1/devices/{device}/rotate`; an empty body means the default.
+/// Body of `PATCH /admin/v1/devices/{device}/scope` and `PATCH /admin/v1/apps/{app}/scope`. A list
+/// that is given replaces the one there is, one that is not given stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RotateDevice {
+pub struct ChangeScope {
+    /// Filters of the topics it may publish to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<Vec<String>>,
+    /// Filters of the topics it may receive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscribe: Option<Vec<String>>,
+}
+
+/// Body of `POST …/rotate` of a device or an application; an empty body means the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rotate {
     /// Token to use instead of a generated one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenText>,
@@ -124,6 +144,12 @@ pub struct DeviceView {
     /// For people; may be empty.
     #[serde(default)]
     pub label: String,
+    /// Patterns of the topics it may publish to besides its own; absent without any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<String>,
+    /// Patterns of the topics it may receive besides its own; absent without any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subscribe: Vec<String>,
     /// Every credential the device has or had, oldest first.
     pub credentials: Vec<CredentialView>,
 }
@@ -174,19 +200,10 @@ pub struct Rotated {
     pub receipt: Receipt,
 }
 
-/// Reply to a revocation.
+/// Reply to a revocation, a deletion, or a change of the scope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revoked {
-    /// The device after the revocation.
-    pub device: DeviceView,
-    /// What the broker did.
-    pub receipt: Receipt,
-}
-
-/// Reply to a deletion.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deleted {
-    /// The device as it was.
+pub struct DeviceChanged {
+    /// The device after the change, or as it was before it was deleted.
     pub device: DeviceView,
     /// What the broker did.
     pub receipt: Receipt,
@@ -202,6 +219,10 @@ pub struct Receipt {
     pub sessions: u64,
     /// Queued and unfinished messages that were dropped.
     pub queued: u64,
+    /// Wills that are not published.
+    pub wills: u64,
+    /// Retained messages that were dropped.
+    pub retained: u64,
     /// From the durable commit until the last worker had confirmed.
     pub milliseconds: u64,
 }
@@ -321,6 +342,12 @@ pub struct DeviceEntry {
     pub profile: String,
     /// For people; may be empty.
     pub label: String,
+    /// Patterns of the topics it may publish to besides its own; absent without any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<String>,
+    /// Patterns of the topics it may receive besides its own; absent without any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subscribe: Vec<String>,
 }
 
 /// Body of `POST /admin/v1/backup`.
@@ -359,9 +386,10 @@ mod tests {
 
     #[test]
     fn sec_55_a_token_is_redacted_in_debug_output() {
-        let request = CreateDevice {
+        let request = Create {
             name: "boiler".to_owned(),
             token: Some(TokenText::new("tgd_secret".to_owned())),
+            ..Create::default()
         };
         let shown = format!("{request:?}");
         assert!(
@@ -395,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_field_of_a_request_is_refused_and_a_new_field_of_a_reply_is_not() {
-        assert!(serde_json::from_str::<CreateDevice>(r#"{"name":"a","tokn":"b"}"#).is_err());
+        assert!(serde_json::from_str::<Create>(r#"{"name":"a","tokn":"b"}"#).is_err());
         let receipt: Receipt = serde_json::from_str(r#"{"connections":1,"later":2}"#).unwrap();
         assert_eq!(
             receipt,

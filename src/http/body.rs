@@ -181,11 +181,11 @@ fn fault(what: &str, text: &str, path: &str) -> (String, Option<String>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::api::CreateDevice;
+    use super::super::api::Create;
     use super::*;
 
     fn refusal(text: &str) -> (Code, String, Option<String>) {
-        let refused = parse::<CreateDevice>(text.as_bytes()).unwrap_err();
+        let refused = parse::<Create>(text.as_bytes()).unwrap_err();
         (refused.code, refused.message, refused.target)
     }
 
@@ -203,9 +203,7 @@ mod tests {
         assert_eq!(refusal("{\"name\":\"a\"} x").0, Code::BadJson);
         assert_eq!(refusal("{\"name\":\"\u{0}\"}").0, Code::BadJson);
         assert_eq!(
-            parse::<CreateDevice>(b"{\"name\":\"\xff\"}")
-                .unwrap_err()
-                .code,
+            parse::<Create>(b"{\"name\":\"\xff\"}").unwrap_err().code,
             Code::BadJson
         );
     }
@@ -217,7 +215,10 @@ mod tests {
         assert_eq!(message, "line 1, column 2: missing field `name`");
         let (_, message, target) = refusal(r#"{"name":"a","tokn":"b"}"#);
         assert_eq!(target.as_deref(), Some("tokn"));
-        assert!(message.contains("expected `name` or `token`"), "{message}");
+        assert!(
+            message.contains("expected one of `name`, `token`"),
+            "{message}"
+        );
         let (code, message, target) = refusal(r#"{"name":5}"#);
         assert_eq!((code, target.as_deref()), (Code::BadField, Some("name")));
         assert_eq!(message, "line 1, column 9: `name` must be a string");

@@ -34,7 +34,7 @@ pub(super) const PATH: &str = "/admin/v1/bulk/devices";
 pub(super) const IMPORT_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// Longest row, bytes: every field at its limit, escaped, fits.
-const ROW_BYTES_MAX: usize = 8 * 1024;
+const ROW_BYTES_MAX: usize = 48 * 1024;
 
 /// Pieces of a body that wait to be staged; more wait in the socket.
 const PIECES_WAITING_MAX: usize = 16;
@@ -56,6 +56,10 @@ struct Line<'a> {
     profile: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     label: Option<Cow<'a, str>>,
+    #[serde(default)]
+    publish: Vec<String>,
+    #[serde(default)]
+    subscribe: Vec<String>,
 }
 
 /// What the staging thread is told.
@@ -129,6 +133,8 @@ pub(super) async fn export(
                 id: device.id,
                 profile: device.profile,
                 label: device.label,
+                publish: device.scope.publish().map(str::to_owned).collect(),
+                subscribe: device.scope.subscribe().map(str::to_owned).collect(),
             })
             .collect(),
     }))
@@ -242,6 +248,8 @@ fn stage_line(import: &mut Import, line: &[u8]) -> Result<(), Refused> {
             id: row.id.as_deref(),
             profile: row.profile.as_deref(),
             label: row.label.as_deref(),
+            publish: &row.publish,
+            subscribe: &row.subscribe,
         }),
         // Read again for words that hold no value of the caller's (SEC-55).
         Err(_) => import.unreadable(body::fault_of::<Line<'_>>(line)),

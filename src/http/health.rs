@@ -85,6 +85,7 @@ fn explain(status: JournalStatus) -> (JournalState, Option<String>) {
             let why = match reason {
                 FullReason::NoSpace => "the file system of the data directory has no room",
                 FullReason::SizeMax => "the journal has reached the size set for it",
+                FullReason::NoDescriptor => "the broker has no file descriptor left",
                 FullReason::Refused(_) => "the system refuses to make room for the journal",
             };
             let words = format!(
@@ -128,10 +129,11 @@ fn note_figures(shared: &ServiceState) {
         state: explain(journal.status()).0,
     });
     let registry = &shared.registry;
-    let tokens = u64::try_from(registry.tokens()).unwrap_or(u64::MAX);
+    let count = |held: usize| u64::try_from(held).unwrap_or(u64::MAX);
+    let (tokens, scopes) = (count(registry.tokens()), count(registry.scopes()));
     shared
         .metrics
-        .set_registry(registry.devices_total(), tokens);
+        .set_registry(registry.devices_total(), tokens, scopes);
     let history = shared.history.status();
     shared.metrics.set_history(HistoryFigures {
         lag_records: durable.saturating_sub(history.read.number()),
@@ -198,6 +200,11 @@ mod tests {
                 full(FullReason::SizeMax),
                 "full",
                 "full for 0 s: the journal has reached the size",
+            ),
+            (
+                full(FullReason::NoDescriptor),
+                "full",
+                "full for 0 s: the broker has no file descriptor left",
             ),
             (full(refused), "full", "full for 0 s: the system refuses"),
             (

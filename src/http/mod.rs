@@ -16,7 +16,6 @@
 pub mod api;
 
 mod admin;
-mod apps;
 mod backup;
 mod body;
 mod bulk;
@@ -24,6 +23,7 @@ mod connection;
 mod gate;
 mod health;
 mod history;
+mod identities;
 mod lanes;
 mod parameters;
 mod platform;

@@ -20,12 +20,8 @@ pub(super) fn device_in(path: RawPath) -> Result<String, Refused> {
     named_in(path, "device")
 }
 
-/// The application that the path names.
-pub(super) fn app_in(path: RawPath) -> Result<String, Refused> {
-    named_in(path, "app")
-}
-
-fn named_in(path: RawPath, what: &str) -> Result<String, Refused> {
+/// What the path names: a `device`, an `app`.
+pub(super) fn named_in(path: RawPath, what: &str) -> Result<String, Refused> {
     let Path(name) = path.map_err(|_| {
         let message = format!("the {what} in the address is not percent-encoded UTF-8");
         Refused::new(Code::BadParameter, message).target(what)

@@ -8,7 +8,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::refused::{Code, Refused};
 use super::service::Shared;
-use super::{admin, apps, backup, bulk, health, history, platform, tail};
+use super::{admin, backup, bulk, health, history, identities, platform, tail};
+use crate::identity::{Application, Device};
 
 /// One endpoint.
 pub(super) struct Route {
@@ -21,22 +22,40 @@ pub(super) struct Route {
     handler: MethodRouter<Shared>,
 }
 
+/// The endpoints of one kind of identity.
+macro_rules! identities {
+    ($kind:ty, $list:literal, $one:literal) => {
+        [
+            get(concat!("/admin/v1/", $list), identities::list::<$kind>),
+            post(concat!("/admin/v1/", $list), identities::create::<$kind>),
+            get(
+                concat!("/admin/v1/", $list, "/", $one),
+                identities::show::<$kind>,
+            ),
+            delete(
+                concat!("/admin/v1/", $list, "/", $one),
+                identities::delete::<$kind>,
+            ),
+            post(
+                concat!("/admin/v1/", $list, "/", $one, "/rotate"),
+                identities::rotate::<$kind>,
+            ),
+            post(
+                concat!("/admin/v1/", $list, "/", $one, "/revoke"),
+                identities::revoke::<$kind>,
+            ),
+            patch(
+                concat!("/admin/v1/", $list, "/", $one, "/scope"),
+                identities::scope::<$kind>,
+            ),
+        ]
+    };
+}
+
 /// Every endpoint there is.
 pub(super) fn routes() -> Vec<Route> {
-    vec![
-        get("/admin/v1/devices", admin::list),
-        post("/admin/v1/devices", admin::create),
-        get("/admin/v1/devices/{device}", admin::show),
-        delete("/admin/v1/devices/{device}", admin::delete),
-        post("/admin/v1/devices/{device}/rotate", admin::rotate),
-        post("/admin/v1/devices/{device}/revoke", admin::revoke),
+    let mut routes = vec![
         get("/admin/v1/devices/{device}/telemetry", history::telemetry),
-        get("/admin/v1/apps", apps::list),
-        post("/admin/v1/apps", apps::create),
-        get("/admin/v1/apps/{app}", apps::show),
-        delete("/admin/v1/apps/{app}", apps::delete),
-        post("/admin/v1/apps/{app}/rotate", apps::rotate),
-        post("/admin/v1/apps/{app}/revoke", apps::revoke),
         get("/admin/v1/telemetry/tail", tail::tail),
         post("/admin/v1/tokens/check", admin::check_token),
         get(bulk::PATH, bulk::export),
@@ -58,7 +77,10 @@ pub(super) fn routes() -> Vec<Route> {
         get("/healthz", health::health),
         get("/readyz", health::readiness),
         get("/metrics", health::metrics),
-    ]
+    ];
+    routes.extend(identities!(Device, "devices", "{device}"));
+    routes.extend(identities!(Application, "apps", "{app}"));
+    routes
 }
 
 /// The endpoints, and the refusals of everything else.
@@ -86,27 +108,30 @@ async fn method_not_allowed() -> Response {
 }
 
 fn get<H: Handler<T, Shared>, T: 'static>(path: &'static str, handler: H) -> Route {
-    let handler = on(MethodFilter::GET, handler);
-    Route {
-        method: Method::GET,
-        path,
-        handler,
-    }
+    route(Method::GET, MethodFilter::GET, path, handler)
 }
 
 fn post<H: Handler<T, Shared>, T: 'static>(path: &'static str, handler: H) -> Route {
-    let handler = on(MethodFilter::POST, handler);
-    Route {
-        method: Method::POST,
-        path,
-        handler,
-    }
+    route(Method::POST, MethodFilter::POST, path, handler)
+}
+
+fn patch<H: Handler<T, Shared>, T: 'static>(path: &'static str, handler: H) -> Route {
+    route(Method::PATCH, MethodFilter::PATCH, path, handler)
 }
 
 fn delete<H: Handler<T, Shared>, T: 'static>(path: &'static str, handler: H) -> Route {
-    let handler = on(MethodFilter::DELETE, handler);
+    route(Method::DELETE, MethodFilter::DELETE, path, handler)
+}
+
+fn route<H: Handler<T, Shared>, T: 'static>(
+    method: Method,
+    filter: MethodFilter,
+    path: &'static str,
+    handler: H,
+) -> Route {
+    let handler = on(filter, handler);
     Route {
-        method: Method::DELETE,
+        method,
         path,
         handler,
     }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::api::*;
 use super::refused::Code;
 use super::routes::routes;
+use crate::identity::{FILTERS_MAX, SCOPE_BYTES_MAX};
 
 const DESCRIPTION: &str = include_str!("../../docs/openapi.yaml");
 
@@ -113,6 +114,7 @@ fn every_body_is_in_the_description_field_by_field() {
 fn the_limits_are_in_the_description() {
     for words in [
         format!("maximum: {DEVICES_PER_PAGE_MAX}, default: {DEVICES_PER_PAGE_DEFAULT} }}"),
+        format!("At most {FILTERS_MAX} filters in a list and {SCOPE_BYTES_MAX} bytes"),
         format!("maximum: {EXPORT_PER_PAGE_MAX}, default: {EXPORT_PER_PAGE_MAX} }}"),
         format!("At most {IMPORT_ROWS_MAX} rows"),
         format!("{} s for an import", super::bulk::IMPORT_TIME_MAX.as_secs()),
@@ -146,6 +148,10 @@ fn token() -> TokenText {
     TokenText::new("t".to_owned())
 }
 
+fn filters() -> Vec<String> {
+    vec!["f".to_owned()]
+}
+
 fn device() -> DeviceView {
     DeviceView {
         id: Uuid::nil(),
@@ -154,6 +160,8 @@ fn device() -> DeviceView {
         generation: 1,
         profile: "default".to_owned(),
         label: "l".to_owned(),
+        publish: filters(),
+        subscribe: filters(),
         credentials: vec![CredentialView {
             id: 1,
             kind: "access_token".to_owned(),
@@ -165,16 +173,23 @@ fn device() -> DeviceView {
 }
 
 fn requests() -> Bodies {
-    let (name, some) = ("a".to_owned(), Some(token()));
+    let create = Create {
+        name: "a".to_owned(),
+        token: Some(token()),
+        publish: filters(),
+        subscribe: filters(),
+    };
+    let scope = ChangeScope {
+        publish: Some(filters()),
+        subscribe: Some(filters()),
+    };
+    let token_only = Rotate {
+        token: Some(token()),
+    };
     vec![
-        (
-            "CreateDevice",
-            json(&CreateDevice {
-                name,
-                token: some.clone(),
-            }),
-        ),
-        ("RotateDevice", json(&RotateDevice { token: some })),
+        ("Create", json(&create)),
+        ("ChangeScope", json(&scope)),
+        ("Rotate", json(&token_only)),
         ("TokenCheck", json(&TokenCheck { token: token() })),
     ]
 }
@@ -210,29 +225,20 @@ fn changes() -> Bodies {
                 receipt,
             }),
         ),
-        (
-            "Revoked",
-            json(&Revoked {
-                device: device.clone(),
-                receipt,
-            }),
-        ),
-        ("Deleted", json(&Deleted { device, receipt })),
+        ("DeviceChanged", json(&DeviceChanged { device, receipt })),
         ("Receipt", json(&receipt)),
     ]
 }
 
 fn apps() -> Bodies {
-    let create = CreateApp {
-        name: "a".to_owned(),
-        token: Some(token()),
-        publish: Vec::new(),
-        subscribe: Vec::new(),
-    };
     let app = AppView {
-        identity: device(),
+        id: Uuid::nil(),
+        name: "a".to_owned(),
+        created_ms: 1,
+        generation: 1,
         publish: Vec::new(),
         subscribe: Vec::new(),
+        credentials: Vec::new(),
     };
     let page = AppPage {
         apps: Vec::new(),
@@ -248,17 +254,16 @@ fn apps() -> Bodies {
         token: token(),
         receipt,
     };
-    let ended = AppEnded {
+    let changed = AppChanged {
         app: app.clone(),
         receipt,
     };
     vec![
-        ("CreateApp", json(&create)),
         ("AppView", json(&app)),
         ("AppPage", json(&page)),
         ("AppCreated", json(&created)),
         ("AppRotated", json(&rotated)),
-        ("AppEnded", json(&ended)),
+        ("AppChanged", json(&changed)),
     ]
 }
 
@@ -276,6 +281,8 @@ fn fleet() -> Bodies {
         id: Uuid::nil(),
         profile: "p".to_owned(),
         label: "l".to_owned(),
+        publish: filters(),
+        subscribe: filters(),
     };
     vec![
         ("RowError", json(&row())),

@@ -1,29 +1,15 @@
 //! From the registry's words to the API's, and back.
 
-use super::api::{AppView, CredentialView, DevicePage, DeviceView, TokenReport, TokenText};
+use super::api::{AppView, CredentialView, DeviceView, TokenReport};
 use super::refused::{Code, Refused};
 use crate::identity::{
-    self, Application, CredentialKind, Device, DeviceName, DeviceToken, IdentityKind,
+    self, Application, CredentialInfo, CredentialKind, Device, DeviceName, IdentityKind,
     RegistryError, TokenHint,
 };
 use crate::store::StoreError;
 
 /// A device as the API shows it.
 pub(super) fn device_view(device: Device) -> DeviceView {
-    let credentials = device
-        .credentials
-        .into_iter()
-        .map(|credential| CredentialView {
-            id: credential.id,
-            kind: match credential.kind {
-                CredentialKind::AccessToken => "access_token",
-                _ => "unknown",
-            }
-            .to_owned(),
-            created_ms: credential.created_ms,
-            revoked_ms: credential.revoked_ms,
-            chosen: credential.chosen,
-        });
     DeviceView {
         id: device.id,
         name: device.name,
@@ -31,26 +17,38 @@ pub(super) fn device_view(device: Device) -> DeviceView {
         generation: device.generation,
         profile: device.profile,
         label: device.label,
-        credentials: credentials.collect(),
+        publish: device.publish,
+        subscribe: device.subscribe,
+        credentials: credential_views(device.credentials),
     }
 }
 
 /// An application as the API shows it.
 pub(super) fn app_view(application: Application) -> AppView {
     AppView {
-        identity: device_view(application.identity),
+        id: application.id,
+        name: application.name,
+        created_ms: application.created_ms,
+        generation: application.generation,
         publish: application.publish,
         subscribe: application.subscribe,
+        credentials: credential_views(application.credentials),
     }
 }
 
-/// A page of devices as the API shows it.
-pub(super) fn page_view(page: identity::DevicePage) -> DevicePage {
-    let devices = page.devices.into_iter().map(device_view).collect();
-    DevicePage {
-        devices,
-        next: page.next,
-    }
+fn credential_views(credentials: Vec<CredentialInfo>) -> Vec<CredentialView> {
+    let view = |credential: CredentialInfo| CredentialView {
+        id: credential.id,
+        kind: match credential.kind {
+            CredentialKind::AccessToken => "access_token",
+            _ => "unknown",
+        }
+        .to_owned(),
+        created_ms: credential.created_ms,
+        revoked_ms: credential.revoked_ms,
+        chosen: credential.chosen,
+    };
+    credentials.into_iter().map(view).collect()
 }
 
 /// What is known of a token as the API shows it.
@@ -94,14 +92,6 @@ pub(super) fn device_name(text: &str) -> Result<DeviceName, Refused> {
     DeviceName::new(text).map_err(|error| refused_by_registry(&error))
 }
 
-/// A chosen token that can be used.
-pub(super) fn chosen_token(text: Option<TokenText>) -> Result<Option<DeviceToken>, Refused> {
-    let token = text
-        .map(|text| DeviceToken::chosen(text.expose()))
-        .transpose();
-    token.map_err(|error| refused_by_registry(&error.into()))
-}
-
 /// Who is at fault, and what the caller may know of it.
 pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
     let code = match error {
@@ -112,7 +102,7 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
             IdentityKind::Application => Code::AppNotFound,
         },
         RegistryError::Invalid { .. } => Code::BadField,
-        RegistryError::Full { .. } => Code::RegistryFull,
+        RegistryError::Full { .. } | RegistryError::ScopesFull { .. } => Code::RegistryFull,
         RegistryError::Store(StoreError::Full) => Code::StorageFull,
         // These name files of ours: for the log, not for the caller (SEC-76).
         RegistryError::WrongKey { .. } | RegistryError::Store(_) => {

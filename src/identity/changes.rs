@@ -4,9 +4,12 @@
 use uuid::Uuid;
 
 use super::key::Digest;
-use super::{Application, Device, DeviceName, IdentityKind, RegistryError};
-use crate::store::applications::{self, Filters};
-use crate::store::devices::{self, DeviceRow, NewCredential};
+use super::scope::{self, Owner};
+use super::{
+    Application, Device, DeviceName, DeviceToken, IdentityKind, RegistryError, Scope, ScopeChange,
+};
+use crate::store::devices::{self, CredentialRow, DeviceRow, NewCredential};
+use crate::store::scopes::{self, Filters};
 use crate::store::{Connection, Transaction};
 
 /// Ended credentials remembered for each device, so that a token can be told to be revoked and its
@@ -17,9 +20,11 @@ pub const ENDED_CREDENTIALS_KEPT: u32 = 16;
 pub(super) type Ended = Vec<(u64, Digest)>;
 
 /// A kind of identity, and how one of that kind is read and shown.
-pub(super) struct As<T> {
+#[derive(Debug)]
+pub struct As<T> {
     pub(super) kind: IdentityKind,
-    read: fn(&Connection, DeviceRow) -> Result<T, RegistryError>,
+    read: fn(DeviceRow, &Filters, Vec<CredentialRow>) -> T,
+    pub(super) fresh_token: fn() -> DeviceToken,
 }
 
 impl<T> Clone for As<T> {
@@ -31,15 +36,17 @@ impl<T> Clone for As<T> {
 impl<T> Copy for As<T> {}
 
 /// A device.
-pub(super) const DEVICE: As<Device> = As {
+pub const DEVICE: As<Device> = As {
     kind: IdentityKind::Device,
-    read: read_device,
+    read: Device::from_rows,
+    fresh_token: DeviceToken::generate,
 };
 
 /// An application.
-pub(super) const APPLICATION: As<Application> = As {
+pub const APPLICATION: As<Application> = As {
     kind: IdentityKind::Application,
-    read: read_application,
+    read: Application::from_rows,
+    fresh_token: DeviceToken::for_application,
 };
 
 /// What a change left.
@@ -50,26 +57,87 @@ pub(super) struct Changed<T> {
     pub(super) ended: Ended,
 }
 
-/// Adds a device with one credential; returns it with the credential's id.
-pub(super) fn create(
+/// Adds an identity with one credential and a scope; returns it with the credential's id.
+pub(super) fn create<T>(
     transaction: &Transaction<'_>,
+    whose: As<T>,
     name: &DeviceName,
+    scope: &Filters,
     new: &NewCredential,
-) -> Result<(Device, u64), RegistryError> {
-    let (row, credential) = insert(transaction, IdentityKind::Device, name, new)?;
-    Ok((read_device(transaction, row)?, credential))
+) -> Result<(T, u64), RegistryError> {
+    if let Some(row) = devices::by_name(transaction, name.as_str())? {
+        return Err(RegistryError::NameTaken {
+            kind: IdentityKind::from_number(row.kind),
+            name: row.name,
+        });
+    }
+    refuse_taken(transaction, &new.digest)?;
+    let (id, text, kind) = (Uuid::new_v4(), name.as_str(), whose.kind.number());
+    let row = devices::insert_identity(transaction, kind, id, text, new.created_ms)?;
+    let credential = devices::insert_credential(transaction, &row, new)?;
+    set_scope(transaction, &row, scope)?;
+    Ok((read(transaction, whose, row)?.0, credential))
 }
 
-/// Adds an application with one credential; returns it with the credential's id.
-pub(super) fn create_application(
+/// What a change of a scope left.
+pub(super) struct Rescoped<T> {
+    pub(super) changed: Changed<T>,
+    pub(super) name: String,
+    pub(super) filters: Filters,
+    /// Whether something is no longer allowed, and so the generation grew.
+    pub(super) narrows: bool,
+    /// The credentials that go on with the new generation: id and digest.
+    pub(super) live: Ended,
+}
+
+/// Changes the scope of an identity. The generation grows if anything is no longer allowed.
+pub(super) fn rescope<T>(
     transaction: &Transaction<'_>,
-    name: &DeviceName,
+    whose: As<T>,
+    name_or_id: &str,
+    change: &ScopeChange,
+    has_room: impl FnOnce(&Filters) -> Result<(), RegistryError>,
+) -> Result<Rescoped<T>, RegistryError> {
+    let mut row = find(transaction, whose.kind, name_or_id)?;
+    let before = scopes::of(transaction, &row)?;
+    let Scope(filters) = {
+        let scope = Scope::changed(&before, whose.kind, change)?;
+        scope.check_name(&row.name)?;
+        scope
+    };
+    has_room(&filters)?;
+    let owner = Owner {
+        id: row.id,
+        name: &row.name,
+    };
+    let permit = |filters| scope::compile(whose.kind, filters, Some(owner));
+    let narrows = !permit(&filters).covers(&permit(&before));
+    if narrows {
+        row.generation = row.generation.saturating_add(1);
+        devices::set_generation(transaction, &row, row.generation)?;
+    }
+    set_scope(transaction, &row, &filters)?;
+    Ok(Rescoped {
+        live: devices::live_credentials(transaction, &row)?,
+        name: row.name.clone(),
+        changed: changed(transaction, whose, row, Ended::new())?,
+        filters,
+        narrows,
+    })
+}
+
+/// An application has a row even if it may do nothing.
+fn set_scope(
+    transaction: &Transaction<'_>,
+    row: &DeviceRow,
     filters: &Filters,
-    new: &NewCredential,
-) -> Result<(Application, u64), RegistryError> {
-    let (row, credential) = insert(transaction, IdentityKind::Application, name, new)?;
-    applications::insert(transaction, &row, filters)?;
-    Ok((read_application(transaction, row)?, credential))
+) -> Result<(), RegistryError> {
+    if filters.is_empty() && row.kind == devices::DEVICE {
+        scopes::remove(transaction, row.number)?;
+    } else {
+        scopes::set(transaction, row.number, filters)?;
+    }
+    Ok(())
 }
 
 /// Ends all credentials of an identity and adds one; returns also the new one's id.
@@ -133,47 +201,17 @@ pub(super) fn find(
         })
 }
 
-/// One identity as it is shown.
+/// One identity as it is shown, and about how many bytes that takes.
 pub(super) fn read<T>(
     connection: &Connection,
     whose: As<T>,
     row: DeviceRow,
-) -> Result<T, RegistryError> {
-    (whose.read)(connection, row)
-}
-
-fn read_device(connection: &Connection, row: DeviceRow) -> Result<Device, RegistryError> {
+) -> Result<(T, usize), RegistryError> {
     let credentials = devices::credentials(connection, &row)?;
-    Ok(Device::from_rows(row, credentials))
-}
-
-fn read_application(connection: &Connection, row: DeviceRow) -> Result<Application, RegistryError> {
-    let credentials = devices::credentials(connection, &row)?;
-    let filters = applications::filters(connection, &row)?;
-    Ok(Application {
-        publish: filters.publish,
-        subscribe: filters.subscribe,
-        identity: Device::from_rows(row, credentials),
-    })
-}
-
-fn insert(
-    transaction: &Transaction<'_>,
-    kind: IdentityKind,
-    name: &DeviceName,
-    new: &NewCredential,
-) -> Result<(DeviceRow, u64), RegistryError> {
-    if let Some(row) = devices::by_name(transaction, name.as_str())? {
-        return Err(RegistryError::NameTaken {
-            kind: IdentityKind::from_number(row.kind),
-            name: row.name,
-        });
-    }
-    refuse_taken(transaction, &new.digest)?;
-    let (id, text) = (Uuid::new_v4(), name.as_str());
-    let row = devices::insert_identity(transaction, kind.number(), id, text, new.created_ms)?;
-    let credential = devices::insert_credential(transaction, &row, new)?;
-    Ok((row, credential))
+    let scope = scopes::of(connection, &row)?;
+    let texts = row.name.len() + row.profile.len() + row.label.len() + scope.bytes();
+    let bytes = size_of::<T>() + texts + credentials.len() * size_of::<CredentialRow>();
+    Ok(((whose.read)(row, &scope, credentials), bytes))
 }
 
 fn changed<T>(
@@ -186,7 +224,7 @@ fn changed<T>(
         id: row.id,
         generation: row.generation,
         ended,
-        shown: read(connection, whose, row)?,
+        shown: read(connection, whose, row)?.0,
     })
 }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::RegistryError;
 use crate::store::devices::{self, CredentialRow, DeviceRow};
+use crate::store::scopes::Filters;
 
 /// Bytes a device name may have.
 const NAME_BYTES_MAX: usize = 255;
@@ -135,6 +136,10 @@ pub struct Device {
     pub profile: String,
     /// For people; may be empty.
     pub label: String,
+    /// Patterns of the topics it may publish to besides its own.
+    pub publish: Vec<String>,
+    /// Patterns of the topics it may receive besides its own.
+    pub subscribe: Vec<String>,
     /// Live ones and the last ended ones, oldest first.
     pub credentials: Vec<CredentialInfo>,
 }
@@ -187,8 +192,11 @@ pub struct Page {
 }
 
 impl Page {
-    /// Devices in one page at most: bounds the memory of an answer, about 300 bytes for each.
-    pub const LIMIT_MAX: usize = 1_000;
+    /// Devices in one page at most.
+    pub const LIMIT_MAX: usize = 10_000;
+
+    /// Bytes of one page, roughly: it ends early where names, scopes and credentials are long.
+    pub const BYTES_MAX: usize = 8 * 1024 * 1024;
 }
 
 /// A part of the list of devices, in byte order of their names.
@@ -201,14 +209,11 @@ pub struct DevicePage {
 }
 
 impl Device {
-    pub(super) fn from_rows(device: DeviceRow, credentials: Vec<CredentialRow>) -> Device {
-        let credentials = credentials.into_iter().map(|row| CredentialInfo {
-            id: row.id,
-            kind: CredentialKind::from_number(row.kind),
-            created_ms: row.created_ms,
-            revoked_ms: row.revoked_ms,
-            chosen: row.chosen,
-        });
+    pub(super) fn from_rows(
+        device: DeviceRow,
+        scope: &Filters,
+        credentials: Vec<CredentialRow>,
+    ) -> Device {
         Device {
             id: device.id,
             name: device.name,
@@ -216,7 +221,22 @@ impl Device {
             generation: device.generation,
             profile: device.profile,
             label: device.label,
-            credentials: credentials.collect(),
+            publish: scope.publish().map(str::to_owned).collect(),
+            subscribe: scope.subscribe().map(str::to_owned).collect(),
+            credentials: CredentialInfo::from_rows(credentials),
         }
+    }
+}
+
+impl CredentialInfo {
+    pub(super) fn from_rows(rows: Vec<CredentialRow>) -> Vec<CredentialInfo> {
+        let info = |row: CredentialRow| CredentialInfo {
+            id: row.id,
+            kind: CredentialKind::from_number(row.kind),
+            created_ms: row.created_ms,
+            revoked_ms: row.revoked_ms,
+            chosen: row.chosen,
+        };
+        rows.into_iter().map(info).collect()
     }
 }

@@ -1,13 +1,13 @@
-//! How credentials and identities end: rotate, revoke, delete; of devices and applications alike.
+//! How credentials, rights and identities end: rotate, revoke, delete, change of scope; of devices
+//! and applications alike.
 
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
-use super::changes::{self, As, Changed};
+use super::changes::{self, As, Changed, Rescoped};
 use super::index::TokenEntry;
 use super::key::Digest;
 use super::registry::{Shared, now_ms};
-use super::{Change, Device, DeviceToken, IdentityKind, Registry, RegistryError};
+use super::{Change, Device, DeviceToken, IdentityKind, Registry, RegistryError, ScopeChange};
 use crate::store::Transaction;
 
 impl Registry {
@@ -21,7 +21,6 @@ impl Registry {
         name_or_id: &str,
         token: Option<DeviceToken>,
     ) -> Result<(Device, DeviceToken, Change), RegistryError> {
-        let token = token.unwrap_or_else(DeviceToken::generate);
         self.rotate_as(changes::DEVICE, name_or_id, token)
     }
 
@@ -43,12 +42,17 @@ impl Registry {
         self.delete_as(changes::DEVICE, name_or_id, at)
     }
 
-    pub(super) fn rotate_as<T: Send + 'static>(
+    /// As [`Registry::rotate`], for devices or applications.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rotate_as<T: Send + 'static>(
         &self,
         whose: As<T>,
         name_or_id: &str,
-        token: DeviceToken,
+        token: Option<DeviceToken>,
     ) -> Result<(T, DeviceToken, Change), RegistryError> {
+        let token = token.unwrap_or_else(whose.fresh_token);
         let new = self.new_credential(&token);
         let name_or_id = name_or_id.to_owned();
         let work = move |transaction: &Transaction<'_>| {
@@ -68,7 +72,11 @@ impl Registry {
         Ok((shown, token, change))
     }
 
-    pub(super) fn revoke_as<T: Send + 'static>(
+    /// As [`Registry::revoke`], for devices or applications.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn revoke_as<T: Send + 'static>(
         &self,
         whose: As<T>,
         name_or_id: &str,
@@ -83,7 +91,11 @@ impl Registry {
         })
     }
 
-    pub(super) fn delete_as<T: Send + 'static>(
+    /// As [`Registry::delete`], for devices or applications.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn delete_as<T: Send + 'static>(
         &self,
         whose: As<T>,
         name_or_id: &str,
@@ -94,14 +106,8 @@ impl Registry {
             changes::delete(transaction, whose, &name_or_id, at, now_ms())
         };
         self.change(work, move |changed, shared| {
-            match whose.kind {
-                IdentityKind::Device => {
-                    shared.devices.fetch_sub(1, Ordering::Relaxed);
-                }
-                IdentityKind::Application => {
-                    shared.permits.remove(&changed.id);
-                }
-            }
+            shared.count(whose.kind, -1);
+            shared.scopes.remove(changed.id);
             let change = shared.end(&changed, After::DeviceGoes);
             let mut tombstones = shared
                 .tombstones
@@ -110,6 +116,27 @@ impl Registry {
             tombstones.push((changed.id, at));
             (changed.shown, change)
         })
+    }
+
+    /// Changes what a device or an application may do. Durable on return. If anything is no longer
+    /// allowed, the generation has grown: connections of the old rights end, credentials stay. May
+    /// be repeated, to have the change confirmed again.
+    ///
+    /// # Errors
+    /// There is none with that name or id, a filter is wrong, or the database failed.
+    pub fn set_scope<T: Send + 'static>(
+        &self,
+        whose: As<T>,
+        name_or_id: &str,
+        wanted: ScopeChange,
+    ) -> Result<(T, Change), RegistryError> {
+        let name_or_id = name_or_id.to_owned();
+        let held = Arc::clone(self.shared());
+        let work = move |transaction: &Transaction<'_>| {
+            let has_room = |filters: &_| held.scopes.check_room(whose.kind, [filters]);
+            changes::rescope(transaction, whose, &name_or_id, &wanted, has_room)
+        };
+        self.change(work, move |done, shared| shared.rescope(whose.kind, done))
     }
 }
 
@@ -122,6 +149,39 @@ enum After {
 }
 
 impl Shared {
+    fn rescope<T>(&self, kind: IdentityKind, done: Rescoped<T>) -> (T, Change) {
+        let Changed { id, generation, .. } = done.changed;
+        let hold = || {
+            if done.filters.is_empty() && kind == IdentityKind::Device {
+                self.scopes.remove(id);
+            } else {
+                let scope = self.scopes.common(kind, &done.filters);
+                self.scopes.hold(id, &done.name, scope);
+            }
+        };
+        if done.narrows {
+            let entry = |credential| TokenEntry {
+                identity: id,
+                credential,
+                generation,
+                kind: kind.number(),
+            };
+            let live = done.live.iter();
+            let live: Vec<_> = live.map(|(id, digest)| (*digest, entry(*id))).collect();
+            self.index.renew(id, generation, hold, &live);
+        } else {
+            hold();
+        }
+        let change = Change {
+            identity: id,
+            generation,
+            credentials_ended: Vec::new(),
+            ends_sessions: done.narrows,
+            drops_state: false,
+        };
+        (done.changed.shown, change)
+    }
+
     fn end<T>(&self, changed: &Changed<T>, after: After) -> Change {
         let digests: Vec<Digest> = changed.ended.iter().map(|(_, digest)| *digest).collect();
         let left = (after != After::DeviceGoes).then_some(changed.generation);

@@ -56,6 +56,15 @@ pub enum RegistryError {
         /// Devices or applications.
         limit: u64,
     },
+    /// The different scopes take as much memory as they may.
+    #[error(
+        "the different scopes take {limit} bytes, which is the limit; give many devices one scope \
+         with %d, or narrow others first"
+    )]
+    ScopesFull {
+        /// Bytes.
+        limit: u64,
+    },
     /// The registry key is not the one that made the digests.
     #[error(
         "the registry key {} is not the one that this state database was made with: no token \

@@ -80,6 +80,22 @@ impl TokenIndex {
         }
     }
 
+    /// Gives an identity whose rights shrank a new generation: its live credentials go on with it,
+    /// and whoever found one of them before is no longer current. `then` runs between the two.
+    pub(super) fn renew(
+        &self,
+        identity: Uuid,
+        generation: u32,
+        then: impl FnOnce(),
+        live: &[(Digest, TokenEntry)],
+    ) {
+        self.moved.insert(identity, Some(generation));
+        then();
+        for (digest, entry) in live {
+            self.insert(digest, *entry);
+        }
+    }
+
     /// Whether an identity found in this process still has this generation.
     pub(super) fn is_current(&self, identity: Uuid, generation: u32) -> bool {
         self.moved

@@ -13,6 +13,9 @@ mod index;
 mod key;
 mod permit;
 mod registry;
+mod report;
+mod scope;
+mod scopes;
 mod secrets;
 #[cfg(test)]
 mod tests;
@@ -22,18 +25,21 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-pub use applications::{APPLICATIONS_MAX, Application, ApplicationPage, FILTERS_MAX, Scope};
-pub use changes::ENDED_CREDENTIALS_KEPT;
+pub use applications::{APPLICATIONS_MAX, Application};
+pub use changes::{APPLICATION, As, DEVICE, ENDED_CREDENTIALS_KEPT};
 pub use device::{
     CredentialInfo, CredentialKind, DEFAULT_PROFILE, Device, DeviceName, DevicePage, IdentityKind,
     Page,
 };
 pub use error::{RegistryError, SecretsError};
-pub use permit::{Action, Permit};
+pub use permit::{Action, Permit, is_device_topic};
 pub use registry::{
     Change, DEVICES_MAX, IMPORT_FAULTS_MAX, IMPORT_ROWS_MAX, Import, ImportRow, Imported,
-    ListedDevice, Registry, RowFault, TokenReport,
+    ListedDevice, Registry, RowFault,
 };
+pub use report::TokenReport;
+pub use scope::{FILTERS_MAX, SCOPE_BYTES_MAX, Scope, ScopeChange};
+pub use scopes::SCOPES_BYTES_MAX;
 pub use secrets::{ADMIN_TOKEN_FILE, REGISTRY_KEY_FILE, Secrets};
 pub use token::{AdminToken, DeviceToken, TOKEN_BYTES_MAX, TokenError, TokenHint};
 

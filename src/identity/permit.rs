@@ -1,5 +1,8 @@
 //! What a connection may publish to and receive: the one gate (SEC-30, SEC-31).
 
+use std::iter::Peekable;
+use std::str::Split;
+
 use crate::mqtt::topic::{Filter, FilterBuf, Topic};
 
 /// What is asked about a topic.
@@ -15,46 +18,51 @@ pub enum Action {
 /// Compiled rights. Whatever no rule allows is denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permit {
-    publish: Box<[Rule]>,
-    receive: Box<[Rule]>,
+    /// Whether the virtual device topics are open: they are a device's own.
+    is_device: bool,
+    publish: Rules,
+    receive: Rules,
 }
 
-/// One thing that is allowed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Rule {
-    /// Every topic that begins with this text. The text ends with `/` and has no wildcard, so
-    /// that it always stands for whole levels.
-    Below(&'static str),
-    /// Every topic that this filter matches.
-    Matching(FilterBuf),
+/// What begins the virtual topics of the connected device. They are endpoints of the broker: what
+/// is published there reaches no other client (TB-10), and no scope covers them. Each ends with
+/// `/`, so that it always stands for whole levels.
+pub(super) const DEVICE_PREFIXES: [&str; 4] =
+    ["v1/devices/me/", "v1/gateway/", "v2/", "/provision/"];
+
+/// Whether a topic is one of the virtual device topics: never an ordinary one, for nobody.
+#[must_use]
+pub fn is_device_topic(topic: Topic<'_>) -> bool {
+    is_below_device_prefix(topic.as_str())
 }
 
-/// The virtual topics of the connected device. They are endpoints of the broker: what is
-/// published there reaches no other client (TB-10).
-const DEVICE_TOPICS: [Rule; 4] = [
-    Rule::Below("v1/devices/me/"),
-    Rule::Below("v1/gateway/"),
-    Rule::Below("v2/"),
-    Rule::Below("/provision/"),
-];
+/// As [`is_device_topic`] for the text of a topic or a filter. A wildcard before the end of a
+/// prefix makes the texts differ.
+pub(super) fn is_below_device_prefix(text: &str) -> bool {
+    DEVICE_PREFIXES
+        .iter()
+        .any(|prefix| text.starts_with(prefix))
+}
 
 impl Permit {
     /// A plain device: its own virtual topics and nothing else.
     #[must_use]
     pub fn device() -> Permit {
-        Permit {
-            publish: Box::new(DEVICE_TOPICS),
-            receive: Box::new(DEVICE_TOPICS),
-        }
+        Permit::new(true, Vec::new(), Vec::new())
     }
 
-    /// What these filters match and nothing else. None of them is shared.
+    /// What these filters match outside of the device topics, and nothing else. None of them is
+    /// shared.
     #[must_use]
     pub fn filters(publish: Vec<FilterBuf>, receive: Vec<FilterBuf>) -> Permit {
-        let rules = |filters: Vec<FilterBuf>| filters.into_iter().map(Rule::Matching).collect();
+        Permit::new(false, publish, receive)
+    }
+
+    pub(super) fn new(is_device: bool, publish: Vec<FilterBuf>, receive: Vec<FilterBuf>) -> Permit {
         Permit {
-            publish: rules(publish),
-            receive: rules(receive),
+            is_device,
+            publish: Rules::new(publish),
+            receive: Rules::new(receive),
         }
     }
 
@@ -62,44 +70,119 @@ impl Permit {
     /// resolved, nothing is rewritten afterwards (SEC-38).
     #[must_use]
     pub fn allows(&self, action: Action, topic: Topic<'_>) -> bool {
-        let rules = match action {
-            Action::Publish => &self.publish,
-            Action::Receive => &self.receive,
-        };
-        rules.iter().any(|rule| rule.allows_topic(topic))
+        if is_device_topic(topic) {
+            return self.is_device;
+        }
+        match action {
+            // The `$` trees are the broker's (SEC-33), whatever a filter says.
+            Action::Publish => !topic.is_dollar() && self.publish.allow(topic),
+            Action::Receive => self.receive.allow(topic),
+        }
     }
 
     /// Whether a subscription may be made: the whole filter lies inside what may be received;
     /// `$share` gives no more than the plain filter (SEC-32). `v1/devices/me/#` may be made; the
-    /// level above, which its `#` also matches, stays denied at delivery.
+    /// level above, which its `#` also matches, stays denied at delivery; so do the device topics
+    /// where a wider filter is granted.
     #[must_use]
     pub fn allows_filter(&self, filter: &Filter<'_>) -> bool {
-        let below = |rule: &Rule| match rule {
-            // A wildcard before the end of the prefix makes the texts differ.
-            Rule::Below(prefix) => filter.matched().starts_with(prefix),
-            Rule::Matching(_) => false,
-        };
-        let matching = self.receive.iter().filter_map(|rule| match rule {
-            Rule::Matching(allowed) => Some(allowed.as_filter()),
-            Rule::Below(_) => None,
-        });
-        self.receive.iter().any(below) || covered(filter, matching)
+        if is_below_device_prefix(filter.matched()) {
+            return self.is_device;
+        }
+        self.receive.cover(filter)
+    }
+
+    /// Whether nothing is allowed by `other` that is not allowed here. May say no where the truth
+    /// is yes, never the other way round.
+    #[must_use]
+    pub fn covers(&self, other: &Permit) -> bool {
+        (self.is_device || !other.is_device)
+            && self.publish.cover_all(&other.publish)
+            && self.receive.cover_all(&other.receive)
     }
 }
 
-impl Rule {
-    fn allows_topic(&self, topic: Topic<'_>) -> bool {
-        match self {
-            Rule::Below(prefix) => topic.as_str().starts_with(prefix),
-            Rule::Matching(filter) => filter.as_filter().matches(topic),
+/// Filters of which one has to match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rules {
+    /// Those without wildcards, in order: looked up, not gone through.
+    names: Box<[FilterBuf]>,
+    patterns: Box<[Pattern]>,
+}
+
+/// A filter with a wildcard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pattern {
+    filter: FilterBuf,
+    /// Bytes in front of the first level with a wildcard, without the `/` in front of a `#`: with
+    /// these begins every topic that it matches. Most topics are told apart here.
+    fixed_len: usize,
+}
+
+impl Rules {
+    fn new(filters: Vec<FilterBuf>) -> Rules {
+        let (patterns, mut names): (Vec<_>, Vec<_>) = filters
+            .into_iter()
+            .partition(|filter| filter.as_filter().has_wildcard());
+        names.sort_unstable_by(|a, b| text(a).cmp(text(b)));
+        Rules {
+            names: names.into(),
+            patterns: patterns.into_iter().map(Pattern::new).collect(),
         }
     }
+
+    fn allow(&self, topic: Topic<'_>) -> bool {
+        let (names, name) = (&self.names, topic.as_str());
+        names
+            .binary_search_by(|known| text(known).cmp(name))
+            .is_ok()
+            || self.patterns.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    fn cover(&self, filter: &Filter<'_>) -> bool {
+        let patterns = self.patterns.iter().map(|pattern| &pattern.filter);
+        covered(filter, self.names.iter().chain(patterns))
+    }
+
+    fn cover_all(&self, other: &Rules) -> bool {
+        let patterns = other.patterns.iter().map(|pattern| &pattern.filter);
+        let mut filters = other.names.iter().chain(patterns);
+        filters.all(|filter| self.cover(&filter.as_filter()))
+    }
+}
+
+impl Pattern {
+    fn new(filter: FilterBuf) -> Pattern {
+        let matched = filter.as_filter().matched();
+        let fixed = matched.split(['+', '#']).next().unwrap_or_default();
+        let is_tail = matched.get(fixed.len()..) == Some("#");
+        let fixed = match is_tail {
+            // `a/#` matches `a` too.
+            true => fixed.strip_suffix('/').unwrap_or(fixed),
+            false => fixed,
+        };
+        Pattern {
+            fixed_len: fixed.len(),
+            filter,
+        }
+    }
+
+    fn matches(&self, topic: Topic<'_>) -> bool {
+        let filter = self.filter.as_filter();
+        let fixed = filter.matched().as_bytes().get(..self.fixed_len);
+        fixed.is_some_and(|fixed| topic.as_str().as_bytes().starts_with(fixed))
+            && filter.matches(topic)
+    }
+}
+
+fn text(filter: &FilterBuf) -> &str {
+    filter.as_filter().matched()
 }
 
 /// An allowed filter on the way along the filter that is asked about.
 enum Walk<'a> {
     /// Its levels that are not used up.
-    At(std::iter::Peekable<Box<dyn Iterator<Item = &'a str> + 'a>>),
+    At(Peekable<Split<'a, char>>),
     /// Its `#` was reached: it matches whatever follows.
     All,
 }
@@ -109,16 +192,14 @@ enum Walk<'a> {
 ///
 /// Along `wanted`, level by level, go the allowed filters that match so far. Where `wanted` has a
 /// wildcard, a name that no filter mentions stands for all names: what matches it matches any.
-fn covered<'a>(wanted: &Filter<'_>, allowed: impl Iterator<Item = Filter<'a>>) -> bool {
+fn covered<'a>(wanted: &Filter<'_>, allowed: impl Iterator<Item = &'a FilterBuf>) -> bool {
     let wild_start = |filter: &str| filter.starts_with(['+', '#']);
     // Wildcards at the first level do not match `$` topics [MQTT-4.7.2-1].
     let is_dollar = wanted.matched().starts_with('$');
     let mut walks: Vec<Walk<'a>> = allowed
-        .filter(|filter| !(is_dollar && wild_start(filter.matched())))
-        .map(|filter| {
-            let levels: Box<dyn Iterator<Item = &'a str>> = Box::new(filter.levels());
-            Walk::At(levels.peekable())
-        })
+        .map(text)
+        .filter(|filter| !(is_dollar && wild_start(filter)))
+        .map(|filter| Walk::At(filter.split('/').peekable()))
         .collect();
     for (passed, level) in wanted.levels().enumerate() {
         if level == "#" {

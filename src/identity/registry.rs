@@ -14,25 +14,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dashmap::DashMap;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::applications::permit_of;
 use super::changes::{self, As};
 use super::index::{TokenEntry, TokenIndex};
 use super::key::{self, Digest, RegistryKey};
-use super::token::{self, TOKEN_BYTES_MAX};
+use super::scopes::{SCOPES_BYTES_MAX, Scopes};
+use super::token::TOKEN_BYTES_MAX;
 use super::{
-    CredentialKind, Device, DeviceName, DevicePage, DeviceToken, IdentityKind, Page, Permit,
-    Principal, ProfileFlags, RegistryError, Secrets, TokenHint,
+    APPLICATIONS_MAX, CredentialKind, Device, DeviceName, DevicePage, DeviceToken, IdentityKind,
+    Page, Permit, Principal, ProfileFlags, RegistryError, Scope, Secrets,
 };
 pub use import::{IMPORT_FAULTS_MAX, IMPORT_ROWS_MAX, Import, ImportRow, Imported, RowFault};
 
 pub use crate::store::bulk::ListedDevice;
 
 use crate::store::devices::{self, NewCredential};
-use crate::store::{Connection, Store, Transaction, applications};
+use crate::store::{Connection, Store, Transaction, scopes};
 
 /// Devices the registry holds at most: at about 95 bytes of memory each, 400 MB. More are refused;
 /// requests that share the commit which reaches the limit still get in.
@@ -57,9 +56,10 @@ pub(super) struct Shared {
     pub(super) index: TokenIndex,
     /// One for all plain devices.
     permit: Arc<Permit>,
-    /// One for each application.
-    pub(super) permits: DashMap<Uuid, Arc<Permit>>,
+    /// Of every application, and of the devices that have one.
+    pub(super) scopes: Scopes,
     pub(super) devices: AtomicU64,
+    pub(super) applications: AtomicU64,
     devices_max: u64,
     // A leaf lock: pushed to by the writer thread, copied by readers.
     pub(super) tombstones: RwLock<Vec<(Uuid, u64)>>,
@@ -81,45 +81,6 @@ pub struct Change {
     pub drops_state: bool,
 }
 
-/// What is known about a token; never holds it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-pub enum TokenReport {
-    /// A device can connect with it.
-    Live {
-        /// Whether a device or an application.
-        kind: IdentityKind,
-        /// Its name.
-        device: String,
-        /// Its id.
-        id: Uuid,
-        /// The credential's id.
-        credential: u64,
-        /// Wall clock, ms.
-        since_ms: u64,
-    },
-    /// It was valid once.
-    Revoked {
-        /// Whether a device or an application.
-        kind: IdentityKind,
-        /// Its name.
-        device: String,
-        /// Its id.
-        id: Uuid,
-        /// The credential's id.
-        credential: u64,
-        /// Wall clock, ms.
-        since_ms: u64,
-        /// When it ended; wall clock, ms.
-        at_ms: u64,
-    },
-    /// No device has it, or had it lately.
-    Unknown {
-        /// What its form tells.
-        hint: Option<TokenHint>,
-    },
-}
-
 impl Registry {
     /// Loads the index and checks that the registry key is the one that made it.
     ///
@@ -135,8 +96,10 @@ impl Registry {
         devices_max: u64,
     ) -> Result<Registry, RegistryError> {
         check_key(&store, secrets)?;
-        let (devices, tombstones, index, permits) = store.read(|connection| {
-            let devices = devices::count(connection)?;
+        let scopes = Scopes::new(SCOPES_BYTES_MAX);
+        let ((devices, applications), tombstones, index) = store.read(|connection| {
+            let devices = devices::count(connection, devices::DEVICE)?;
+            let applications = devices::count(connection, devices::APPLICATION)?;
             // One token each is the rule. Too few or too many is only a question of speed.
             let index = TokenIndex::with_capacity(usize::try_from(devices).unwrap_or(0));
             devices::each_live(connection, |live| {
@@ -148,19 +111,21 @@ impl Registry {
                 };
                 index.insert(&live.digest, entry);
             })?;
-            let permits = DashMap::new();
-            applications::each(connection, |id, filters| {
-                permits.insert(id, Arc::new(permit_of(id, &filters)));
+            scopes::each(connection, |scoped| {
+                let kind = IdentityKind::from_number(scoped.kind);
+                let scope = scopes.common(kind, &scoped.filters);
+                scopes.hold(scoped.id, &scoped.name, scope);
             })?;
             let tombstones = devices::tombstones(connection)?;
-            Ok((devices, tombstones, index, permits))
+            Ok(((devices, applications), tombstones, index))
         })?;
         let shared = Arc::new(Shared {
             key: secrets.key().clone(),
             index,
             permit: Arc::new(Permit::device()),
-            permits,
+            scopes,
             devices: AtomicU64::new(devices),
+            applications: AtomicU64::new(applications),
             devices_max,
             tombstones: RwLock::new(tombstones),
         });
@@ -168,7 +133,7 @@ impl Registry {
     }
 
     /// Who shows this token as its user name; `None` for everybody unknown (SEC-20). Allocates
-    /// nothing.
+    /// nothing, but for a device whose scope has placeholders: its permit is compiled here.
     #[must_use]
     pub fn authenticate(&self, user_name: &str) -> Option<Principal> {
         if user_name.is_empty() || user_name.len() > TOKEN_BYTES_MAX {
@@ -179,10 +144,11 @@ impl Registry {
             .index
             .find(&self.shared.key.token_digest(user_name))?;
         let kind = IdentityKind::from_number(entry.kind);
-        let permit = match kind {
-            IdentityKind::Device => Arc::clone(&self.shared.permit),
-            // Copied out of the guard, which is a lock. Without a permit: deleted a moment ago.
-            IdentityKind::Application => Arc::clone(&*self.shared.permits.get(&entry.identity)?),
+        let permit = match self.shared.scopes.permit(entry.identity) {
+            Some(permit) => permit,
+            None if kind == IdentityKind::Device => Arc::clone(&self.shared.permit),
+            // Deleted a moment ago.
+            None => return None,
         };
         Some(Principal {
             identity: entry.identity,
@@ -204,7 +170,16 @@ impl Registry {
             .is_current(principal.identity, principal.generation)
     }
 
-    /// Adds a device with one token, a fresh one without `token`. Durable on return.
+    /// What an identity may do now, for what waits in its name: queued messages and wills are asked
+    /// about again when they go (SEC-37, SEC-38). Touches memory only. Who does not exist, or is
+    /// an application that was deleted, has the rights of a plain device: no ordinary topic.
+    #[must_use]
+    pub fn permit(&self, identity: Uuid) -> Arc<Permit> {
+        let scoped = self.shared.scopes.permit(identity);
+        scoped.unwrap_or_else(|| Arc::clone(&self.shared.permit))
+    }
+
+    /// Adds a device with one token, a fresh one without `token`, and no scope. Durable on return.
     ///
     /// # Errors
     /// The name or the token is taken, the registry is full, or the database failed.
@@ -213,23 +188,38 @@ impl Registry {
         name: &DeviceName,
         token: Option<DeviceToken>,
     ) -> Result<(Device, DeviceToken), RegistryError> {
+        self.create_scoped_device(name, &Scope::default(), token)
+    }
+
+    /// As [`Registry::create_device`], with a scope.
+    ///
+    /// # Errors
+    /// As there; the scope puts the name in where it cannot stand.
+    pub fn create_scoped_device(
+        &self,
+        name: &DeviceName,
+        scope: &Scope,
+        token: Option<DeviceToken>,
+    ) -> Result<(Device, DeviceToken), RegistryError> {
+        let kind = IdentityKind::Device;
+        scope.check_name(name.as_str())?;
         let token = token.unwrap_or_else(DeviceToken::generate);
         let new = self.new_credential(&token);
-        let name = name.clone();
-        let shared = Arc::clone(&self.shared);
+        let (name, filters) = (name.clone(), scope.0.clone());
+        let compiled = filters.clone();
+        let held = Arc::clone(&self.shared);
         let work = move |transaction: &Transaction<'_>| {
-            let room = shared.devices.load(Ordering::Relaxed) < shared.devices_max;
-            if !room {
-                return Err(RegistryError::Full {
-                    kind: IdentityKind::Device,
-                    limit: shared.devices_max,
-                });
-            }
-            changes::create(transaction, &name, &new)
+            held.check_room_for(kind)?;
+            held.scopes.check_room(kind, [&filters])?;
+            changes::create(transaction, changes::DEVICE, &name, &filters, &new)
         };
         let device = self.change(work, move |(device, credential), shared| {
-            shared.devices.fetch_add(1, Ordering::Relaxed);
-            shared.add(&new.digest, &device, IdentityKind::Device, credential);
+            if !compiled.is_empty() {
+                let scope = shared.scopes.common(kind, &compiled);
+                shared.scopes.hold(device.id, &device.name, scope);
+            }
+            shared.count(kind, 1);
+            shared.add(&new.digest, device.id, kind, credential);
             device
         })?;
         Ok((device, token))
@@ -248,7 +238,7 @@ impl Registry {
     /// # Errors
     /// A limit outside 1 to [`Page::LIMIT_MAX`], or the database failed.
     pub fn devices(&self, page: Page) -> Result<DevicePage, RegistryError> {
-        let (devices, more) = self.page(changes::DEVICE, page)?;
+        let (devices, more) = self.page_of(changes::DEVICE, page)?;
         let next = devices
             .last()
             .filter(|_| more)
@@ -256,75 +246,45 @@ impl Registry {
         Ok(DevicePage { devices, next })
     }
 
-    pub(super) fn one<T>(&self, whose: As<T>, name_or_id: &str) -> Result<T, RegistryError> {
+    /// One device or application, by its name or its id.
+    ///
+    /// # Errors
+    /// There is none, or the database failed.
+    pub fn one<T>(&self, whose: As<T>, name_or_id: &str) -> Result<T, RegistryError> {
         self.ask(|snapshot| {
             let row = changes::find(snapshot, whose.kind, name_or_id)?;
-            changes::read(snapshot, whose, row)
+            Ok(changes::read(snapshot, whose, row)?.0)
         })
     }
 
-    /// A page, and whether there are more behind it.
-    pub(super) fn page<T>(
-        &self,
-        whose: As<T>,
-        page: Page,
-    ) -> Result<(Vec<T>, bool), RegistryError> {
-        if !(1..=Page::LIMIT_MAX).contains(&page.limit) {
-            let what = format!("is {}, it must be 1 to {}", page.limit, Page::LIMIT_MAX);
+    /// A part of the list of devices or applications, by name, and whether there are more behind
+    /// it. Ends early at about [`Page::BYTES_MAX`].
+    ///
+    /// # Errors
+    /// A limit outside 1 to [`Page::LIMIT_MAX`], or the database failed.
+    pub fn page_of<T>(&self, whose: As<T>, page: Page) -> Result<(Vec<T>, bool), RegistryError> {
+        let Page { after, limit } = page;
+        if !(1..=Page::LIMIT_MAX).contains(&limit) {
+            let what = format!("is {limit}, it must be 1 to {}", Page::LIMIT_MAX);
             return Err(RegistryError::Invalid {
                 field: "limit",
                 what,
             });
         }
-        let Page { after, limit } = page;
-        let mut found: Vec<T> = self.ask(|snapshot| {
+        self.ask(|snapshot| {
             // One more than asked tells whether there is a next page.
             let kind = whose.kind.number();
             let rows = devices::page(snapshot, kind, after.as_deref(), limit + 1)?;
-            rows.into_iter()
-                .map(|row| changes::read(snapshot, whose, row))
-                .collect()
-        })?;
-        let more = found.len() > limit;
-        found.truncate(limit);
-        Ok((found, more))
-    }
-
-    /// What is known about a token that an operator shows.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub fn check_token(&self, token: &str) -> Result<TokenReport, RegistryError> {
-        let digest = self.shared.key.token_digest(token);
-        let owner = self
-            .store
-            .read(|connection| devices::owner_of(connection, &digest))?;
-        Ok(match owner {
-            None => TokenReport::Unknown {
-                hint: token::hint(token),
-            },
-            Some((device, credential)) => {
-                let (id, since_ms) = (device.id, credential.created_ms);
-                let kind = IdentityKind::from_number(device.kind);
-                let (device, number) = (device.name, credential.id);
-                match credential.revoked_ms {
-                    None => TokenReport::Live {
-                        kind,
-                        device,
-                        id,
-                        credential: number,
-                        since_ms,
-                    },
-                    Some(at_ms) => TokenReport::Revoked {
-                        kind,
-                        device,
-                        id,
-                        credential: number,
-                        since_ms,
-                        at_ms,
-                    },
+            let (mut found, mut bytes) = (Vec::with_capacity(rows.len()), 0);
+            for row in rows {
+                if found.len() == limit || bytes > Page::BYTES_MAX {
+                    return Ok((found, true));
                 }
+                let (shown, size) = changes::read(snapshot, whose, row)?;
+                bytes += size;
+                found.push(shown);
             }
+            Ok((found, false))
         })
     }
 
@@ -357,6 +317,12 @@ impl Registry {
         });
         let credentials = credentials.ok().flatten().unwrap_or_default();
         credentials.iter().any(|held| held.revoked_ms.is_none())
+    }
+
+    /// Devices and applications that have a scope, for metrics.
+    #[must_use]
+    pub fn scopes(&self) -> usize {
+        self.shared.scopes.len()
     }
 
     /// Live tokens, for metrics.
@@ -409,7 +375,7 @@ impl Registry {
     }
 
     /// Reads from one snapshot.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &self,
         question: impl FnOnce(&Connection) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
@@ -433,20 +399,36 @@ impl Registry {
 }
 
 impl Shared {
-    pub(super) fn add(
-        &self,
-        digest: &Digest,
-        identity: &Device,
-        kind: IdentityKind,
-        credential: u64,
-    ) {
+    /// Makes the first token of a new identity known.
+    pub(super) fn add(&self, digest: &Digest, identity: Uuid, kind: IdentityKind, credential: u64) {
         let entry = TokenEntry {
-            identity: identity.id,
+            identity,
             credential,
-            generation: identity.generation,
+            generation: 1,
             kind: kind.number(),
         };
         self.index.insert(digest, entry);
+    }
+
+    /// Refuses one more of a kind than there may be.
+    pub(super) fn check_room_for(&self, kind: IdentityKind) -> Result<(), RegistryError> {
+        let (held, limit) = match kind {
+            IdentityKind::Device => (&self.devices, self.devices_max),
+            IdentityKind::Application => (&self.applications, APPLICATIONS_MAX),
+        };
+        if held.load(Ordering::Relaxed) < limit {
+            return Ok(());
+        }
+        Err(RegistryError::Full { kind, limit })
+    }
+
+    pub(super) fn count(&self, kind: IdentityKind, more: i64) {
+        let held = match kind {
+            IdentityKind::Device => &self.devices,
+            IdentityKind::Application => &self.applications,
+        };
+        // Two's complement: adding a negative number this way takes away.
+        held.fetch_add(more.cast_unsigned(), Ordering::Relaxed);
     }
 }
 

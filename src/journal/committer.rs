@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::disk::DiskFile;
+use super::disk::{DiskFile, is_no_descriptor};
 use super::error::JournalError;
 use super::format::{SegmentHeader, segment_name};
 use super::index::Segment;
@@ -22,8 +22,9 @@ use super::submit::Wake;
 /// Name of the thread.
 pub(super) const THREAD: &str = "journal";
 
-/// Time between two tries to give a prepared segment its name on a full disk.
-const RENAME_RETRY: Duration = Duration::from_millis(100);
+/// Time between two tries to give a prepared segment its name on a full disk, or without a free
+/// file descriptor.
+const NAME_RETRY: Duration = Duration::from_millis(100);
 
 /// State of the thread. Its vectors keep their capacity: at steady state nothing is allocated.
 struct Committer {
@@ -152,13 +153,16 @@ impl Committer {
         let segment = SegmentWriter::start(file, Arc::clone(&path), header, bytes)
             .map_err(|e| JournalError::io("write the header of", &from, e))?;
         while let Err(error) = shared.disk.rename(&from, &path) {
-            self.rename_failed(&from, error)?;
+            // A new name may need space in the directory: wait for it, as for the file's own.
+            let reason = is_no_space(&error).then_some(FullReason::NoSpace);
+            self.wait_for_name("rename", &from, reason, error)?;
         }
         let dir = &shared.options.dir;
-        shared
-            .disk
-            .sync_dir(dir)
-            .map_err(|e| JournalError::io("sync", dir, e))?;
+        while let Err(error) = shared.disk.sync_dir(dir) {
+            // The directory was not opened, so nothing of it is in doubt. Any other error is.
+            let reason = is_no_descriptor(&error).then_some(FullReason::NoDescriptor);
+            self.wait_for_name("sync", dir, reason, error)?;
+        }
         self.segment = Some(segment);
         let salt = Some(header.salt);
         lock(&shared.index).push(Segment {
@@ -202,16 +206,23 @@ impl Committer {
         }
     }
 
-    /// A new name may need space in the directory: wait for it, as for the file's own.
-    fn rename_failed(&self, from: &Path, error: io::Error) -> Result<(), JournalError> {
-        if !is_no_space(&error) {
-            return Err(JournalError::io("rename", from, error));
-        }
+    /// What was tried is tried again a moment later, if there is a reason for which it may work
+    /// then; without one it is the journal's end.
+    fn wait_for_name(
+        &self,
+        action: &'static str,
+        path: &Path,
+        reason: Option<FullReason>,
+        error: io::Error,
+    ) -> Result<(), JournalError> {
+        let Some(reason) = reason else {
+            return Err(JournalError::io(action, path, error));
+        };
         if lock(&self.shared.preparation).closing {
             return Err(self.unwritten());
         }
-        self.shared.full(FullReason::NoSpace);
-        std::thread::sleep(RENAME_RETRY);
+        self.shared.full(reason);
+        std::thread::sleep(NAME_RETRY);
         Ok(())
     }
 

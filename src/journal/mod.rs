@@ -324,6 +324,10 @@ impl Journal {
         }
         preparation.ballast = Ballast::Changing;
         drop(preparation);
+        tracing::warn!(
+            bytes = shared.options.ballast_bytes,
+            "the disk is full: the ballast is given up for what must be written all the same"
+        );
         let removed = remove(&*shared.disk, &shared.path(BALLAST_NAME));
         lock(&shared.preparation).ballast = if removed.is_ok() {
             Ballast::Absent

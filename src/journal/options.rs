@@ -110,6 +110,8 @@ pub enum FullReason {
     NoSpace,
     /// The journal has reached `size_max_bytes`.
     SizeMax,
+    /// The process, or the whole machine, has no file descriptor left.
+    NoDescriptor,
     /// The system refused for another reason; it is tried again all the same.
     Refused(std::io::ErrorKind),
 }

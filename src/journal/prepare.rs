@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::disk::DiskFile;
+use super::disk::{DiskFile, is_no_descriptor};
 use super::error::JournalError;
 use super::options::FullReason;
 use super::segment::fill;
@@ -190,12 +190,14 @@ fn room_for_segment(shared: &Shared) -> Result<(), FullReason> {
     if bytes.saturating_add(options.segment_bytes) > options.size_max_bytes {
         return Err(FullReason::SizeMax);
     }
+    // Asked before the ballast is: were that given back in between, its space would look free.
+    let free = free_bytes(shared);
     // Space that was given back for a revocation is not for telemetry.
     let ballast = match lock(&shared.preparation).ballast {
         Ballast::Off | Ballast::Present => 0,
         Ballast::Absent | Ballast::Changing => options.ballast_bytes,
     };
-    if free_bytes(shared) < options.segment_bytes.saturating_add(ballast) {
+    if free < options.segment_bytes.saturating_add(ballast) {
         return Err(FullReason::NoSpace);
     }
     Ok(())
@@ -244,6 +246,8 @@ fn zero_file(shared: &Shared, name: &str, bytes: u64) -> io::Result<Arc<dyn Disk
 fn full_reason(error: &io::Error) -> FullReason {
     if is_no_space(error) {
         FullReason::NoSpace
+    } else if is_no_descriptor(error) {
+        FullReason::NoDescriptor
     } else {
         FullReason::Refused(error.kind())
     }

@@ -1,6 +1,6 @@
-//! Listeners: one thread accepts for all of them and deals the sockets out to the workers.
+//! Listeners: one thread accepts for all of them and deals the sockets out to the greeters.
 //!
-//! Whoever gets no place ([`Places`]) is closed here, before it costs a worker anything. More
+//! Whoever gets no place ([`Places`]) is closed here, before it costs anybody else anything. More
 //! connections in a second than are accepted, or a lack of file descriptors, make accepting pause:
 //! clients wait in the system's queue, and the connected ones do not notice (SEC-81).
 
@@ -36,7 +36,7 @@ pub struct Listener {
     pub proxies: Networks,
 }
 
-/// A socket on its way to a worker.
+/// A socket on its way to a greeter.
 pub(super) struct Accepted {
     pub(super) socket: std::net::TcpStream,
     pub(super) tls: Option<Tls>,
@@ -70,7 +70,7 @@ struct Doorkeeper {
 pub(super) async fn accept_all(
     listeners: Vec<Listener>,
     door: Door,
-    workers: Vec<mpsc::Sender<Accepted>>,
+    greeters: Vec<mpsc::Sender<Accepted>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let keeper = Rc::new(Doorkeeper {
@@ -80,9 +80,9 @@ pub(super) async fn accept_all(
     });
     let mut accepting = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
-        let (workers, keeper) = (workers.clone(), Rc::clone(&keeper));
+        let (greeters, keeper) = (greeters.clone(), Rc::clone(&keeper));
         accepting.push(tokio::task::spawn_local(async move {
-            if let Err(error) = accept(listener, &keeper, &workers, index).await {
+            if let Err(error) = accept(listener, &keeper, &greeters, index).await {
                 tracing::error!(%error, "a listener cannot accept any longer");
             }
         }));
@@ -97,12 +97,12 @@ pub(super) async fn accept_all(
 async fn accept(
     listener: Listener,
     keeper: &Doorkeeper,
-    workers: &[mpsc::Sender<Accepted>],
+    greeters: &[mpsc::Sender<Accepted>],
     first: usize,
 ) -> io::Result<()> {
     listener.socket.set_nonblocking(true)?;
     let socket = tokio::net::TcpListener::from_std(listener.socket)?;
-    let mut turn = workers.iter().cycle().skip(first % workers.len().max(1));
+    let mut turn = greeters.iter().cycle().skip(first % greeters.len().max(1));
     loop {
         keeper.wait_for_descriptors().await;
         let (stream, address) = match socket.accept().await {
@@ -118,7 +118,7 @@ async fn accept(
             continue;
         };
         keeper.wait_for_rate().await;
-        let Some(worker) = turn.next() else {
+        let Some(greeter) = turn.next() else {
             return Ok(());
         };
         match prepare(stream) {
@@ -131,7 +131,7 @@ async fn accept(
                     place,
                     since: Instant::now(),
                 };
-                if worker.send(accepted).await.is_err() {
+                if greeter.send(accepted).await.is_err() {
                     return Ok(());
                 }
             }

@@ -3,7 +3,8 @@
 //!
 //! Nothing of a connection takes effect here (SEC-21): a client that is let in is sent to its
 //! session's home worker with everything that was read, and only there its session opens. What it
-//! takes meanwhile is charged to its [`Place`], and every step takes its turn ([`Turnstile`]).
+//! takes meanwhile is charged to its [`Place`], and every step takes its turn ([`Turnstile`]) on a
+//! [`Greeter`]'s thread.
 //!
 //! [`Turnstile`]: super::turnstile::Turnstile
 
@@ -16,13 +17,14 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 use super::acceptor::Accepted;
+use super::greeter::Greeter;
 use super::output::Output;
 use super::places::{Place, TLS_BYTES};
+use super::proxy;
 use super::stream::{Detached, Socket, Stream};
 use super::throttle::{self, Verdict};
 use super::tls::{self, Tls};
-use super::worker::Worker;
-use super::{home, proxy};
+use super::wills;
 use crate::broker::SessionKey;
 use crate::identity::{Action, IdentityKind, Principal};
 use crate::metrics::{ConnectRefusal as Refusal, TlsFailure};
@@ -40,7 +42,7 @@ pub const CONNECT_BYTES_MAX: u32 = 64 * 1024;
 const FIRST_READ_BYTES: usize = 512;
 
 /// What is read, and charged, at once of a longer one, in bytes.
-const NEXT_READ_BYTES: usize = 4 * 1024;
+pub(super) const NEXT_READ_BYTES: usize = 4 * 1024;
 
 /// A client that was let in, on the way to its session's home.
 pub(super) struct Arrival {
@@ -58,7 +60,13 @@ pub(super) struct Arrival {
 impl Arrival {
     /// Upper bound of what its session records when it opens, in bytes.
     pub(super) fn record_bytes(&self) -> usize {
-        4_096 + 3 * self.opening.client_id.len()
+        let will = self.opening.will.as_ref().map_or(0, |will| {
+            let content = &will.content;
+            256 + content.topic().as_str().len()
+                + content.properties().len()
+                + content.payload().len()
+        });
+        4_096 + 3 * self.opening.client_id.len() + will
     }
 }
 
@@ -102,15 +110,12 @@ impl From<io::Error> for Stopped {
 }
 
 /// Starts the handshake of an accepted socket.
-pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted) {
-    if worker.is_stopping() {
-        return worker.count_connect_refused(Refusal::Unavailable);
-    }
-    let greeting = greet(Rc::clone(worker), accepted);
-    tokio::task::spawn_local(worker.turnstile.pace(greeting));
+pub(super) fn start(greeter: &Rc<Greeter>, accepted: Accepted) {
+    let greeting = greet(Rc::clone(greeter), accepted);
+    tokio::task::spawn_local(greeter.turnstile.pace(greeting));
 }
 
-async fn greet(worker: Rc<Worker>, accepted: Accepted) {
+async fn greet(greeter: Rc<Greeter>, accepted: Accepted) {
     let deadline = tokio::time::Instant::from_std(accepted.since) + CONNECT_TIMEOUT;
     let Accepted {
         socket,
@@ -128,30 +133,30 @@ async fn greet(worker: Rc<Worker>, accepted: Accepted) {
     let mut bytes = Vec::new();
     let steps = async {
         let mut stream = guest.reach(socket, is_proxied, tls.as_ref()).await?;
-        let connect_len = read_connect(&worker, &mut stream, &mut guest, &mut bytes).await?;
+        let connect_len = read_connect(&greeter, &mut stream, &mut guest, &mut bytes).await?;
         Ok::<_, Stopped>((stream, connect_len))
     };
     let reached = tokio::time::timeout_at(deadline, steps).await;
     let (stream, connect_len) = match reached {
         Ok(Ok(reached)) => reached,
-        Ok(Err(why)) => return guest.stopped(&worker, why),
-        Err(_) => return guest.out_of_time(&worker),
+        Ok(Err(why)) => return guest.stopped(&greeter, why),
+        Err(_) => return guest.out_of_time(&greeter),
     };
     let leftover = bytes.split_off(connect_len.min(bytes.len()));
-    match admit(&worker, &bytes, guest.from) {
+    match admit(&greeter, &bytes, guest.from) {
         Ok((principal, opening)) => {
             drop(bytes);
-            send_home(&worker, stream, principal, opening, leftover, guest.place).await;
+            send_home(&greeter, stream, principal, opening, leftover, guest.place);
         }
-        Err(Failure::Silent(why)) => worker.count_connect_refused(why),
+        Err(Failure::Silent(why)) => greeter.count_connect_refused(why),
         Err(Failure::Refused(refusal, version)) => {
             drop((bytes, leftover));
-            refuse(&worker, stream, refusal, version, Duration::ZERO).await;
+            refuse(&greeter, stream, refusal, version, Duration::ZERO).await;
         }
         Err(Failure::Throttled(version, delay)) => {
             drop((bytes, leftover));
             refuse(
-                &worker,
+                &greeter,
                 stream,
                 ConnectRefusal::RateExceeded,
                 version,
@@ -164,13 +169,13 @@ async fn greet(worker: Rc<Worker>, accepted: Accepted) {
 
 /// Says why, after `delay`, and closes.
 async fn refuse(
-    worker: &Worker,
+    greeter: &Greeter,
     stream: Stream,
     refusal: ConnectRefusal,
     version: Version,
     delay: Duration,
 ) {
-    worker.count_connect_refused(metric(refusal));
+    greeter.count_connect_refused(metric(refusal));
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
@@ -207,47 +212,51 @@ impl Guest {
         Ok(Stream::Tls(stream))
     }
 
-    fn stopped(&self, worker: &Worker, why: Stopped) {
+    fn stopped(&self, greeter: &Greeter, why: Stopped) {
         let from = self.from;
         let error = match why {
-            Stopped::Limit(refusal) => return worker.count_connect_refused(refusal),
+            Stopped::Limit(refusal) => return greeter.count_connect_refused(refusal),
             Stopped::Io(error) => error,
         };
         match self.stage {
             Stage::Proxy => {
                 tracing::debug!(%from, %error, "no session: no PROXY header where one must be");
-                worker.count_connect_refused(Refusal::ProxyHeader);
+                greeter.count_connect_refused(Refusal::ProxyHeader);
             }
-            Stage::Tls => self.tls_failed(worker, tls::failure(&error), &error),
+            Stage::Tls => self.tls_failed(greeter, tls::failure(&error), &error),
             Stage::Connect => {
                 tracing::debug!(%from, %error, "no session: no CONNECT");
-                worker.count_connect_refused(Refusal::BadConnect);
+                greeter.count_connect_refused(Refusal::BadConnect);
             }
         }
     }
 
-    fn out_of_time(&self, worker: &Worker) {
+    fn out_of_time(&self, greeter: &Greeter) {
         if self.stage == Stage::Tls {
-            worker.shared.metrics.door().tls_failed(TlsFailure::Timeout);
-            let warnings = &worker.shared.guards.tls_warnings;
+            greeter
+                .shared
+                .metrics
+                .door()
+                .tls_failed(TlsFailure::Timeout);
+            let warnings = &greeter.shared.guards.tls_warnings;
             warnings.note(TlsFailure::Timeout, self.from);
         }
-        worker.count_connect_refused(Refusal::Timeout);
+        greeter.count_connect_refused(Refusal::Timeout);
     }
 
-    fn tls_failed(&self, worker: &Worker, why: TlsFailure, error: &io::Error) {
+    fn tls_failed(&self, greeter: &Greeter, why: TlsFailure, error: &io::Error) {
         let from = self.from;
         tracing::debug!(%from, ?why, %error, "no session: the TLS handshake failed");
-        worker.shared.metrics.door().tls_failed(why);
-        worker.shared.guards.tls_warnings.note(why, from);
-        worker.count_connect_refused(Refusal::TlsFailed);
+        greeter.shared.metrics.door().tls_failed(why);
+        greeter.shared.guards.tls_warnings.note(why, from);
+        greeter.count_connect_refused(Refusal::TlsFailed);
     }
 }
 
-/// Reads until `bytes` starts with a whole CONNECT; answers its length. It reads into the worker's
+/// Reads until `bytes` starts with a whole CONNECT; answers its length. It reads into the greeter's
 /// buffer, so that a client that has sent nothing holds no buffer.
 async fn read_connect(
-    worker: &Worker,
+    greeter: &Greeter,
     stream: &mut Stream,
     guest: &mut Guest,
     bytes: &mut Vec<u8>,
@@ -255,7 +264,7 @@ async fn read_connect(
     let mut room = FIRST_READ_BYTES;
     loop {
         let read = std::future::poll_fn(|cx| {
-            let mut buffer = worker.read_buffer.borrow_mut();
+            let mut buffer = greeter.buffer.borrow_mut();
             let buffer = buffer.get_mut(..room).unwrap_or_default();
             let mut into = tokio::io::ReadBuf::new(buffer);
             match stream.poll_read(cx, &mut into) {
@@ -287,7 +296,7 @@ async fn read_connect(
 }
 
 /// Who it is, and whether it may come in.
-fn admit(worker: &Worker, packet: &[u8], from: IpAddr) -> Result<(Principal, Opening), Failure> {
+fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, Opening), Failure> {
     let connect = match wire::decode_connect(packet) {
         Ok(connect) => connect,
         Err(WireError::UnsupportedVersion { .. }) => {
@@ -310,8 +319,8 @@ fn admit(worker: &Worker, packet: &[u8], from: IpAddr) -> Result<(Principal, Ope
         }
     };
     let refused = |refusal| Failure::Refused(refusal, connect.version);
-    let opening = Opening::new(&connect).map_err(refused)?;
-    if !opening.takes_connack(worker.shared.limits) {
+    let mut opening = Opening::new(&connect).map_err(refused)?;
+    if !opening.takes_connack(greeter.shared.limits) {
         // [MQTT-3.1.2-24]: what cannot be sent is not sent, and there is no session without it.
         return Err(if ConnectRefusal::PacketTooLarge.fits(&opening) {
             refused(ConnectRefusal::PacketTooLarge)
@@ -319,27 +328,28 @@ fn admit(worker: &Worker, packet: &[u8], from: IpAddr) -> Result<(Principal, Ope
             Failure::Silent(Refusal::PacketTooLarge)
         });
     }
-    let principal = authenticate(worker, &connect)
-        .map_err(|refusal| failed(worker, &connect, from, refusal))?;
+    let principal = authenticate(greeter, &connect)
+        .map_err(|refusal| failed(greeter, &connect, from, refusal))?;
     if let Some(will) = &connect.will {
         // SEC-37: decided now; on device topics a will is allowed and has no effect (TB-15).
         let topic = Topic::new(will.topic).ok();
         if !topic.is_some_and(|topic| principal.permit.allows(Action::Publish, topic)) {
             return Err(refused(ConnectRefusal::NotAuthorized));
         }
+        opening.will = opening.will.filter(|will| wills::is_kept(will));
     }
     Ok((principal, opening))
 }
 
 /// TB-01 and TB-04: the user name is the device access token; a password beside it is ignored.
-fn authenticate(worker: &Worker, connect: &Connect<'_>) -> Result<Principal, ConnectRefusal> {
+fn authenticate(greeter: &Greeter, connect: &Connect<'_>) -> Result<Principal, ConnectRefusal> {
     let user_name = connect.user_name.unwrap_or("");
-    if let Some(principal) = worker.shared.registry.authenticate(user_name) {
+    if let Some(principal) = greeter.shared.registry.authenticate(user_name) {
         return Ok(principal);
     }
     let is_old = connect.version != Version::V5;
     Err(match (connect.user_name, connect.password) {
-        (None | Some(""), _) if is_old && worker.shared.empty_user_name_code_4 => {
+        (None | Some(""), _) if is_old && greeter.shared.empty_user_name_code_4 => {
             ConnectRefusal::MissingUserName
         }
         (None, None) if connect.client_id.is_empty() => ConnectRefusal::NoCredentials,
@@ -350,7 +360,7 @@ fn authenticate(worker: &Worker, connect: &Connect<'_>) -> Result<Principal, Con
 
 /// A failed authentication: refused as what it is, or as one of too many (SEC-27).
 fn failed(
-    worker: &Worker,
+    greeter: &Greeter,
     connect: &Connect<'_>,
     from: IpAddr,
     refusal: ConnectRefusal,
@@ -358,15 +368,15 @@ fn failed(
     let credential = connect.user_name.unwrap_or("");
     let version = connect.version;
     tracing::debug!(%from, ?refusal, "no session: authentication failed");
-    match (worker.shared.guards.throttle).failed(from, credential, Instant::now()) {
+    match (greeter.shared.guards.throttle).failed(from, credential, Instant::now()) {
         Verdict::Ordinary => Failure::Refused(refusal, version),
         Verdict::Delayed => Failure::Throttled(version, throttle::DELAY),
         Verdict::Refused => Failure::Throttled(version, Duration::ZERO),
     }
 }
 
-async fn send_home(
-    worker: &Rc<Worker>,
+fn send_home(
+    greeter: &Greeter,
     stream: Stream,
     principal: Principal,
     opening: Opening,
@@ -377,7 +387,7 @@ async fn send_home(
         .client_id
         .is_empty()
         .then(|| uuid::Uuid::new_v4().simple().to_string().into());
-    let has_one = worker.shared.one_session && principal.kind == IdentityKind::Device;
+    let has_one = greeter.shared.one_session && principal.kind == IdentityKind::Device;
     let client_id = match &assigned {
         _ if has_one => "".into(),
         Some(assigned) => assigned.clone(),
@@ -387,7 +397,7 @@ async fn send_home(
         identity: principal.identity,
         client_id,
     };
-    let index = key.home(worker.shared.homes.len());
+    let index = key.home(greeter.shared.homes.len());
     let stream = match stream.detach() {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "a connection was lost before its session"),
@@ -401,12 +411,7 @@ async fn send_home(
         assigned,
         place,
     };
-    if index == worker.index {
-        home::arrive(worker, arrival);
-    } else if let Some(inbox) = worker.shared.homes.get(index) {
-        // A full inbox makes this client wait, and nobody else.
-        let _ = inbox.send(arrival).await;
-    }
+    greeter.send_home(index, arrival);
 }
 
 /// Writes the last words and drains what still comes, so that they are read.

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
 use super::acceptor::{self, Accepted, Door, Listener};
+use super::greeter::{self, Greeter, TOGETHER_MAX};
 use super::handshake::Arrival;
 use super::output::UnsentLimits;
 use super::places::{PlaceLimits, Places};
@@ -19,6 +20,7 @@ use super::tls::TlsWarnings;
 use super::worker::{Shared, Worker};
 use crate::broker::control::COMMANDS_WAITING_MAX;
 use crate::broker::feed::Feeds;
+use crate::broker::router::{Router, RouterLimits};
 use crate::broker::{
     Command, Control, IdentityLimits, IdentityPlaces, Restored, SessionKey, SessionTable, Stored,
     vital,
@@ -29,8 +31,8 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::mqtt::session::SessionLimits;
 
-/// Sockets waiting between acceptor and worker, and between two workers. A full queue makes the
-/// sender wait; the kernel's accept queue is behind it.
+/// Sockets waiting between acceptor and greeter, and between greeter and worker. A full queue makes
+/// the sender wait; the kernel's accept queue is behind it.
 const SOCKETS_WAITING_MAX: usize = 1_024;
 
 /// Everything the network needs of the rest.
@@ -55,6 +57,10 @@ pub struct NetParts {
     pub one_session: bool,
     /// `connack_style = "magenta"`: an empty user name is answered with 0x04 in 3.1 and 3.1.1.
     pub empty_user_name_code_4: bool,
+    /// What routing may take.
+    pub router: RouterLimits,
+    /// How often the broker's figures are published under `$SYS/broker/`; zero is never.
+    pub statistics_every: Duration,
     /// Sessions of the last run.
     pub restored: Restored,
     /// Who may come in, and how many.
@@ -78,7 +84,7 @@ pub struct DoorLimits {
     pub unsent: UnsentLimits,
 }
 
-/// What handshakes and connections are watched with; one for all workers.
+/// What handshakes and connections are watched with; one for all threads.
 pub(super) struct Guards {
     /// Slows down who guesses credentials.
     pub(super) throttle: Throttle,
@@ -102,27 +108,45 @@ pub struct Net {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Starts a greeter for each worker; sockets are dealt out to them.
+fn start_greeters(
+    count: usize,
+    shared: &Arc<Shared>,
+    threads: &mut Vec<JoinHandle<()>>,
+) -> Result<Vec<mpsc::Sender<Accepted>>, NetError> {
+    let mut dealt = Vec::with_capacity(count);
+    for index in 0..count {
+        let (deal, sockets) = mpsc::channel::<Accepted>(SOCKETS_WAITING_MAX);
+        dealt.push(deal);
+        let shared = Arc::clone(shared);
+        threads.push(spawn(&format!("net-hello-{index}"), move || {
+            Greeter::new(shared).run(sockets)
+        })?);
+    }
+    Ok(dealt)
+}
+
 impl Net {
-    /// Starts the workers, then accepts.
+    /// Starts the workers and greeters, then accepts.
     ///
     /// # Errors
     /// A thread or its runtime could not be made.
     pub fn start(parts: NetParts) -> Result<Self, NetError> {
         let workers = parts.workers.get();
         let mut ends = Vec::with_capacity(workers);
-        let (mut lanes, mut homes, mut dealt) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lanes, mut homes) = (Vec::new(), Vec::new());
         for _ in 0..workers {
             let (lane, control) = mpsc::channel::<Command>(COMMANDS_WAITING_MAX);
-            let (home, arrivals) = mpsc::channel::<Arrival>(SOCKETS_WAITING_MAX);
-            let (deal, sockets) = mpsc::channel::<Accepted>(SOCKETS_WAITING_MAX);
+            let (home, arrivals) =
+                mpsc::channel::<Vec<Arrival>>(SOCKETS_WAITING_MAX / TOGETHER_MAX);
             lanes.push(lane);
             homes.push(home);
-            dealt.push(deal);
-            ends.push((control, arrivals, sockets));
+            ends.push((control, arrivals));
         }
         let Restored {
             sessions,
             next_number,
+            retained,
             feeds: _,
         } = parts.restored;
         let tables = tables(workers, parts.door.per_identity, sessions);
@@ -144,6 +168,8 @@ impl Net {
             empty_user_name_code_4: parts.empty_user_name_code_4,
             metrics: parts.metrics,
             feeds: parts.feeds,
+            statistics_every: parts.statistics_every,
+            router: Router::new(workers, parts.router, retained),
             journal: parts.journal.clone(),
             guards: Guards {
                 throttle: Throttle::new(failures_max, trusted, figures),
@@ -153,17 +179,12 @@ impl Net {
             session_numbers: AtomicU32::new(next_number),
             homes,
         });
-        let mut threads = Vec::with_capacity(workers + 1);
-        for (index, (ends, table)) in ends.into_iter().zip(tables).enumerate() {
-            let (shared, journal) = (Arc::clone(&shared), parts.journal.clone());
-            threads.push(spawn(&format!("net-{index}"), move || async move {
-                let worker = Worker::new(index, shared, &journal, table);
-                worker.run(ends.0, ends.1, ends.2).await;
-            })?);
-        }
+        let mut threads = start_workers(ends.into_iter().zip(tables), &shared)?;
+        let dealt = start_greeters(workers, &shared, &mut threads)?;
         let (stop_accepting, stopped) = watch::channel(false);
         let listeners = parts.listeners;
         threads.push(spawn("net-accept", move || {
+            greeter::give_way();
             acceptor::accept_all(listeners, door, dealt, stopped)
         })?);
         Ok(Self {
@@ -202,6 +223,34 @@ pub(super) fn spawn_vital(task: impl Future<Output = ()> + 'static) {
             vital::end_after_panic("network");
         }
     });
+}
+
+/// What a worker listens to, and the sessions that are at home there.
+type Home = (
+    (mpsc::Receiver<Command>, mpsc::Receiver<Vec<Arrival>>),
+    SessionTable,
+);
+
+/// Starts the workers. None serves a client, and no will is published, before the subscriptions of
+/// all kept sessions are in the tree: else a message might miss one.
+fn start_workers(
+    homes: impl ExactSizeIterator<Item = Home>,
+    shared: &Arc<Shared>,
+) -> Result<Vec<JoinHandle<()>>, NetError> {
+    let restored = Arc::new(Barrier::new(homes.len() + 1));
+    let mut threads = Vec::with_capacity(2 * homes.len() + 1);
+    for (index, ((control, arrivals), table)) in homes.enumerate() {
+        let (shared, restored) = (Arc::clone(shared), Arc::clone(&restored));
+        threads.push(spawn(&format!("net-{index}"), move || async move {
+            let journal = shared.journal.clone();
+            let worker = Worker::new(index, shared, &journal, table);
+            worker.restore_all();
+            restored.wait();
+            worker.run(control, arrivals).await;
+        })?);
+    }
+    restored.wait();
+    Ok(threads)
 }
 
 /// The workers' tables, with the sessions of the last run at home.

@@ -1,13 +1,13 @@
-//! The turnstile: handshakes take turns with the clients that are connected.
+//! The turnstile: the handshakes of a greeter take turns.
 //!
-//! A TLS handshake keeps a worker for 0.1 to 0.5 ms, and after a network outage thousands of
-//! clients begin one in the same moment. If each ran as soon as its bytes are there, a connected
-//! client would wait behind all of them. So a worker gives handshakes [`SHARE`] of time per turn;
-//! whoever comes later waits in line, and the next turn begins only after the runtime has looked
-//! at all sockets. A connected client then waits for one handshake step at most.
+//! Handshakes that have begun go before those that have not: in a storm the first are through
+//! early, instead of all in the last moment, and few hold TLS state at once. One whose deadline
+//! passes in line is closed having cost nothing. For that, handshakes get [`SHARE`] of time per
+//! turn; whoever comes later waits in line, and the next turn begins only after the runtime has
+//! looked at all sockets.
 //!
-//! Handshakes that have begun go before those that have not: the first are through early, and few
-//! hold TLS state at once. One whose deadline passes in line is closed having cost nothing.
+//! Between two turns the thread offers its core to others. The system lets a thread finish its
+//! slice, of a millisecond or more, even if a worker with a higher priority has something to do.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// Time for handshakes in one turn of a worker. The step that exceeds it is the last of its turn.
+/// Time for handshakes in one turn of a greeter. The step that exceeds it is the last of its turn.
 const SHARE: Duration = Duration::from_micros(200);
 
-/// One worker's turnstile. The line is bounded by the sockets that may be before CONNECT.
+/// One greeter's turnstile. The line is bounded by the sockets that may be before CONNECT.
 #[derive(Default)]
 pub(super) struct Turnstile {
     /// Of this turn's share.
@@ -60,18 +60,26 @@ impl Turnstile {
         }
     }
 
-    /// Begins turns for as long as somebody waits; never returns.
-    pub(super) async fn turns(self: Rc<Self>) {
+    /// Begins turns for as long as somebody waits, and calls `between` behind each; never returns.
+    pub(super) async fn turns(self: Rc<Self>, between: impl Fn()) {
         loop {
             self.waiting.notified().await;
-            while !(self.begun.is_empty() && self.new.is_empty()) {
+            while self.is_busy() {
+                std::thread::yield_now();
                 // The runtime looks at all sockets before this goes on, and runs what is ready
                 // there first.
                 tokio::task::yield_now().await;
+                between();
                 self.spent.set(Duration::ZERO);
                 self.next();
             }
+            between();
         }
+    }
+
+    /// True if somebody waits for a turn.
+    pub(super) fn is_busy(&self) -> bool {
+        !(self.begun.is_empty() && self.new.is_empty())
     }
 
     fn next(&self) {
@@ -85,7 +93,7 @@ impl Turnstile {
         self.spent.set(spent);
         if spent < SHARE {
             self.next();
-        } else if !(self.begun.is_empty() && self.new.is_empty()) {
+        } else if self.is_busy() {
             self.waiting.notify_one();
         }
     }
@@ -161,7 +169,7 @@ mod tests {
     fn others_run_between_two_handshake_steps() {
         run(async {
             let turnstile = Rc::new(Turnstile::default());
-            tokio::task::spawn_local(Rc::clone(&turnstile).turns());
+            tokio::task::spawn_local(Rc::clone(&turnstile).turns(|| ()));
             let log = Rc::new(RefCell::new(Vec::new()));
             let handshakes: Vec<_> = (1..=20)
                 .map(|name| {
@@ -192,7 +200,7 @@ mod tests {
     fn those_that_have_begun_go_first() {
         run(async {
             let turnstile = Rc::new(Turnstile::default());
-            tokio::task::spawn_local(Rc::clone(&turnstile).turns());
+            tokio::task::spawn_local(Rc::clone(&turnstile).turns(|| ()));
             let log = Rc::new(RefCell::new(Vec::new()));
             let handshakes: Vec<_> = (1..=10)
                 .map(|name| {

@@ -4,6 +4,7 @@ use rusqlite::{CachedStatement, Connection, params};
 use uuid::Uuid;
 
 use super::devices::{self, NewCredential};
+use super::scopes::{self, Filters};
 use super::{StoreError, Unsigned};
 
 /// Page cache of the writer while it adds many rows, in KiB as SQLite wants it: the index of names
@@ -21,6 +22,8 @@ pub struct NewDevice<'a> {
     pub profile: &'a str,
     /// For people; may be empty.
     pub label: &'a str,
+    /// What it may do besides using its own topics.
+    pub scope: Option<&'a Filters>,
     /// Its credential; its time is the device's too.
     pub credential: NewCredential,
 }
@@ -47,6 +50,8 @@ pub struct ListedDevice {
     pub profile: String,
     /// For people; may be empty.
     pub label: String,
+    /// What it may do besides using its own topics.
+    pub scope: Filters,
 }
 
 /// Adds devices in one transaction. Add them in the order of their digests, and ids in ascending
@@ -105,9 +110,11 @@ impl<'c> Inserter<'c> {
             self.connection.prepare_cached(sql)?.execute([number])?;
             return Ok(Err(Taken::Token));
         }
-        Ok(Ok(
-            u64::try_from(self.connection.last_insert_rowid()).unwrap_or(0)
-        ))
+        let credential = u64::try_from(self.connection.last_insert_rowid()).unwrap_or(0);
+        if let Some(scope) = new.scope {
+            scopes::set(self.connection, number, scope)?;
+        }
+        Ok(Ok(credential))
     }
 
     /// Whether a device with this id was deleted: its records in the journal are dead, so that the
@@ -138,8 +145,9 @@ pub fn list(
     limit: usize,
 ) -> Result<Vec<ListedDevice>, StoreError> {
     // Every name is longer than "", so that nothing is left out when there is no `after`.
-    let sql = "SELECT name, id, profile, label FROM device
-               WHERE name > ?1 AND kind = ?3 ORDER BY name LIMIT ?2";
+    let sql = "SELECT d.name, d.id, d.profile, d.label, s.publish, s.subscribe
+               FROM device AS d LEFT JOIN scope AS s ON s.number = d.number
+               WHERE d.name > ?1 AND d.kind = ?3 ORDER BY d.name LIMIT ?2";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map(
@@ -150,6 +158,7 @@ pub fn list(
                 id: Uuid::from_bytes(row.get(1)?),
                 profile: row.get(2)?,
                 label: row.get(3)?,
+                scope: Filters::from_columns(row, 4)?,
             })
         },
     )?;

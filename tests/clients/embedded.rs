@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How long one errand may take.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// What carries the bytes: TCP, or TLS over it.
 trait Transport: AsyncRead + AsyncWrite + Unpin {}

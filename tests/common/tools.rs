@@ -12,7 +12,7 @@ use std::{
 };
 
 /// How long an outside client may take for its whole errand.
-const TOOL_LIMIT: Duration = Duration::from_secs(60);
+const TOOL_LIMIT: Duration = Duration::from_secs(300);
 
 /// The path of a program: `python` is the one of the local environment, `node` needs the
 /// packages beside it, anything else is looked up in PATH.
@@ -48,7 +48,7 @@ pub(crate) fn repository() -> &'static Path {
 /// Runs a program to its end.
 ///
 /// # Panics
-/// If it takes longer than a minute; it is killed then.
+/// If it takes longer than [`TOOL_LIMIT`]; it is killed then.
 pub(crate) fn run(command: &mut Command) -> Output {
     Running::start(command).finish()
 }
@@ -69,7 +69,7 @@ struct Reading {
 }
 
 impl Running {
-    /// Starts a program; it has a minute for its whole errand.
+    /// Starts a program; it has [`TOOL_LIMIT`] for its whole errand.
     pub(crate) fn start(command: &mut Command) -> Running {
         let what = format!("{command:?}");
         let mut child = command

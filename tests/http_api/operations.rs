@@ -155,22 +155,23 @@ fn a_stop_answers_what_is_under_way_and_closes_the_rest() {
 
 #[test]
 fn a_stop_does_not_wait_longer_than_it_may() {
-    let mut server = Server::start_with(Worker::Sleeps, Vec::new());
-    server.create("boiler");
-    let mut busy = server.connect();
-    let request = format!(
-        "POST /admin/v1/devices/boiler/revoke HTTP/1.1\r\nHost: localhost\r\n{}\r\n\r\n",
-        server.authorization()
-    );
-    busy.write_all(request.as_bytes()).unwrap();
-    server.next_change();
-    let started = Instant::now();
-    server.stop(Duration::from_millis(100));
-    assert!(
-        started.elapsed() < Duration::from_secs(3),
-        "{:?}",
+    let took = || {
+        let mut server = Server::start_with(Worker::Sleeps, Vec::new());
+        server.create("boiler");
+        let mut busy = server.connect();
+        let request = format!(
+            "POST /admin/v1/devices/boiler/revoke HTTP/1.1\r\nHost: localhost\r\n{}\r\n\r\n",
+            server.authorization()
+        );
+        busy.write_all(request.as_bytes()).unwrap();
+        server.next_change();
+        let started = Instant::now();
+        server.stop(Duration::from_millis(100));
         started.elapsed()
-    );
+    };
+    // The request would be answered after 5 s. Once may be the machine's doing.
+    let quickest = (0..3).map(|_| took()).min().unwrap();
+    assert!(quickest < Duration::from_secs(3), "{quickest:?}");
 }
 
 #[test]

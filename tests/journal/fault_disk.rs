@@ -56,11 +56,34 @@ enum DirOp {
     Rename(PathBuf, PathBuf, usize),
 }
 
+/// What a call fails with.
+#[derive(Clone, Copy)]
+pub(crate) enum Refusal {
+    Kind(ErrorKind),
+    /// A number of the system's own.
+    Os(i32),
+}
+
+impl From<ErrorKind> for Refusal {
+    fn from(kind: ErrorKind) -> Refusal {
+        Refusal::Kind(kind)
+    }
+}
+
+impl From<Refusal> for io::Error {
+    fn from(refusal: Refusal) -> io::Error {
+        match refusal {
+            Refusal::Kind(kind) => kind.into(),
+            Refusal::Os(number) => io::Error::from_raw_os_error(number),
+        }
+    }
+}
+
 struct Fault {
     call: Call,
     /// Calls of that kind until it strikes.
     left: u64,
-    kind: ErrorKind,
+    error: Refusal,
     /// For good, or once.
     sticky: bool,
 }
@@ -170,11 +193,11 @@ impl FaultDisk {
     }
 
     /// The `nth` call (from 1 on) of a kind fails.
-    pub(crate) fn fail(&self, call: Call, nth: u64, kind: ErrorKind, sticky: bool) {
+    pub(crate) fn fail(&self, call: Call, nth: u64, error: impl Into<Refusal>, sticky: bool) {
         lock(&self.state).faults.push(Fault {
             call,
             left: nth,
-            kind,
+            error: error.into(),
             sticky,
         });
     }
@@ -252,13 +275,13 @@ impl State {
         for fault in self.faults.iter_mut().filter(|fault| fault.call == call) {
             fault.left = fault.left.saturating_sub(1);
             if fault.left == 0 {
-                let kind = fault.kind;
+                let error = fault.error;
                 if fault.sticky {
                     fault.left = 1;
                 } else {
                     fault.left = u64::MAX;
                 }
-                return Err(kind.into());
+                return Err(error.into());
             }
         }
         Ok(())

@@ -4,20 +4,30 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rustix::io::Errno;
 use tollgate::journal::{
     Entry, FullReason, JournalError, JournalOptions, JournalStatus, Offset, Submitter,
 };
 
-use super::fault_disk::{Call, FaultDisk, Unsynced};
+use super::fault_disk::{Call, FaultDisk, Refusal, Unsynced};
 use super::support::{Bench, SEGMENT_BYTES, open, open_with, options, sample, until};
 
 /// Batches of one record of 1,000 bytes with sample `n` at offset `n`; ends when one is refused or
 /// is not durable. Answers what is durable.
 fn write_until_refused(bench: &Bench, batches: u64) -> u64 {
-    let mut submitter = bench.submitter();
     let first = bench.recovery.last.number() + 1;
+    write_until_refused_from(bench, &mut bench.submitter(), first, batches)
+}
+
+/// The same, with samples and offsets from `first` on.
+fn write_until_refused_from(
+    bench: &Bench,
+    submitter: &mut Submitter,
+    first: u64,
+    batches: u64,
+) -> u64 {
     for number in first..first + batches {
-        match bench.submit(&mut submitter, &[(number, 1_000)]) {
+        match bench.submit(submitter, &[(number, 1_000)]) {
             Some(offset) if bench.wait(offset) => {}
             _ => break,
         }
@@ -128,6 +138,58 @@ fn a_read_error_at_start_cuts_nothing() {
         }
     }
     check(&open(&disk.kill()), acked, "after failed starts");
+}
+
+/// No file descriptor is left where a segment ends: no damage, and no end of the journal. What was
+/// taken waits, and goes on by itself.
+#[test]
+fn rel_28_no_descriptor_for_the_next_segment_is_waited_for() {
+    for call in [Call::SyncDir, Call::Create] {
+        for errno in [Errno::MFILE, Errno::NFILE] {
+            let disk = FaultDisk::new(1);
+            let bench = open(&disk);
+            let mut submitter = bench.submitter();
+            bench.write(&mut submitter, &[(1, 10)]);
+            disk.fail(call, 1, Refusal::Os(errno.raw_os_error()), true);
+            let acked = write_until_refused_from(&bench, &mut submitter, 2, 1_000);
+            let JournalStatus::Full { reason, .. } = bench.journal.status() else {
+                panic!("{call:?}: {:?}", bench.journal.status())
+            };
+            assert_eq!(reason, FullReason::NoDescriptor, "{call:?}");
+            assert_eq!(bench.failures.load(Ordering::SeqCst), 0);
+            disk.heal();
+            until("a descriptor is noticed", || {
+                bench.journal.status() == JournalStatus::Running
+            });
+            assert!(bench.wait(Offset::new(acked + 1)), "what waited");
+            bench.write(&mut submitter, &[(acked + 2, 10)]);
+            drop(submitter);
+            bench.journal.close().unwrap();
+            check(&open(&disk.kill()), acked + 2, &format!("{call:?}"));
+        }
+    }
+}
+
+/// A stop does not wait for a descriptor: what was never acknowledged is said.
+#[test]
+fn rel_28_a_close_without_a_descriptor_ends_and_says_so() {
+    let disk = FaultDisk::new(1);
+    let bench = open(&disk);
+    let mut submitter = bench.submitter();
+    bench.write(&mut submitter, &[(1, 10)]);
+    disk.fail(
+        Call::SyncDir,
+        1,
+        Refusal::Os(Errno::MFILE.raw_os_error()),
+        true,
+    );
+    let acked = write_until_refused_from(&bench, &mut submitter, 2, 1_000);
+    let error = bench.journal.close().unwrap_err();
+    assert!(
+        matches!(error, JournalError::Unwritten { records: 1 }),
+        "{error}"
+    );
+    check(&open(&disk.kill()), acked, "after the close");
 }
 
 /// REL-28: no space for the next segment. What is there is used up, then new work is refused and

@@ -1,5 +1,7 @@
 //! SEC-81: connections in all, per address, before CONNECT; file descriptors.
 
+use std::path::Path;
+
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::common::{
@@ -219,6 +221,37 @@ fn connected(broker: &Broker, source: &str, token: &str, client_id: &str) -> Wir
 }
 
 /// Places come back when the broker has noticed that a client is gone, a moment later.
+/// So that a storm of handshakes does not delay what connected clients send.
+#[test]
+fn letting_in_has_a_lower_priority_than_all_else() {
+    let broker = Broker::start_with(&[("TOLLGATE_WORKERS_COUNT", "2")]);
+    let tasks = format!("/proc/{}/task", broker.pid());
+    let (_, own) = niceness(Path::new(&tasks).parent().expect("the process")).expect("it runs");
+    let below = retry(|| {
+        // A thread that ends meanwhile is none of them.
+        let threads = std::fs::read_dir(&tasks).expect("it runs").flatten();
+        let all = threads.filter_map(|thread| niceness(&thread.path()));
+        // Others may be nicer too; the network's and the journal's must not.
+        let all = all.filter(|(name, _)| name.starts_with("net-") || name == "journal");
+        let mut below: Vec<_> = all.filter(|(_, niceness)| *niceness != own).collect();
+        below.sort();
+        (below.len() >= 3).then_some(below)
+    });
+    let nicer = (own + 5).min(19);
+    let expected = ["net-accept", "net-hello-0", "net-hello-1"].map(|n| (n.to_owned(), nicer));
+    assert_eq!(below, expected);
+}
+
+/// Name and niceness of a process or thread, from its `stat`.
+fn niceness(of: &Path) -> Option<(String, i32)> {
+    let stat = std::fs::read_to_string(of.join("stat")).ok()?;
+    let (name, rest) = stat.rsplit_once(')')?;
+    let (_, name) = name.split_once('(')?;
+    // The 19th value; the name is the second.
+    let niceness = rest.split_whitespace().nth(16)?;
+    Some((name.to_owned(), niceness.parse().ok()?))
+}
+
 fn retry<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     let deadline = std::time::Instant::now() + ANSWER_LIMIT;
     loop {

@@ -27,6 +27,7 @@ fn a_client_that_takes_no_connack_is_told_so_or_closed() {
         assert!(connack.is_none_or(|connack| connack.len() <= takes));
     }
     let reason = r#"tollgate_connects_refused_total{reason="packet_too_large"}"#;
+    broker.wait_metric(reason, 3.0);
     assert_eq!(broker.metric(reason), 3.0);
 }
 

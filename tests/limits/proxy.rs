@@ -45,6 +45,7 @@ fn sec_81_the_address_in_the_header_counts() {
         second.expect_close();
     }
     let reason = r#"tollgate_connects_refused_total{reason="address_connections"}"#;
+    broker.wait_metric(reason, 2.0);
     assert_eq!(broker.metric(reason), 2.0);
     for wire in &mut held {
         wire.expect_alive();
@@ -88,6 +89,7 @@ fn a_proxy_without_a_header_and_a_header_from_elsewhere_are_closed() {
         wire.expect_close();
     }
     let proxy_header = r#"tollgate_connects_refused_total{reason="proxy_header"}"#;
+    broker.wait_metric(proxy_header, 3.0);
     assert_eq!(broker.metric(proxy_header), 3.0);
     for header in [V1, V2] {
         let mut wire = Wire::connect_from("127.0.0.7", broker.address("mqtt"));
@@ -95,6 +97,7 @@ fn a_proxy_without_a_header_and_a_header_from_elsewhere_are_closed() {
         wire.expect_close();
     }
     let bad_connect = r#"tollgate_connects_refused_total{reason="bad_connect"}"#;
+    broker.wait_metric(bad_connect, 2.0);
     assert_eq!(broker.metric(bad_connect), 2.0);
     let mut wire = Wire::connect_from("127.0.0.7", broker.address("mqtt"));
     wire.send(&connect);

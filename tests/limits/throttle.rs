@@ -34,14 +34,15 @@ fn sec_27_after_ten_failures_a_further_one_is_delayed_and_refused() {
     tls.send(&Connect::with_token(Version::V5, "x", "a wrong token").encode());
     assert_eq!(reason(&tls.packet()), TOO_MANY);
     // A good credential from the same address is not held back: behind it may be a whole site.
-    let since = Instant::now();
-    let mut good = Wire::connect_from("127.0.0.2", broker.address("mqtt"));
-    log_in(&mut good, &Connect::with_token(Version::V5, "a", &token));
-    assert!(
-        since.elapsed() < Duration::from_millis(900),
-        "{:?}",
+    // The quickest of some is looked at: once may be the machine's doing.
+    let quickest = (0..5).map(|_| {
+        let since = Instant::now();
+        let mut good = Wire::connect_from("127.0.0.2", broker.address("mqtt"));
+        log_in(&mut good, &Connect::with_token(Version::V5, "a", &token));
         since.elapsed()
-    );
+    });
+    let quickest = quickest.min().expect("there are five");
+    assert!(quickest < Duration::from_millis(900), "{quickest:?}");
     // Another address begins anew.
     assert_eq!(guess(&broker, "127.0.0.3", Version::V5, 12), BAD);
     let throttled = r#"tollgate_connects_refused_total{reason="throttled"}"#;
@@ -67,10 +68,11 @@ fn s_21_two_hundred_wrong_tokens_do_not_keep_a_good_device_out() {
     let broker = Broker::start_with(&[NOBODY_TRUSTED]);
     let token = broker.create_device("a");
     let address = broker.address("mqtt");
-    let guessing: Vec<_> = (0..10)
+    // Far less than the minute in which failures are counted together, also on a busy machine.
+    let guessing: Vec<_> = (0..20)
         .map(|thread| {
             thread::spawn(move || {
-                (0..20)
+                (0..10)
                     .map(|n| {
                         let wrong = format!("wrong {thread} {n}");
                         let mut wire = Wire::connect_from("127.0.0.2", address);
@@ -83,17 +85,19 @@ fn s_21_two_hundred_wrong_tokens_do_not_keep_a_good_device_out() {
             })
         })
         .collect();
-    let since = Instant::now();
-    while !guessing.iter().all(|thread| thread.is_finished()) || since.elapsed().is_zero() {
+    let mut waits = Vec::new();
+    while !guessing.iter().all(|thread| thread.is_finished()) {
         let since = Instant::now();
         let mut good = Wire::connect_from("127.0.0.2", address);
         log_in(&mut good, &Connect::with_token(Version::V5, "a", &token));
-        assert!(
-            since.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            since.elapsed()
-        );
+        waits.push(since.elapsed());
     }
+    // Those that guess wait for 1 s each time. The median, since some are the machine's doing.
+    waits.sort();
+    assert!(!waits.is_empty(), "the guesses take 10 s");
+    let median = waits[waits.len() / 2];
+    println!("{} came in meanwhile, after {median:?} each", waits.len());
+    assert!(median < Duration::from_millis(900), "{median:?}");
     let answers: Vec<_> = guessing
         .into_iter()
         .flat_map(|thread| thread.join().unwrap())

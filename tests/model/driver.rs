@@ -529,6 +529,10 @@ fn take_first(messages: &mut Vec<Message>, is_it: impl Fn(&Message) -> bool) -> 
 }
 
 /// A message as the reference speaks of it.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is spoken of once, and gone"
+)]
 fn read(place: &str, message: Message) -> Delivery {
     let topic = message
         .topic

@@ -182,9 +182,9 @@ impl Reference {
             self.retained.insert(topic, (qos, payload.to_owned()));
         }
         let mut all = vec![Seen::default(); self.sessions.len()];
-        for client in 0..self.sessions.len() {
+        for (client, session) in self.sessions.iter_mut().enumerate() {
             let is_own = client == from && !self.is_forgetful;
-            let Some(session) = &mut self.sessions[client] else {
+            let Some(session) = session else {
                 continue;
             };
             let matching: Vec<&Options> = session

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::stall::Flood;
+use super::stall::{FLOOD_CONNECTIONS, Flood};
 use crate::{
     common::{
         broker::{Broker, Setup},
@@ -26,7 +26,7 @@ const WAITING_MAX: usize = 1_024;
 const WAITS: Duration = Duration::from_secs(10);
 
 /// How much later it may be, on a busy machine.
-const SLACK: Duration = Duration::from_secs(20);
+const SLACK: Duration = Duration::from_secs(60);
 
 /// Clients that find no place among those that wait.
 const TOO_MANY: usize = 6;
@@ -66,9 +66,10 @@ fn sec_82_arrivals_wait_within_bounds() {
         refused_at_once.len() >= TOO_MANY
     });
     let at_once = began.elapsed();
+    println!("told at once, after {at_once:?}");
     assert!(at_once < WAITS, "too slow to tell: {at_once:?}");
     // Up to FITTING_MAX were let in instead of waiting.
-    let connections = metric(&broker, "tollgate_connections") - 1;
+    let connections = metric(&broker, "tollgate_connections") - FLOOD_CONNECTIONS;
     let expected = FITTING_MAX + TOO_MANY - connections;
     until(began + WAITS, || {
         take_answered(&mut clients, &mut refused_at_once);

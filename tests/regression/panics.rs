@@ -17,7 +17,7 @@ use crate::{
 const WAY: &str = "REGRESSION_PANICS_BY";
 
 /// How long the child waits for its end, and the code with which it says that none came.
-const LIFE: Duration = Duration::from_secs(20);
+const LIFE: Duration = Duration::from_secs(60);
 const SURVIVED: i32 = 17;
 
 #[test]

@@ -20,7 +20,7 @@ use tollgate::telemetry::{
 use uuid::Uuid;
 
 /// Longest wait for something that the store does in the background.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A journal and a history in one directory, as in the broker.
 struct Bench {

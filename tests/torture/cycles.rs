@@ -38,7 +38,7 @@ const JITTER_US: u64 = 30_000;
 const LOOKED_AT: u64 = 5_000;
 
 /// Messages promised after a start, within which time: it serves again.
-const SERVES_AGAIN: Duration = Duration::from_secs(60);
+const SERVES_AGAIN: Duration = Duration::from_secs(180);
 
 /// How the broker ends in a cycle.
 #[derive(Debug, Clone, Copy)]
@@ -115,7 +115,7 @@ fn habits() -> Habits {
         text_bytes: (0, 200),
         take_over_one_in: 400,
         ping_interval: Duration::from_millis(200),
-        patience: Duration::from_secs(30),
+        patience: SERVES_AGAIN,
     }
 }
 

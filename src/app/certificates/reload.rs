@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use rustls::{
     ServerConfig,
@@ -48,7 +48,8 @@ pub struct Reloader {
     figures: DoorFigures,
     /// How the files were when they were last read.
     seen: Vec<Option<Stamp>>,
-    renewed: Instant,
+    /// When it was last seen whether our own pair is to be renewed; wall clock.
+    renewed: SystemTime,
 }
 
 /// What changes when a file is written or replaced.
@@ -86,7 +87,7 @@ impl Reloader {
             tls: Tls::new(serving),
             figures,
             seen,
-            renewed: Instant::now(),
+            renewed: now,
         };
         reloader.note_end(now);
         Ok(reloader)
@@ -100,8 +101,10 @@ impl Reloader {
 
     /// Reads the files again if one has changed. Blocking.
     pub fn poll(&mut self, now: SystemTime) {
-        if self.renewed.elapsed() >= RENEWAL_INTERVAL {
-            self.renewed = Instant::now();
+        // A clock that went back tells nothing: it is seen at once.
+        let since = now.duration_since(self.renewed);
+        if !since.is_ok_and(|since| since < RENEWAL_INTERVAL) {
+            self.renewed = now;
             match prepare(&self.config, now) {
                 Ok(Prepared { notes, .. }) => {
                     for note in &notes {

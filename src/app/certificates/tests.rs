@@ -9,12 +9,16 @@ use std::{
 
 use rustls::{
     ClientConfig, ClientConnection, ConnectionCommon, ProtocolVersion, RootCertStore,
-    ServerConnection, SideData, pki_types::ServerName,
+    ServerConnection, SideData,
+    pki_types::{ServerName, UnixTime},
+    time_provider::TimeProvider,
 };
 use tempfile::TempDir;
 
 use super::*;
 use crate::config::Sources;
+use crate::metrics::Metrics;
+use crate::net::tls::Tls;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -230,6 +234,83 @@ fn the_server_is_renewed_30_days_before_its_end_and_the_ca_stays() {
     assert!(notes[0].contains("less than 30 days left"), "{notes:?}");
     assert_eq!(fs::read(made.cert("ca-root.pem")).unwrap(), ca);
     assert_eq!(examine(&made.config, now + 368 * DAY).unwrap(), State::Good);
+}
+
+/// SEC-71: a broker that runs for a year renews its own pair, and serves it from the next handshake
+/// on; until then a look changes nothing.
+#[test]
+fn sec_71_the_servers_own_pair_is_renewed_while_it_runs() {
+    let made = installation();
+    let (now, metrics) = (SystemTime::now(), Metrics::new());
+    let mut reloader = Reloader::start(&made.config, metrics.door().clone(), now).unwrap();
+    let ca = made.cert("ca-root.pem");
+    let (trusted, first) = (fs::read(&ca).unwrap(), shown(&reloader.tls(), &ca, now));
+    for later in [Duration::from_secs(60), 13 * DAY / 24, 366 * DAY] {
+        reloader.poll(now + later);
+        let same = shown(&reloader.tls(), &ca, now + later);
+        assert_eq!(same, first, "{later:?}");
+    }
+    // 29 days and a half before its end.
+    let late = now + 367 * DAY + DAY / 2;
+    reloader.poll(late);
+    let second = shown(&reloader.tls(), &ca, late);
+    assert_ne!(second, first);
+    let end = not_after(&second.into()).unwrap();
+    assert!(end > now + 700 * DAY, "{end:?}");
+    assert_eq!(fs::read(&ca).unwrap(), trusted, "clients go on trusting");
+    let figures = metrics.render();
+    let row = "tollgate_certificate_reloads_total 1";
+    assert!(figures.lines().any(|line| line == row), "{figures}");
+    // A clock that was set back does not keep it from being seen again.
+    reloader.poll(now);
+    reloader.poll(now + 800 * DAY);
+    shown(&reloader.tls(), &ca, now + 800 * DAY);
+}
+
+/// A clock that stands still.
+#[derive(Debug)]
+struct At(SystemTime);
+
+impl TimeProvider for At {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(UnixTime::since_unix_epoch(since))
+    }
+}
+
+/// The certificate that a listener shows to a client that trusts `ca`, and that is good then.
+fn shown(tls: &Tls, ca: &Path, now: SystemTime) -> Vec<u8> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(ca).unwrap())
+        .unwrap();
+    let client = ClientConfig::builder_with_details(provider(), Arc::new(At(now)))
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    accepted.set_nonblocking(true).unwrap();
+    let tls = tls.clone();
+    let server = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let socket = tokio::net::TcpStream::from_std(accepted).unwrap();
+            tls.accept(socket).await.map(drop)
+        })
+    });
+    while client.is_handshaking() {
+        client.complete_io(&mut socket).unwrap();
+    }
+    server.join().unwrap().unwrap();
+    client.peer_certificates().unwrap()[0].to_vec()
 }
 
 #[test]

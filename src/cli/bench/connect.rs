@@ -174,6 +174,9 @@ fn storm(options: &Connect, target: &Target, count: usize) -> Result<Outcome, Be
     }
     let limit = Duration::from_secs(options.limit_s);
     let mut opener = Opener::new(target, 'c', 1, limit)?;
+    if probe.is_some() {
+        opener.give_way();
+    }
     let progress = Progress::new(count as u64, "connections");
     let meter = Meter::start(options.target.broker_pid, options.target.perf)?;
     if let Some(probe) = &probe {

@@ -29,6 +29,8 @@ const STARTS_PER_TURN: usize = 128;
 const WAIT: Duration = Duration::from_millis(50);
 /// How often connections that take too long are looked for.
 const OVERDUE_INTERVAL: Duration = Duration::from_millis(250);
+/// See [`Opener::give_way`].
+const NICER_BY: i32 = 10;
 /// CONNACK is short; whatever else comes, this much at once is enough.
 const READ_BYTES: usize = 4096;
 
@@ -43,6 +45,7 @@ pub(super) struct Opener<'a> {
     in_progress: usize,
     keys: Vec<usize>,
     looked_at: Instant,
+    gives_way: bool,
     pub(super) tally: Tally,
 }
 
@@ -93,8 +96,17 @@ impl<'a> Opener<'a> {
             in_progress: 0,
             keys: Vec::new(),
             looked_at: Instant::now(),
+            gives_way: false,
             tally: Tally::new(),
         })
+    }
+
+    /// From now on this thread gives way to all others of the generator, and to the broker's on
+    /// the same machine: each of the clients that it stands for has a core of its own, and takes
+    /// none from the others.
+    pub(super) fn give_way(&mut self) {
+        // Niceness is a thread's own; more of it needs no right.
+        self.gives_way = rustix::process::nice(NICER_BY).is_ok();
     }
 
     /// Starts connection `number` in place `key`. What the system refuses is counted; an error is
@@ -112,6 +124,7 @@ impl<'a> Opener<'a> {
             }
             Err(error) => return Err(error),
         };
+        self.offer_core();
         self.poll.add(&link, key)?;
         if let Some(slot) = self.slots.get_mut(key) {
             *slot = Slot::Opening { link, began };
@@ -191,7 +204,10 @@ impl<'a> Opener<'a> {
             return false;
         };
         let connack = match connack(link) {
-            Ok(None) => return false,
+            Ok(None) => {
+                self.offer_core();
+                return false;
+            }
             Ok(Some(code)) => Ok(code),
             Err(error) => Err(error),
         };
@@ -212,6 +228,13 @@ impl<'a> Opener<'a> {
             (Err(error), _) => self.tally.fail(&error),
         }
         true
+    }
+
+    /// Between two steps of a handshake: otherwise the system lets a thread finish its slice.
+    fn offer_core(&self) {
+        if self.gives_way {
+            std::thread::yield_now();
+        }
     }
 
     fn end_overdue(&mut self, finished: &mut Vec<usize>) {

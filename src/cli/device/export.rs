@@ -62,7 +62,7 @@ fn write(client: &Client, part: &Path, path: &Path) -> Result<(), CliError> {
 fn pages<W: Write>(client: &Client, out: W) -> Result<W, CliError> {
     let mut out = csv::Writer::from_writer(out);
     let wrong = |error: csv::Error| CliError::Output(error.into());
-    out.write_record(["name", "id", "profile", "label"])
+    out.write_record(["name", "id", "profile", "label", "publish", "subscribe"])
         .map_err(wrong)?;
     let mut progress = None;
     let mut after = String::new();
@@ -71,7 +71,10 @@ fn pages<W: Write>(client: &Client, out: W) -> Result<W, CliError> {
         let bar = progress.get_or_insert_with(|| Progress::new(page.total, "devices"));
         for device in &page.devices {
             let id = device.id.to_string();
-            out.write_record([&device.name, &id, &device.profile, &device.label])
+            // No filter of a device holds the separator.
+            let (publish, subscribe) = (device.publish.join(";"), device.subscribe.join(";"));
+            let texts = [&device.name, &id, &device.profile, &device.label];
+            out.write_record(texts.into_iter().chain([&publish, &subscribe]))
                 .map_err(wrong)?;
         }
         bar.add(page.devices.len() as u64);

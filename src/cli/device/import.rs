@@ -36,12 +36,21 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 const SHOWN_MAX: usize = 20;
 
 /// The columns that are known, in the order of an export.
-const COLUMNS: [&str; 5] = ["name", "token", "id", "profile", "label"];
+const COLUMNS: [&str; 7] = [
+    "name",
+    "token",
+    "id",
+    "profile",
+    "label",
+    "publish",
+    "subscribe",
+];
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// CSV file with the columns name, token, id, profile, label in any order, named in its first
-    /// line; only name is needed. `-` is standard input
+    /// CSV file with the columns name, token, id, profile, label, publish, subscribe in any order,
+    /// named in its first line; only name is needed; `;` stands between filters. `-` is standard
+    /// input
     file: PathBuf,
     /// Where tokens are written that the file does not give; must not exist yet
     #[arg(long, value_name = "FILE")]
@@ -62,6 +71,10 @@ struct Line<'a> {
     profile: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    publish: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    subscribe: Vec<String>,
 }
 
 /// The file, taken apart.
@@ -77,7 +90,7 @@ struct Rows {
 
 /// Where each known column is.
 #[derive(Clone, Copy, Default)]
-struct Columns([Option<usize>; 5]);
+struct Columns([Option<usize>; COLUMNS.len()]);
 
 /// A row that cannot be imported.
 struct Bad {
@@ -313,6 +326,13 @@ impl Columns {
         let field = record.get(place).filter(|field| !field.is_empty())?;
         Some(String::from_utf8_lossy(field))
     }
+
+    /// The filters in a field; no filter of a device holds the separator.
+    fn filters(&self, record: &ByteRecord, column: usize) -> Vec<String> {
+        let field = self.get(record, column).unwrap_or_default();
+        let filters = field.split(';').filter(|filter| !filter.is_empty());
+        filters.map(str::to_owned).collect()
+    }
 }
 
 /// The request's body, made while it is sent.
@@ -344,6 +364,8 @@ impl Body<'_> {
                 id: columns.get(record, 2),
                 profile: columns.get(record, 3),
                 label: columns.get(record, 4),
+                publish: columns.filters(record, 5),
+                subscribe: columns.filters(record, 6),
             };
             serde_json::to_writer(&mut self.buffer, &line)?;
             self.buffer.push(b'\n');

@@ -1,36 +1,27 @@
 //! The words of the admin API about applications.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::{DeviceView, Receipt, TokenText};
-
-/// Body of `POST /admin/v1/apps`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CreateApp {
-    /// Name of the application, unique among devices and applications.
-    pub name: String,
-    /// Token to use instead of a generated one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<TokenText>,
-    /// Filters of the topics it may publish to; none without them.
-    #[serde(default)]
-    pub publish: Vec<String>,
-    /// Filters of the topics it may receive; none without them.
-    #[serde(default)]
-    pub subscribe: Vec<String>,
-}
+use super::{CredentialView, Receipt, TokenText};
 
 /// An application as the operator sees it. No secret in it, ever (SEC-76).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppView {
-    /// Id, name, generation and credentials, as a device has them.
-    #[serde(flatten)]
-    pub identity: DeviceView,
+    /// Opaque id, for life.
+    pub id: Uuid,
+    /// Name, unique among devices and applications.
+    pub name: String,
+    /// When it was created.
+    pub created_ms: u64,
+    /// Grows whenever rights narrow or a credential ends.
+    pub generation: u32,
     /// Filters of the topics it may publish to.
     pub publish: Vec<String>,
     /// Filters of the topics it may receive.
     pub subscribe: Vec<String>,
+    /// Every credential it has or had, oldest first.
+    pub credentials: Vec<CredentialView>,
 }
 
 /// One page of applications, by name.
@@ -63,10 +54,10 @@ pub struct AppRotated {
     pub receipt: Receipt,
 }
 
-/// Reply to a revocation or deletion.
+/// Reply to a revocation, a deletion, or a change of the scope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AppEnded {
-    /// The application after the revocation, or as it was before it was deleted.
+pub struct AppChanged {
+    /// The application after the change, or as it was before it was deleted.
     pub app: AppView,
     /// What the broker did.
     pub receipt: Receipt,

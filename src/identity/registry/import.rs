@@ -9,17 +9,24 @@
 //! The transaction adds the rows in the order of their digests, so that nearly all of the
 //! database's indexes grow at their end. Other changes wait for it.
 
+mod scopes;
+
+use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
 
-use super::{Registry, Shared, TokenEntry, now_ms};
+use self::scopes::StagedScopes;
+use super::{Registry, Shared, now_ms};
 use crate::identity::device::{self, DEFAULT_PROFILE};
 use crate::identity::key::Digest;
-use crate::identity::{CredentialKind, DeviceName, DeviceToken, IdentityKind, RegistryError};
+use crate::identity::{
+    CredentialKind, DeviceName, DeviceToken, IdentityKind, RegistryError, Scope,
+};
 use crate::store::bulk::{self, Inserter, ListedDevice, NewDevice, Taken};
-use crate::store::devices::{DEVICE, NewCredential};
+use crate::store::devices::NewCredential;
+use crate::store::scopes::Filters;
 use crate::store::{StoreError, Transaction};
 
 /// Rows of one import; more are imported in parts. Bounds memory (about 110 MB) and the time for
@@ -42,6 +49,10 @@ pub struct ImportRow<'a> {
     pub profile: Option<&'a str>,
     /// For people.
     pub label: Option<&'a str>,
+    /// Patterns of the topics it may publish to besides its own.
+    pub publish: &'a [String],
+    /// Patterns of the topics it may receive besides its own.
+    pub subscribe: &'a [String],
 }
 
 /// Why a row is not added. Holds no token.
@@ -49,7 +60,8 @@ pub struct ImportRow<'a> {
 pub struct RowFault {
     /// The row, counted from 1.
     pub row: u32,
-    /// Which of its fields: `name`, `token`, `id`, `profile`, `label`, or `row` for all of it.
+    /// Which of its fields: `name`, `token`, `id`, `profile`, `label`, `publish`,
+    /// `subscribe`, or `row` for all of it.
     pub field: &'static str,
     /// What is wrong with it, as the rest of a sentence.
     pub what: String,
@@ -72,6 +84,7 @@ pub struct Import {
     rows: Vec<Row>,
     /// Name, profile and label of every row, one behind the other.
     text: String,
+    scopes: StagedScopes,
     faults: Faults,
     seen: u32,
     created_ms: u64,
@@ -83,6 +96,8 @@ struct Row {
     id: Uuid,
     text_at: usize,
     number: u32,
+    /// Its place among the scopes of the import.
+    scope: Option<NonZeroU32>,
     name_len: u8,
     profile_len: u8,
     label_len: u16,
@@ -122,6 +137,7 @@ impl Registry {
             registry: self.clone(),
             rows: Vec::new(),
             text: String::new(),
+            scopes: StagedScopes::default(),
             faults: Faults::default(),
             seen: 0,
             created_ms: now_ms(),
@@ -174,22 +190,27 @@ impl Import {
                 kind: IdentityKind::Device,
             });
         }
+        let kind = IdentityKind::Device;
+        shared.scopes.check_room(kind, &self.scopes.all)?;
         self.give_ids();
         self.rows.sort_unstable_by_key(|row| row.digest);
         let Import {
             registry,
             rows,
             text,
+            scopes,
             faults,
             created_ms,
             ..
         } = self;
-        let staged = Staged {
+        let staged = Arc::new(Staged {
             rows,
             text,
+            scopes: scopes.all,
             created_ms,
             skip_bad,
-        };
+        });
+        let added_rows = Arc::clone(&staged);
         // What the last run found: the work may run twice, and a refusal is rolled back.
         let found = Arc::new(Mutex::new(Faults::default()));
         let (finds, shared) = (Arc::clone(&found), Arc::clone(&registry.shared));
@@ -204,7 +225,7 @@ impl Import {
         };
         let created = registry
             .store
-            .write_then(work, move |added| shared.add_many(&added));
+            .write_then(work, move |added| shared.add_many(&added, &added_rows));
         let bad = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
         let faults = faults.and(bad);
         match created {
@@ -245,6 +266,10 @@ impl Import {
                 .filter(|id| !id.is_nil())
                 .ok_or_else(|| ("id", "is no id: 8-4-4-4-12 hexadecimal digits".to_owned()))?,
         };
+        let kind = IdentityKind::Device;
+        let scope = Scope::new(kind, row.publish, row.subscribe).map_err(refused)?;
+        scope.check_name(row.name).map_err(refused)?;
+        let scope = self.scopes.place(scope.0)?;
         let token = DeviceToken::imported(row.token).map_err(|error| refused(error.into()))?;
         let text_at = self.text.len();
         let lengths = (
@@ -263,6 +288,7 @@ impl Import {
             id,
             text_at,
             number,
+            scope,
             name_len,
             profile_len,
             label_len,
@@ -329,33 +355,23 @@ fn repeated_in<'t>(
 struct Staged {
     rows: Vec<Row>,
     text: String,
+    scopes: Vec<Filters>,
     created_ms: u64,
     skip_bad: bool,
 }
 
 impl Staged {
-    fn insert(
-        &self,
-        transaction: &Transaction<'_>,
-    ) -> Result<(Vec<(Digest, TokenEntry)>, Faults), StoreError> {
+    fn insert(&self, transaction: &Transaction<'_>) -> Result<(Vec<Added>, Faults), StoreError> {
         let mut added = Vec::with_capacity(self.rows.len());
         let mut faults = Faults::default();
         let mut inserter = Inserter::new(transaction)?;
-        for row in &self.rows {
+        for (place, row) in self.rows.iter().enumerate() {
             if row.has_id && inserter.is_buried(row.id)? {
                 faults.note(row.number, "id", words(Taken::Id));
                 continue;
             }
             match inserter.add(&self.new_device(row))? {
-                Ok(credential) => added.push((
-                    row.digest,
-                    TokenEntry {
-                        identity: row.id,
-                        credential,
-                        generation: 1,
-                        kind: DEVICE,
-                    },
-                )),
+                Ok(credential) => added.push(Added { place, credential }),
                 Err(taken) => {
                     let field = match taken {
                         Taken::Name => "name",
@@ -376,6 +392,7 @@ impl Staged {
             name,
             profile,
             label,
+            scope: row.scope_in(&self.scopes),
             credential: NewCredential {
                 kind: CredentialKind::ACCESS_TOKEN,
                 digest: row.digest,
@@ -384,6 +401,12 @@ impl Staged {
             },
         }
     }
+}
+
+/// A row that was added: where it stands, and its credential's id.
+struct Added {
+    place: usize,
+    credential: u64,
 }
 
 fn words(taken: Taken) -> String {
@@ -396,9 +419,19 @@ fn words(taken: Taken) -> String {
 }
 
 impl Shared {
-    fn add_many(&self, added: &[(Digest, TokenEntry)]) -> u64 {
-        for (digest, entry) in added {
-            self.index.insert(digest, *entry);
+    fn add_many(&self, added: &[Added], staged: &Staged) -> u64 {
+        let kind = IdentityKind::Device;
+        let scopes = staged.scopes.iter();
+        let scopes: Vec<_> = scopes.map(|all| self.scopes.common(kind, all)).collect();
+        for Added { place, credential } in added {
+            let Some(row) = staged.rows.get(*place) else {
+                continue; // the places are those of the rows
+            };
+            if let Some(scope) = row.scope_in(&scopes) {
+                self.scopes
+                    .hold(row.id, row.name(&staged.text), Arc::clone(scope));
+            }
+            self.add(&row.digest, row.id, kind, *credential);
         }
         let count = added.len() as u64;
         self.devices.fetch_add(count, Ordering::Relaxed);
@@ -410,6 +443,11 @@ impl Row {
     fn name<'t>(&self, text: &'t str) -> &'t str {
         let [name, ..] = self.texts(text);
         name
+    }
+
+    fn scope_in<'s, T>(&self, scopes: &'s [T]) -> Option<&'s T> {
+        let place = usize::try_from(self.scope?.get()).ok()?;
+        scopes.get(place - 1)
     }
 
     fn texts<'t>(&self, text: &'t str) -> [&'t str; 3] {

@@ -1,6 +1,6 @@
 //! The writer against what requests and the disk can do to it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::TrySendError;
 
 use rusqlite::ffi;
@@ -26,10 +26,29 @@ fn request<T: Send + 'static>(
             work,
             then: |value| value,
             done: None,
+            is_spare: false,
             reply,
         }),
         answer,
     )
+}
+
+/// A request that can wait, and does not fit on the disk for as long as `is_full`.
+fn spare(is_full: &Arc<AtomicBool>) -> (Box<dyn Request>, Answer<()>) {
+    let (reply, answer) = mpsc::sync_channel(1);
+    let is_full = Arc::clone(is_full);
+    let work = move |transaction: &Transaction<'_>| match is_full.load(Ordering::Relaxed) {
+        true => Err(code(ffi::SQLITE_FULL)),
+        false => crate::store::devices::set_meta(transaction, "spare", b"1"),
+    };
+    let request = Box::new(Write {
+        work,
+        then: |value| value,
+        done: None,
+        is_spare: true,
+        reply,
+    });
+    (request, answer)
 }
 
 fn set(name: &'static str, value: &'static [u8]) -> (Box<dyn Request>, Answer<()>) {
@@ -153,6 +172,41 @@ fn rel_28_a_disk_that_stays_full_refuses_and_later_works_again() {
     state.serve(vec![later]);
     later_answer.recv().unwrap().unwrap();
     assert_eq!(names(&state.connection), ["later"]);
+}
+
+/// The space kept aside is for revocations: what happens in the background does not use it up, and
+/// does not keep others from being written either.
+#[test]
+fn rel_28_what_can_wait_leaves_the_space_kept_aside_to_others() {
+    let (_dir, _, connection) = database();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let hook: DiskFullHook = Arc::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        true
+    });
+    let mut state = state(connection, Some(hook));
+    let is_full = Arc::new(AtomicBool::new(true));
+    let (alone, alone_answer) = spare(&is_full);
+    state.serve(vec![alone]);
+    assert!(matches!(
+        alone_answer.recv().unwrap(),
+        Err(StoreError::Full)
+    ));
+    let (beside, beside_answer) = spare(&is_full);
+    let (wanted, wanted_answer) = set("wanted", b"1");
+    state.serve(vec![beside, wanted]);
+    assert!(matches!(
+        beside_answer.recv().unwrap(),
+        Err(StoreError::Full)
+    ));
+    wanted_answer.recv().unwrap().unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "nobody needed it");
+    is_full.store(false, Ordering::Relaxed);
+    let (later, later_answer) = spare(&is_full);
+    state.serve(vec![later]);
+    later_answer.recv().unwrap().unwrap();
+    assert_eq!(names(&state.connection), ["spare", "wanted"]);
 }
 
 #[test]

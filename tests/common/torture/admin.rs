@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use super::device::FIRST_TS;
 
 /// How long an answer may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const ANSWER_LIMIT: Duration = Duration::from_secs(90);
 
 /// How long after a start the store may take to read what the journal holds.
-const READ_LIMIT: Duration = Duration::from_secs(60);
+const READ_LIMIT: Duration = Duration::from_secs(180);
 
 /// Points in one answer at most, as the API allows.
 const POINTS_MAX: u64 = 10_000;

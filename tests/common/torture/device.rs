@@ -23,6 +23,9 @@ use crate::common::packets::{self, Connect, TELEMETRY, Version};
 /// keep messages apart in history, where equal times would hide one another.
 pub(crate) const FIRST_TS: u64 = 1_700_000_000_000;
 
+/// How long the system may take to open a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+
 /// How long one read waits before the device looks around.
 const LOOK_AROUND: Duration = Duration::from_millis(20);
 
@@ -211,8 +214,9 @@ impl Device {
                 return Err(Over::Violated(format!("no CONNACK for {waited:?}")));
             }
         };
-        if let [0x20, _, 0, 0x97, ..] = connack.as_slice() {
-            return Err(Over::Lost); // the disk stays full: it may try again
+        // The disk stays full for longer than an arrival may wait: it may try again.
+        if let [0x20, _, 0, 0x97, ..] | [0x20, 2, 0, 3] = connack.as_slice() {
+            return Err(Over::Lost);
         }
         let &[0x20, _, is_present, 0, ..] = connack.as_slice() else {
             // [MQTT-3.2.0-1]: nothing comes before it, not even a goodbye.
@@ -394,7 +398,7 @@ impl Device {
 
 impl Link {
     fn open(address: SocketAddr) -> std::io::Result<Link> {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+        let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(LOOK_AROUND))?;
         stream.set_write_timeout(Some(LOOK_AROUND))?;

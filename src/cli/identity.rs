@@ -1,0 +1,301 @@
+//! What `tollgate device …` and `tollgate app …` have in common.
+
+use std::io::{self, BufRead as _, BufWriter, IsTerminal as _, Read as _, Write};
+
+use clap::Args;
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use crate::{
+    cli::{
+        CliError,
+        client::{Client, path_step},
+        moment, print, print_json,
+        table::{Columns, aligned, shown},
+    },
+    http::api::{ChangeScope, CredentialView, DEVICES_PER_PAGE_MAX, Receipt, Rotate, TokenText},
+};
+
+/// A kind of identity as the API shows it.
+pub(super) trait Kind: Serialize + DeserializeOwned {
+    /// Its name in the address of all of them, and in a page.
+    const ALL: &'static str;
+    /// What an empty list is told as.
+    const NONE: &'static str;
+    /// The heading of a list.
+    const HEADING: &'static [&'static str];
+    type Page: DeserializeOwned;
+    type Changed: Serialize + DeserializeOwned;
+    type Rotated: Serialize + DeserializeOwned;
+
+    fn id(&self) -> Uuid;
+    fn name(&self) -> &str;
+    fn publish(&self) -> &[String];
+    fn subscribe(&self) -> &[String];
+    fn credentials(&self) -> &[CredentialView];
+    /// The facts in front of its filters and credentials, each with its name.
+    fn facts(&self) -> Vec<(&'static str, String)>;
+    /// Its row in a list.
+    fn row(&self) -> Vec<String>;
+    /// The parts of a page, and the name where the next begins.
+    fn of_page(page: Self::Page) -> (Vec<Self>, Option<String>);
+    fn of_changed(changed: &Self::Changed) -> (&Self, Receipt);
+    fn of_rotated(rotated: &Self::Rotated) -> (&Self, &TokenText, Receipt);
+    /// What to do with a token.
+    fn shown_once(client: &Client, token: &TokenText) -> String;
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ChosenToken {
+    /// Use this token instead of a random one; `-` reads it from standard input, where no list
+    /// of processes shows it
+    #[arg(long, value_name = "TEXT")]
+    token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(super) struct Filters {
+    /// Filters of topics it may publish to from now on, in place of those there are
+    #[arg(long, value_name = "FILTER", num_args = 1..)]
+    publish: Option<Vec<String>>,
+    /// Filters of topics it may receive from now on, in place of those there are
+    #[arg(long, value_name = "FILTER", num_args = 1..)]
+    subscribe: Option<Vec<String>>,
+    /// Take all filters away that are not given here
+    #[arg(long)]
+    clear: bool,
+}
+
+pub(super) fn show<T: Kind>(client: &Client, one: &str, json: bool) -> Result<(), CliError> {
+    let view: T = client.get(&path_of::<T>(one))?;
+    if json {
+        return print_json(&view);
+    }
+    print(&details(&view))
+}
+
+pub(super) fn revoke<T: Kind>(client: &Client, one: &str, json: bool) -> Result<(), CliError> {
+    let reply: T::Changed = client.post_empty(&format!("{}/revoke", path_of::<T>(one)))?;
+    changed::<T>("revoked", &reply, json)
+}
+
+pub(super) fn delete<T: Kind>(client: &Client, one: &str, json: bool) -> Result<(), CliError> {
+    let reply: T::Changed = client.delete(&path_of::<T>(one))?;
+    changed::<T>("deleted", &reply, json)
+}
+
+pub(super) fn scope<T: Kind>(
+    client: &Client,
+    one: &str,
+    filters: Filters,
+    json: bool,
+) -> Result<(), CliError> {
+    let or_none = |list: Option<Vec<String>>| list.or_else(|| filters.clear.then(Vec::new));
+    let body = ChangeScope {
+        publish: or_none(filters.publish),
+        subscribe: or_none(filters.subscribe),
+    };
+    let reply: T::Changed = client.patch(&format!("{}/scope", path_of::<T>(one)), &body)?;
+    changed::<T>("changed the scope of", &reply, json)?;
+    if json {
+        return Ok(());
+    }
+    let (one, _) = T::of_changed(&reply);
+    print(&fields(&scope_facts(one)))
+}
+
+pub(super) fn rotate<T: Kind>(
+    client: &Client,
+    one: &str,
+    chosen: ChosenToken,
+    json: bool,
+) -> Result<(), CliError> {
+    let body = Rotate {
+        token: chosen.read()?,
+    };
+    let reply: T::Rotated = client.post(&format!("{}/rotate", path_of::<T>(one)), &body)?;
+    if json {
+        return print_json(&reply);
+    }
+    let (one, token, receipt) = T::of_rotated(&reply);
+    let ended = ended("rotated", one, receipt);
+    print(&format!("{ended}{}", T::shown_once(client, token)))
+}
+
+/// Most pages asked for, however short they are; more is a loop.
+const PAGES_MAX: usize = 10_000;
+
+/// Prints each page as it comes: a million devices are not held in memory.
+pub(super) fn list<T: Kind>(client: &Client, json: bool) -> Result<(), CliError> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut columns = Columns::new(T::HEADING);
+    let (mut after, mut are_any) = (String::new(), false);
+    for _ in 0..PAGES_MAX {
+        let path = format!("/{}?limit={DEVICES_PER_PAGE_MAX}{after}", T::ALL);
+        let (found, next) = T::of_page(client.get(&path)?);
+        if json {
+            let begin = (!are_any).then_some(T::ALL);
+            write_json(&mut out, begin, &found)?;
+        } else if !found.is_empty() {
+            let rows: Vec<_> = found.iter().map(T::row).collect();
+            write(&mut out, &columns.lines(&rows))?;
+        }
+        are_any |= json || !found.is_empty();
+        match next {
+            Some(next) => after = format!("&after={}", path_step(&next)),
+            None => break,
+        }
+    }
+    match (json, are_any) {
+        (true, _) => write(&mut out, "\n  ]\n}\n")?,
+        (false, true) => {}
+        (false, false) => write(&mut out, T::NONE)?,
+    }
+    out.flush().map_err(CliError::Output)
+}
+
+/// Writes one object a line; `begin` is the name of the list, before its first.
+fn write_json<T: Serialize>(
+    out: &mut impl Write,
+    begin: Option<&str>,
+    found: &[T],
+) -> Result<(), CliError> {
+    let mut separator = match begin {
+        Some(list) => {
+            write(out, &format!("{{\n  \"{list}\": ["))?;
+            "\n    "
+        }
+        None => ",\n    ",
+    };
+    for one in found {
+        let text = serde_json::to_string(one).map_err(CliError::Reply)?;
+        write(out, separator)?;
+        write(out, &text)?;
+        separator = ",\n    ";
+    }
+    Ok(())
+}
+
+fn write(out: &mut impl Write, text: &str) -> Result<(), CliError> {
+    out.write_all(text.as_bytes()).map_err(CliError::Output)
+}
+
+/// Everything about one.
+pub(super) fn details<T: Kind>(one: &T) -> String {
+    let mut facts = one.facts();
+    facts.extend(scope_facts(one));
+    let mut out = fields(&facts);
+    let rows: Vec<_> = one.credentials().iter().map(credential_row).collect();
+    if !rows.is_empty() {
+        out.push('\n');
+        out.push_str(&aligned(["CREDENTIAL", "KIND", "CREATED", "STATE"], &rows));
+    }
+    out
+}
+
+/// How many of its credentials are live.
+pub(super) fn live_tokens<T: Kind>(one: &T) -> String {
+    let credentials = one.credentials().iter();
+    let live = credentials.filter(|held| held.revoked_ms.is_none());
+    live.count().to_string()
+}
+
+/// Filters on one line.
+pub(super) fn listed(filters: &[String]) -> String {
+    if filters.is_empty() {
+        return "nothing".to_owned();
+    }
+    let texts: Vec<String> = filters.iter().map(|filter| shown(filter)).collect();
+    texts.join(" ")
+}
+
+fn scope_facts<T: Kind>(one: &T) -> Vec<(&'static str, String)> {
+    if one.publish().is_empty() && one.subscribe().is_empty() {
+        return Vec::new();
+    }
+    vec![
+        ("publish", listed(one.publish())),
+        ("subscribe", listed(one.subscribe())),
+    ]
+}
+
+/// Facts below each other.
+fn fields(facts: &[(&str, String)]) -> String {
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines = facts
+        .iter()
+        .map(|(name, value)| format!("{name:width$}  {value}\n"));
+    lines.collect()
+}
+
+fn changed<T: Kind>(what: &str, reply: &T::Changed, json: bool) -> Result<(), CliError> {
+    if json {
+        return print_json(reply);
+    }
+    let (one, receipt) = T::of_changed(reply);
+    print(&ended(what, one, receipt))
+}
+
+fn ended<T: Kind>(what: &str, one: &T, receipt: Receipt) -> String {
+    format!(
+        "{what} {} ({}): {} connections closed, {} sessions, {} messages, {} wills and {} \
+         retained messages dropped, confirmed everywhere in {} ms\n",
+        shown(one.name()),
+        one.id(),
+        receipt.connections,
+        receipt.sessions,
+        receipt.queued,
+        receipt.wills,
+        receipt.retained,
+        receipt.milliseconds
+    )
+}
+
+fn credential_row(credential: &CredentialView) -> [String; 4] {
+    let state = match credential.revoked_ms {
+        Some(at) => format!("revoked {}", moment::show_unsigned(at)),
+        None => "live".to_owned(),
+    };
+    let kind = shown(&credential.kind).replace('_', " ");
+    let chosen = if credential.chosen { " (chosen)" } else { "" };
+    [
+        credential.id.to_string(),
+        format!("{kind}{chosen}"),
+        moment::show_unsigned(credential.created_ms),
+        state,
+    ]
+}
+
+fn path_of<T: Kind>(one: &str) -> String {
+    format!("/{}/{}", T::ALL, path_step(one))
+}
+
+impl ChosenToken {
+    pub(super) fn read(self) -> Result<Option<TokenText>, CliError> {
+        match self.token.as_deref() {
+            Some("-") => read_token().map(Some),
+            Some(text) => Ok(Some(TokenText::new(text.to_owned()))),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Most bytes read from standard input: any token is shorter.
+const INPUT_BYTES_MAX: u64 = 4_096;
+
+/// The one token on standard input: its first line.
+pub(super) fn read_token() -> Result<TokenText, CliError> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        eprint!("token: ");
+    }
+    let mut text = String::new();
+    let mut input = stdin.lock().take(INPUT_BYTES_MAX);
+    input.read_line(&mut text).map_err(CliError::Input)?;
+    let token = text.trim_end_matches(['\r', '\n']);
+    if token.is_empty() {
+        return Err(CliError::Usage("standard input holds no token".to_owned()));
+    }
+    Ok(TokenText::new(token.to_owned()))
+}

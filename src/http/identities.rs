@@ -1,0 +1,325 @@
+//! Devices and applications: the same endpoints for both, each with its own words.
+
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderName, StatusCode, header};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::admin::{ALL_RECORDS, Reply, confirm, in_registry, to_the_end};
+use super::api::{
+    ADMIN_PREFIX, AppChanged, AppCreated, AppPage, AppRotated, AppView, ChangeScope, Create,
+    DEVICES_PER_PAGE_DEFAULT, DEVICES_PER_PAGE_MAX, DeviceChanged, DeviceCreated, DevicePage,
+    DeviceView, Receipt, Rotate, Rotated, TokenText,
+};
+use super::body::{JsonBody, OptionalJsonBody};
+use super::parameters::{Parameters, RawPath, named_in};
+use super::refused::{Code, Refused};
+use super::service::{ServiceState, Shared};
+use super::views::{app_view, device_name, device_view, refused_by_registry};
+use crate::identity::{
+    APPLICATION, Application, As, Change, DEVICE, Device, DeviceName, DeviceToken, IdentityKind,
+    Page, Registry, RegistryError, Scope, ScopeChange,
+};
+use crate::journal::Offset;
+
+/// A kind of identity, and its words in addresses and bodies.
+pub(super) trait Kind: Sized + Send + 'static {
+    const AS: As<Self>;
+    const KIND: IdentityKind;
+    /// What one is called in addresses and errors.
+    const ONE: &'static str;
+    /// What all of them are called in addresses.
+    const ALL: &'static str;
+    type View: Serialize + Send;
+    type Page: Serialize + Send;
+    type Created: Serialize + Send;
+    type Rotated: Serialize + Send + 'static;
+    type Changed: Serialize + Send + 'static;
+
+    fn id(&self) -> Uuid;
+    fn name(&self) -> &str;
+    fn view(self) -> Self::View;
+    fn page(found: Vec<Self>, next: Option<String>) -> Self::Page;
+    fn created(self, token: TokenText) -> Self::Created;
+    fn rotated(self, token: TokenText, receipt: Receipt) -> Self::Rotated;
+    fn changed(self, receipt: Receipt) -> Self::Changed;
+
+    /// A chosen token that it can carry.
+    fn token(shared: &ServiceState, text: &TokenText) -> Result<DeviceToken, Refused>;
+
+    /// Adds one to the registry.
+    fn add(
+        registry: &Registry,
+        name: &DeviceName,
+        scope: &Scope,
+        token: Option<DeviceToken>,
+    ) -> Result<(Self, DeviceToken), RegistryError>;
+
+    /// Lets go of what is kept of one that was deleted, outside of the registry.
+    fn forget(&self, _shared: &ServiceState) {}
+}
+
+/// `GET …`
+pub(super) async fn list<T: Kind>(
+    State(shared): State<Shared>,
+    RawQuery(query): RawQuery,
+) -> Reply<T::Page> {
+    let mut parameters = Parameters::new(query.as_deref())?;
+    let after = parameters.text("after")?;
+    let limit = parameters.number("limit", 1..=DEVICES_PER_PAGE_MAX)?;
+    parameters.finish(&["after", "limit"])?;
+    let page = Page {
+        after,
+        limit: limit.unwrap_or(DEVICES_PER_PAGE_DEFAULT),
+    };
+    let page = move |registry: &Registry| registry.page_of(T::AS, page);
+    let (found, more) = in_registry(&shared, page).await?;
+    let last = found.last().filter(|_| more);
+    let next = last.map(|last| last.name().to_owned());
+    Ok(Json(T::page(found, next)))
+}
+
+/// `POST …`
+pub(super) async fn create<T: Kind>(
+    State(shared): State<Shared>,
+    JsonBody(wanted): JsonBody<Create>,
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<T::Created>), Refused> {
+    let name = device_name(&wanted.name)?;
+    let token = chosen_token::<T>(&shared, wanted.token)?;
+    let scope = Scope::new(T::KIND, &wanted.publish, &wanted.subscribe)
+        .map_err(|error| refused_by_registry(&error))?;
+    let create = move |registry: &Registry| T::add(registry, &name, &scope, token);
+    let (made, token) = in_registry(&shared, create).await?;
+    note::<T>(&made, "created");
+    let location = format!("{ADMIN_PREFIX}/{}/{}", T::ALL, made.id());
+    let token = TokenText::new(token.expose().to_owned());
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(made.created(token)),
+    ))
+}
+
+/// `GET …/{one}`
+pub(super) async fn show<T: Kind>(State(shared): State<Shared>, path: RawPath) -> Reply<T::View> {
+    let one = named_in(path, T::ONE)?;
+    let found = in_registry(&shared, move |registry| registry.one(T::AS, &one)).await?;
+    Ok(Json(found.view()))
+}
+
+/// `POST …/{one}/rotate`
+pub(super) async fn rotate<T: Kind>(
+    State(shared): State<Shared>,
+    path: RawPath,
+    OptionalJsonBody(wanted): OptionalJsonBody<Rotate>,
+) -> Reply<T::Rotated> {
+    let one = named_in(path, T::ONE)?;
+    let token = chosen_token::<T>(&shared, wanted.token)?;
+    to_the_end(async move {
+        let rotate = move |registry: &Registry| registry.rotate_as(T::AS, &one, token);
+        let (rotated, token, change) = in_registry(&shared, rotate).await?;
+        note::<T>(&rotated, "given a new token");
+        let receipt = confirm(&shared, change).await?;
+        let token = TokenText::new(token.expose().to_owned());
+        Ok(Json(rotated.rotated(token, receipt)))
+    })
+    .await
+}
+
+/// `POST …/{one}/revoke`
+pub(super) async fn revoke<T: Kind>(
+    State(shared): State<Shared>,
+    path: RawPath,
+) -> Reply<T::Changed> {
+    let one = named_in(path, T::ONE)?;
+    let revoke = move |registry: &Registry| registry.revoke_as(T::AS, &one);
+    change::<T>(shared, "revoked", revoke, |_, _| {}).await
+}
+
+/// `DELETE …/{one}`
+pub(super) async fn delete<T: Kind>(
+    State(shared): State<Shared>,
+    path: RawPath,
+) -> Reply<T::Changed> {
+    let one = named_in(path, T::ONE)?;
+    let delete = move |registry: &Registry| registry.delete_as(T::AS, &one, ALL_RECORDS);
+    change::<T>(shared, "deleted", delete, T::forget).await
+}
+
+/// `PATCH …/{one}/scope`
+pub(super) async fn scope<T: Kind>(
+    State(shared): State<Shared>,
+    path: RawPath,
+    JsonBody(wanted): JsonBody<ChangeScope>,
+) -> Reply<T::Changed> {
+    let one = named_in(path, T::ONE)?;
+    if wanted == ChangeScope::default() {
+        let message = "publish or subscribe: give the list that is to change; an empty one, [], \
+                       allows nothing more";
+        return Err(Refused::new(Code::BadField, message).target("publish"));
+    }
+    let wanted = ScopeChange {
+        publish: wanted.publish,
+        subscribe: wanted.subscribe,
+    };
+    let rescope = move |registry: &Registry| registry.set_scope(T::AS, &one, wanted);
+    change::<T>(shared, "given a new scope", rescope, |_, _| {}).await
+}
+
+/// Makes a change, has it confirmed everywhere, and answers with what it ended.
+async fn change<T: Kind>(
+    shared: Shared,
+    what: &'static str,
+    make: impl FnOnce(&Registry) -> Result<(T, Change), RegistryError> + Send + 'static,
+    then: fn(&T, &ServiceState),
+) -> Reply<T::Changed> {
+    to_the_end(async move {
+        let (changed, change) = in_registry(&shared, make).await?;
+        note::<T>(&changed, what);
+        then(&changed, &shared);
+        let receipt = confirm(&shared, change).await?;
+        Ok(Json(changed.changed(receipt)))
+    })
+    .await
+}
+
+fn note<T: Kind>(one: &T, what: &str) {
+    tracing::info!(kind = %T::KIND, id = %one.id(), "{what}");
+}
+
+fn chosen_token<T: Kind>(
+    shared: &ServiceState,
+    text: Option<TokenText>,
+) -> Result<Option<DeviceToken>, Refused> {
+    text.map(|text| T::token(shared, &text)).transpose()
+}
+
+impl Kind for Device {
+    const AS: As<Device> = DEVICE;
+    const KIND: IdentityKind = IdentityKind::Device;
+    const ONE: &'static str = "device";
+    const ALL: &'static str = "devices";
+    type View = DeviceView;
+    type Page = DevicePage;
+    type Created = DeviceCreated;
+    type Rotated = Rotated;
+    type Changed = DeviceChanged;
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn view(self) -> DeviceView {
+        device_view(self)
+    }
+
+    fn page(found: Vec<Device>, next: Option<String>) -> DevicePage {
+        let devices = found.into_iter().map(device_view).collect();
+        DevicePage { devices, next }
+    }
+
+    fn created(self, token: TokenText) -> DeviceCreated {
+        let device = device_view(self);
+        DeviceCreated { device, token }
+    }
+
+    fn rotated(self, token: TokenText, receipt: Receipt) -> Rotated {
+        Rotated {
+            device: device_view(self),
+            token,
+            receipt,
+        }
+    }
+
+    fn changed(self, receipt: Receipt) -> DeviceChanged {
+        let device = device_view(self);
+        DeviceChanged { device, receipt }
+    }
+
+    fn token(_shared: &ServiceState, text: &TokenText) -> Result<DeviceToken, Refused> {
+        DeviceToken::chosen(text.expose()).map_err(|error| refused_by_registry(&error.into()))
+    }
+
+    fn add(
+        registry: &Registry,
+        name: &DeviceName,
+        scope: &Scope,
+        token: Option<DeviceToken>,
+    ) -> Result<(Device, DeviceToken), RegistryError> {
+        registry.create_scoped_device(name, scope, token)
+    }
+
+    fn forget(&self, shared: &ServiceState) {
+        shared.history.forget(self.id, Offset::new(ALL_RECORDS));
+    }
+}
+
+impl Kind for Application {
+    const AS: As<Application> = APPLICATION;
+    const KIND: IdentityKind = IdentityKind::Application;
+    const ONE: &'static str = "app";
+    const ALL: &'static str = "apps";
+    type View = AppView;
+    type Page = AppPage;
+    type Created = AppCreated;
+    type Rotated = AppRotated;
+    type Changed = AppChanged;
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn view(self) -> AppView {
+        app_view(self)
+    }
+
+    fn page(found: Vec<Application>, next: Option<String>) -> AppPage {
+        let apps = found.into_iter().map(app_view).collect();
+        AppPage { apps, next }
+    }
+
+    fn created(self, token: TokenText) -> AppCreated {
+        let app = app_view(self);
+        AppCreated { app, token }
+    }
+
+    fn rotated(self, token: TokenText, receipt: Receipt) -> AppRotated {
+        AppRotated {
+            app: app_view(self),
+            token,
+            receipt,
+        }
+    }
+
+    fn changed(self, receipt: Receipt) -> AppChanged {
+        let app = app_view(self);
+        AppChanged { app, receipt }
+    }
+
+    fn token(shared: &ServiceState, text: &TokenText) -> Result<DeviceToken, Refused> {
+        if shared.secrets.admin_token_matches(text.expose()) {
+            let message = "token is the admin token, which no application may carry";
+            return Err(Refused::new(Code::BadField, message).target("token"));
+        }
+        DeviceToken::chosen_for_application(text.expose())
+            .map_err(|error| refused_by_registry(&error.into()))
+    }
+
+    fn add(
+        registry: &Registry,
+        name: &DeviceName,
+        scope: &Scope,
+        token: Option<DeviceToken>,
+    ) -> Result<(Application, DeviceToken), RegistryError> {
+        registry.create_application(name, scope, token)
+    }
+}
