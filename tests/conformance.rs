@@ -1,9 +1,9 @@
 //! MQTT by its clauses: raw bytes against a real broker, and the table that says which test shows
 //! which statement (`docs/conformance.md`).
 //!
-//! A test is named after the statement it shows, `mqtt_3_8_4_3_…` for [MQTT-3.8.4-3] of MQTT 5
-//! (and of 3.1.1 where both have it), `mqtt_311_…` where only 3.1.1 does, `s_…` for a step list of
-//! the security requirements. That nothing happens is shown by a marker sent behind it.
+//! A test is named after the statement it shows: `mqtt_3_8_4_3_…` for [MQTT-3.8.4-3] of MQTT 5
+//! (and of 3.1.1 where both have it), `mqtt_311_…` where only 3.1.1 does, `s_…` for a step list
+//! of the security requirements. That nothing happens is shown by a marker sent behind it.
 
 #[cfg(test)]
 mod common;

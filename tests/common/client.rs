@@ -93,6 +93,8 @@ pub(crate) struct Client {
     pub(crate) version: Version,
     pub(crate) connack: Vec<u8>,
     early: VecDeque<Message>,
+    /// PUBRELs that came while something else was waited for.
+    releases: VecDeque<Vec<u8>>,
     last_id: u16,
 }
 
@@ -106,6 +108,7 @@ impl Client {
             version: connect.version,
             connack,
             early: VecDeque::new(),
+            releases: VecDeque::new(),
             last_id: 0,
         }
     }
@@ -237,12 +240,21 @@ impl Client {
         reason(&ack)
     }
 
-    /// The next packet that is no PUBLISH; it must be of this kind.
+    /// The next packet that is no PUBLISH (nor PUBREL, unless it is asked for) and of this kind.
     pub(crate) fn answer(&mut self, first_byte: u8) -> Vec<u8> {
+        if first_byte == 0x62
+            && let Some(early) = self.releases.pop_front()
+        {
+            return early;
+        }
         loop {
             let packet = self.wire.packet();
             if packet[0] >> 4 == 3 {
                 self.early.push_back(Message::read(self.version, &packet));
+                continue;
+            }
+            if packet[0] == 0x62 && first_byte != 0x62 {
+                self.releases.push_back(packet);
                 continue;
             }
             assert_eq!(packet[0], first_byte, "{}", show(&packet));
@@ -263,8 +275,13 @@ impl Client {
         if let Some(early) = self.early.pop_front() {
             return Some(early);
         }
-        let packet = self.wire.packet_within(limit)?;
-        Some(Message::read(self.version, &packet))
+        loop {
+            let packet = self.wire.packet_within(limit)?;
+            if packet[0] != 0x62 {
+                return Some(Message::read(self.version, &packet));
+            }
+            self.releases.push_back(packet);
+        }
     }
 
     /// The next message, acknowledged.

@@ -1,12 +1,12 @@
 //! Chapter 4.8: shared subscriptions.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use crate::{
     common::{
         client::Client,
         packets::{VERSIONS, Version, packet},
-        wire::{CLOSE_LIMIT, show},
+        wire::{ANSWER_LIMIT, CLOSE_LIMIT, show},
     },
     site::Site,
 };
@@ -30,7 +30,12 @@ fn group(site: &Site, version: Version, names: &[&str], qos: u8) -> Vec<Client> 
 fn collect(members: &mut [Client], count: usize) -> BTreeMap<usize, Vec<u8>> {
     let mut seen: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
     let mut open = count;
+    let deadline = Instant::now() + ANSWER_LIMIT;
     while open > 0 {
+        assert!(
+            Instant::now() < deadline,
+            "{open} of {count} are missing: {seen:?}"
+        );
         for (at, member) in members.iter_mut().enumerate() {
             while member.has_message() {
                 let message = member.take();
@@ -211,6 +216,8 @@ fn mqtt_4_8_2_4_qos_2_that_was_sent_is_completed_by_its_member() {
     let mut first = site.kept(Version::V5, "a");
     let again = first.next();
     assert_eq!((again.dup, again.id), (true, open[1].id));
+    assert_eq!(first.expect_ack(0x62, open[0].id), 0);
+    first.wire.send(&packet(0x70, &open[0].id.to_be_bytes()));
     first.acknowledge(&again);
     others[0].expect_only_marker(&mut publisher, 2, &topic);
 }
@@ -239,7 +246,9 @@ fn mqtt_4_8_2_6_what_a_member_refuses_is_done() {
     for (qos, kind) in [(1, 0x40), (1, 0x40), (2, 0x50), (2, 0x50)] {
         assert_eq!(publisher.publish(qos, &topic, b"p"), 0);
         let mut chosen = None;
+        let deadline = Instant::now() + ANSWER_LIMIT;
         while chosen.is_none() {
+            assert!(Instant::now() < deadline, "nobody has it");
             chosen = members.iter_mut().position(Client::has_message);
         }
         let member = &mut members[chosen.expect("one of them")];

@@ -194,6 +194,7 @@ fn mqtt_3_8_4_8_the_qos_is_the_lower_of_both() {
                 assert_eq!(publisher.publish(published, &topic, b"p"), 0);
                 assert_eq!(subscriber.take().qos, granted.min(published), "{version:?}");
                 assert_eq!(publisher.retain(published, &site.topic("r"), b"p"), 0);
+                assert_eq!(publisher.publish(1, &site.topic("behind"), b"p"), 0);
                 assert_eq!(subscriber.subscribe(&site.topic("r"), granted), granted);
                 assert_eq!(subscriber.take().qos, granted.min(published), "retained");
                 subscriber.unsubscribe(&[&site.topic("r")]);

@@ -163,8 +163,8 @@ impl<'g> Play<'g> {
             Step::Begin { client, topic } => self.begin(client, topic),
             Step::Repeat { client } => self.repeat(client),
             Step::Release { client } => self.release(client),
-            Step::Settle { client, place } => self.settle(client, place),
-            Step::Receive { client, place } => self.receive(client, place),
+            Step::Settle { client } => self.settle(client),
+            Step::Receive { client } => self.receive(client),
         }
     }
 
@@ -382,7 +382,7 @@ impl<'g> Play<'g> {
         session.unreleased.remove(&id);
     }
 
-    fn settle(&mut self, client: usize, place: usize) {
+    fn settle(&mut self, client: usize) {
         let Some(peer) = &mut self.peers[client] else {
             return;
         };
@@ -390,9 +390,8 @@ impl<'g> Play<'g> {
         if session.sent.is_empty() {
             return;
         }
-        let place = place % session.sent.len();
-        let id = self.ids[client].remove(place);
-        let sent = &session.sent[place];
+        let id = self.ids[client].remove(0);
+        let sent = &session.sent[0];
         if sent.delivery.qos == 1 {
             peer.wire.send(&packet(0x40, &id.to_be_bytes()));
         } else {
@@ -402,23 +401,20 @@ impl<'g> Play<'g> {
             }
             peer.wire.send(&packet(0x70, &id.to_be_bytes()));
         }
-        let seen = self.reference.settle(client, place);
+        let seen = self.reference.settle(client, 0);
         self.check(client, seen);
     }
 
-    fn receive(&mut self, client: usize, place: usize) {
+    fn receive(&mut self, client: usize) {
         let Some(peer) = &mut self.peers[client] else {
             return;
         };
         let session = self.reference.sessions[client].as_mut().expect("connected");
-        if session.sent.is_empty() {
+        let mut open = session.sent.iter();
+        let Some(place) = open.position(|sent| sent.delivery.qos == 2 && !sent.is_received) else {
             return;
-        }
-        let place = place % session.sent.len();
+        };
         let sent = &mut session.sent[place];
-        if sent.delivery.qos != 2 || sent.is_received {
-            return;
-        }
         let id = self.ids[client][place];
         peer.wire.send(&packet(0x50, &id.to_be_bytes()));
         assert_eq!(peer.pubrel(), id, "PUBREL");
