@@ -89,6 +89,7 @@ fn sec_34_revoking_ends_the_feed_at_once() {
     assert_eq!(client.subscribe(ALL), 1);
     counter.send(50);
     assert_eq!(client.take_numbers(20), (1..=20).collect::<Vec<_>>());
+    broker.wait_metric("tollgate_feed_cursors", 1.0);
     let revoked = broker.cli_json(&["app", "revoke", "a", "--json"]);
     assert_eq!(revoked["receipt"]["connections"], 1, "{revoked}");
     assert_eq!(revoked["receipt"]["sessions"], 1, "{revoked}");
@@ -100,8 +101,7 @@ fn sec_34_revoking_ends_the_feed_at_once() {
     let mut wire = broker.wire();
     wire.send(&Connect::with_token(Version::V5, "c", &token).encode());
     assert_eq!(wire.packet()[3], 0x86);
-    let metrics = broker.metrics();
-    assert!(metrics.contains("tollgate_feed_cursors 0"), "{metrics}");
+    broker.wait_metric_until("tollgate_feed_cursors", |cursors| cursors == 0.0);
 }
 
 #[test]

@@ -73,6 +73,21 @@ fn a_start_in_the_past_survives_a_kill_until_it_is_read() {
     assert_eq!(client.take_numbers(3), [1, 2, 3]);
 }
 
+/// A kept session that says a start again starts again there, instead of where it was.
+#[test]
+fn a_kept_session_can_start_again() {
+    let broker = Broker::start();
+    let device = broker.create_device("d");
+    let token = create_app(&broker, "a", &[ALL]);
+    let mut counter = Counter::connect(&broker, &device);
+    let mut client = Client::connect(&broker, &token, &Options::KEPT);
+    assert_eq!(client.subscribe(ALL), 1);
+    counter.send(3);
+    assert_eq!(client.take_numbers(3), [1, 2, 3]);
+    assert_eq!(client.subscribe_with(ALL, 1, &[("start", "earliest")]), 1);
+    assert_eq!(client.take_numbers(3), [1, 2, 3]);
+}
+
 /// RFC 3339 with milliseconds.
 fn time_text(ms: i128) -> String {
     let moment = time::OffsetDateTime::from_unix_timestamp_nanos(ms * 1_000_000).expect("a time");

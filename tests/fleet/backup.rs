@@ -190,6 +190,10 @@ fn a_backup_of_a_stopped_broker_is_the_same_and_waits_for_no_answer() {
     );
     let setup = Setup::new();
     assert!(restore(&setup, &file, PASSPHRASE, &[]).status.success());
+    for name in ["lock", "ballast", "next.prepared"] {
+        let path = setup.dir().join("data/journal").join(name);
+        assert!(!path.exists(), "{name} is of no use elsewhere");
+    }
     let restored = setup.start();
     assert_eq!(restored.values("pump", "a").len(), 1);
     log_in(
@@ -335,23 +339,6 @@ fn a_full_disk_leaves_neither_half_a_backup_nor_half_a_restore() {
     assert!(is_untouched(&setup));
 }
 
-/// The files of a history that was restored, without the journal, which has all of it too.
-fn assert_files_are_whole(setup: &Setup) {
-    let history = setup.dir().join("data/history");
-    let files = fs::read_dir(&history).expect("the history is in it");
-    let is_parquet = |name: &str| name.ends_with(".parquet");
-    let files = files.map(|entry| entry.expect("a file").file_name());
-    let files = files.filter(|name| name.to_str().is_some_and(is_parquet));
-    assert!(files.count() >= 1);
-    let verify = setup.command().args(["store", "verify", "--json"]).output();
-    let verify = verify.expect("the program runs");
-    assert!(verify.status.success(), "{verify:?}");
-    let report: Value = serde_json::from_slice(&verify.stdout).expect("JSON");
-    let files = report["files"].as_array().expect("a list").iter();
-    let samples: u64 = files.filter_map(|file| file["samples"].as_u64()).sum();
-    assert!(samples > 0, "{report}");
-}
-
 /// Files of the history are in a backup, with their manifest, while the load goes on and they are
 /// written and merged; where they are restored they are whole, and say the same.
 #[test]
@@ -392,7 +379,7 @@ fn rel_44_a_backup_holds_the_files_of_the_history() {
 
     let setup = Setup::new();
     assert!(restore(&setup, &file, PASSPHRASE, &[]).status.success());
-    assert_files_are_whole(&setup);
+    expect_history_files(&setup);
     let restored = setup.start();
     // The device has sent 1, 2, 3…, so the sum tells each missing or doubled one.
     let arguments = [
@@ -420,4 +407,22 @@ fn rel_44_a_backup_holds_the_files_of_the_history() {
     );
     let mut wire = restored.wire();
     log_in(&mut wire, &Connect::with_token(Version::V311, "x", &token));
+}
+
+/// What was restored has files of the history, and they are whole. Not by the journal, which has all
+/// of it too.
+fn expect_history_files(setup: &Setup) {
+    let history = setup.dir().join("data/history");
+    let files = fs::read_dir(&history).expect("the history is in it");
+    let is_parquet = |name: &str| name.ends_with(".parquet");
+    let files = files.map(|entry| entry.expect("a file").file_name());
+    let files = files.filter(|name| name.to_str().is_some_and(is_parquet));
+    assert!(files.count() >= 1);
+    let verify = setup.command().args(["store", "verify", "--json"]).output();
+    let verify = verify.expect("the program runs");
+    assert!(verify.status.success(), "{verify:?}");
+    let report: Value = serde_json::from_slice(&verify.stdout).expect("JSON");
+    let files = report["files"].as_array().expect("a list").iter();
+    let samples: u64 = files.filter_map(|file| file["samples"].as_u64()).sum();
+    assert!(samples > 0, "{report}");
 }

@@ -1,7 +1,8 @@
 //! `tollgate device import` and `export`, end to end.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
@@ -227,6 +228,34 @@ fn skipped_rows_leave_no_token_in_the_file_of_tokens() {
     let output = import(&broker, "name\ntaken\n", &["--tokens-out", out]);
     assert_eq!(output.status.code(), Some(REFUSED), "{output:?}");
     assert!(!other.exists());
+}
+
+/// A client that dies in the middle of its rows has imported none of them.
+#[test]
+fn a_body_that_breaks_off_imports_nothing() {
+    let broker = Broker::start();
+    let admin = fs::read_to_string(broker.dir().join("secrets/admin.token")).expect("a file");
+    let row = "{\"name\":\"half\",\"token\":\"token-of-half-a-fleet\"}\n";
+    let chunk = format!("{:x}\r\n{row}\r\n", row.len());
+    for (length, body) in [
+        ("Content-Length: 1000", row),
+        ("Transfer-Encoding: chunked", &chunk),
+    ] {
+        let mut socket = TcpStream::connect(broker.address("http")).expect("it listens");
+        let request = format!(
+            "POST /admin/v1/bulk/devices HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \
+             {}\r\nContent-Type: application/x-ndjson\r\n{length}\r\n\r\n{body}",
+            admin.trim()
+        );
+        socket.write_all(request.as_bytes()).expect("it is read");
+        socket.shutdown(Shutdown::Write).expect("it is open");
+        let mut answer = Vec::new();
+        // Whatever it says to somebody who is gone.
+        let _ = socket.read_to_end(&mut answer);
+        assert!(!text(&answer).starts_with("HTTP/1.1 200"), "{length}");
+        broker.create_device(&format!("behind {length}"));
+        assert!(!names(&broker).contains(&"half".to_owned()), "{length}");
+    }
 }
 
 #[test]
