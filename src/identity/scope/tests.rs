@@ -319,11 +319,11 @@ fn alike_scopes_are_kept_once_and_let_go() {
     assert!(!of(Uuid::nil(), Uuid::nil()));
     assert_eq!(scopes.different(), 2);
     // 512 bytes and twice the text for each: five fit into 3,000.
-    for number in 0..3 {
+    for (number, id) in ids.iter().enumerate().take(3) {
         let filters = filters(&format!("b/{number}"));
         scopes.check_room(IdentityKind::Device, [&filters]).unwrap();
         let common = scopes.common(IdentityKind::Device, &filters);
-        scopes.hold(ids[number], "name", common);
+        scopes.hold(*id, "name", common);
     }
     let one_more = filters("c");
     let error = scopes
