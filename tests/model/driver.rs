@@ -1,6 +1,6 @@
 //! Plays steps on a real broker and on the reference, and compares what every client sees.
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use crate::{
     common::{
@@ -22,6 +22,9 @@ const NARROW: usize = 2;
 
 /// What client 2 may do, below the first level that is the sequence's own.
 pub(crate) const NARROW_SCOPE: &str = "+/a/#";
+
+/// How long a packet may take before it counts as missing.
+const PACKET_LIMIT: Duration = Duration::from_secs(20);
 
 fn version(client: usize) -> Version {
     [Version::V5, Version::V311, Version::V5][client]
@@ -51,10 +54,16 @@ struct Peer {
 }
 
 impl Peer {
+    /// The next packet; one that does not come is a difference.
+    fn packet(&mut self) -> Vec<u8> {
+        let packet = self.wire.packet_or_close(PACKET_LIMIT);
+        packet.unwrap_or_else(|| panic!("closed before a packet"))
+    }
+
     /// Reads until a packet is there that is neither PUBLISH nor PUBREL.
     fn answer(&mut self) -> Vec<u8> {
         loop {
-            let packet = self.wire.packet();
+            let packet = self.packet();
             if !self.sort(&packet) {
                 return packet;
             }
@@ -74,7 +83,7 @@ impl Peer {
 
     fn message(&mut self) -> Message {
         while self.messages.is_empty() {
-            let packet = self.wire.packet();
+            let packet = self.packet();
             assert!(self.sort(&packet), "unexpected {packet:02x?}");
         }
         self.messages.pop_front().expect("one is there")
@@ -82,7 +91,7 @@ impl Peer {
 
     fn pubrel(&mut self) -> u16 {
         while self.pubrels.is_empty() {
-            let packet = self.wire.packet();
+            let packet = self.packet();
             assert!(self.sort(&packet), "unexpected {packet:02x?}");
         }
         self.pubrels.pop_front().expect("one is there")

@@ -67,7 +67,7 @@ pub(crate) struct Reference {
     pub(crate) sessions: Vec<Option<Session>>,
     pub(crate) connected: Vec<bool>,
     pub(crate) retained: BTreeMap<usize, (u8, String)>,
-    /// A broker that knows no No Local: to see that a difference is found.
+    /// A broker that knows no Retain As Published: to see that a difference is found.
     pub(crate) is_forgetful: bool,
 }
 
@@ -183,7 +183,8 @@ impl Reference {
         }
         let mut all = vec![Seen::default(); self.sessions.len()];
         for (client, session) in self.sessions.iter_mut().enumerate() {
-            let is_own = client == from && !self.is_forgetful;
+            let is_own = client == from;
+            let is_forgetful = self.is_forgetful;
             let Some(session) = session else {
                 continue;
             };
@@ -204,7 +205,9 @@ impl Reference {
             let delivery = Delivery {
                 topic,
                 qos: qos.min(granted),
-                retain: retain && matching.iter().any(|options| options.as_published),
+                retain: retain
+                    && !is_forgetful
+                    && matching.iter().any(|options| options.as_published),
                 payload: payload.to_owned(),
                 ids,
             };
