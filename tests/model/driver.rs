@@ -410,6 +410,9 @@ impl<'g> Play<'g> {
             }
             peer.wire.send(&packet(0x70, &id.to_be_bytes()));
         }
+        // A take-over may pass what is still on its way: it has arrived before this answer.
+        peer.wire.send(&[0xc0, 0]);
+        assert_eq!(peer.answer()[0], 0xd0);
         let seen = self.reference.settle(client, 0);
         self.check(client, seen);
     }
