@@ -475,7 +475,7 @@ fn s_29_many_client_ids_of_one_token_stay_within_the_cap() {
     other.expect_only_own_marker(1, "t");
 }
 
-/// A short one; the long one is the model's (`scripts/model`).
+/// A short one: eight clients instead of a hundred.
 #[test]
 fn s_30_churn_of_one_client_id_harms_nobody() {
     const ROUNDS: usize = 60;
