@@ -409,8 +409,8 @@ fn rel_44_a_backup_holds_the_files_of_the_history() {
     log_in(&mut wire, &Connect::with_token(Version::V311, "x", &token));
 }
 
-/// What was restored has files of the history, and they are whole. Not by the journal, which has all
-/// of it too.
+/// What was restored has files of the history, and they are whole. Not by the journal, which has
+/// all of it too.
 fn expect_history_files(setup: &Setup) {
     let history = setup.dir().join("data/history");
     let files = fs::read_dir(&history).expect("the history is in it");
