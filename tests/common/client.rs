@@ -304,8 +304,14 @@ impl Client {
             1 => self.wire.send(&packet(0x40, &id)),
             _ => {
                 self.wire.send(&packet(0x50, &id));
-                self.expect_ack(0x62, message.id);
-                self.wire.send(&packet(0x70, &id));
+                // After a kill a handshake may come again whose PUBCOMP was not on disk yet.
+                loop {
+                    let release = self.answer(0x62);
+                    self.wire.send(&packet(0x70, &release[2..4]));
+                    if release[2..4] == id {
+                        break;
+                    }
+                }
             }
         }
     }

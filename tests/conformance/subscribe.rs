@@ -211,7 +211,9 @@ fn mqtt_3_8_4_8_the_qos_is_the_lower_of_both() {
             }
         }
         let mut kept = site.kept(version, "kept");
-        let seen: Vec<u8> = (0..4).map(|_| kept.take().qos).collect();
+        // QoS 0 between two workers may be so late that the client is back.
+        let queued = std::iter::repeat_with(|| kept.take().qos).filter(|qos| *qos > 0);
+        let seen: Vec<u8> = queued.take(4).collect();
         assert_eq!(seen, [1, 1, 1, 2], "{version:?}");
     }
 }

@@ -76,6 +76,7 @@ fn mqtt_4_4_0_1_what_is_unacknowledged_is_sent_again_in_order_with_its_id() {
         client.disconnect();
         publisher.publish(2, "t", "while away");
         publisher.publish(0, "t", "lost: QoS 0 is not kept");
+        broker.wait_metric("tollgate_deliveries_dropped_total{reason=\"gone\"}", 1.0);
         let (mut client, connack) = Client::with(&broker, &connect);
         // MQTT 3.1 has no word for it.
         let present = u8::from(version != Version::V31);
