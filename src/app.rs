@@ -20,6 +20,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::backup::Folders;
 use crate::broker::feed::{FeedLimits, FeedThread, Feeds};
+use crate::broker::retained::RetainedLimits;
+use crate::broker::router::RouterLimits;
+use crate::broker::tree::TreeLimits;
 use crate::broker::{Checkpointer, Restored};
 use crate::config::{Config, ConnackStyle, DeviceSessions};
 use crate::device_api::Profile;
@@ -29,7 +32,7 @@ use crate::journal::{
     Journal, JournalError, JournalOptions, JournalStatus, Offset, OnCommit, RealDisk, Recovery,
 };
 use crate::metrics::Metrics;
-use crate::mqtt::session::SessionLimits;
+use crate::mqtt::session::{QueueLimits, SessionLimits};
 use crate::net::{Net, NetParts};
 use crate::store::Store;
 use crate::telemetry::{History, HistoryOptions, ScanOptions};
@@ -67,8 +70,8 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let tls = certificates.as_ref().map(Reloader::tls);
     let addresses = bound.addresses();
 
-    let is_live = |id| registry.is_live(id);
-    let (restored, checkpointer) = Checkpointer::start(&store, &journal, is_live, Instant::now())?;
+    let limits = retained_limits(config);
+    let (restored, checkpointer) = Checkpointer::start(&store, &journal, limits, Instant::now())?;
     // Before the history, which releases the journal: the feeds of the last run hold it then.
     let feed = start_feed(config, &journal, &registry, &metrics, &restored)?;
     let history = start_history(config, &journal, &registry)?;
@@ -84,6 +87,8 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         profile: profile(config),
         one_session: config.device.sessions == DeviceSessions::One,
         empty_user_name_code_4: config.device.connack_style == ConnackStyle::Magenta,
+        router: router_limits(config),
+        statistics_every: config.mqtt.statistics_interval,
         restored,
         door: door::limits(config),
     })?;
@@ -255,6 +260,30 @@ fn session_limits(config: &Config) -> SessionLimits {
         subscriptions_max: config.limits.subscriptions_per_session_max,
         filters_per_packet_max: config.limits.filters_per_packet_max,
         unreleased_max: config.limits.unfinished_qos2_max,
+        topic_aliases_max: config.mqtt.topic_alias_maximum,
+        queue: QueueLimits {
+            messages_max: config.limits.queue_messages_max,
+            bytes_max: config.limits.queue_max_bytes,
+        },
+    }
+}
+
+fn router_limits(config: &Config) -> RouterLimits {
+    RouterLimits {
+        tree: TreeLimits {
+            subscriptions_max: config.limits.subscriptions_max,
+            ..TreeLimits::default()
+        },
+        inbox_bytes_max: config.limits.inbox_max_bytes,
+    }
+}
+
+fn retained_limits(config: &Config) -> RetainedLimits {
+    RetainedLimits {
+        messages_max: config.limits.retained_messages_max,
+        bytes_max: config.limits.retained_max_bytes,
+        publisher_messages_max: config.limits.retained_per_identity_max,
+        publisher_bytes_max: config.limits.retained_per_identity_max_bytes,
     }
 }
 

@@ -76,6 +76,10 @@ pub struct Mqtt {
     pub packet_size_max_bytes: u32,
     /// QoS 1 and 2 messages a client may have unacknowledged, 1 to 65,535, announced in CONNACK.
     pub receive_maximum: u16,
+    /// Topic aliases a client may give, announced in CONNACK; and the most it is given.
+    pub topic_alias_maximum: u16,
+    /// How often figures are published under `$SYS/broker/`; zero is never.
+    pub statistics_interval: Duration,
     /// Proxies in front: their connections begin with a PROXY header, and nobody else's may.
     pub proxy_protocol_from: Networks,
 }
@@ -239,6 +243,8 @@ fn checked(layers: &Layers) -> Result<Config, ConfigError> {
             keep_alive_max_s: layers.number(&key::MQTT_KEEP_ALIVE_MAX_S)?,
             packet_size_max_bytes,
             receive_maximum,
+            topic_alias_maximum: layers.number(&key::MQTT_TOPIC_ALIAS_MAXIMUM)?,
+            statistics_interval: Duration::from_secs(layers.number(&key::MQTT_SYS_INTERVAL_S)?),
             proxy_protocol_from: layers.networks(&key::MQTT_PROXY_PROTOCOL_FROM)?,
         },
         mqtts: Mqtts {

@@ -17,6 +17,7 @@ mod feed;
 mod history;
 mod list;
 mod process;
+mod routing;
 mod worker;
 
 use std::sync::Arc;
@@ -31,12 +32,14 @@ pub use door::{AcceptPause, DoorFigures, SlowReader, TlsFailure};
 pub use feed::{FeedDrop, FeedFigures};
 pub use history::FileFigures;
 pub use list::{ConnectRefusal, FIGURES, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
+pub use routing::{DeliveryDrop, RoutingFigures, WillEnd};
 pub use worker::WorkerCounters;
 
 use distribution::Distribution;
 use feed::FeedHandles;
 use history::HistoryHandles;
 use process::Process;
+use routing::RoutingHandles;
 use worker::WorkerHandles;
 
 /// The figures of one broker. Cloning shares them.
@@ -92,6 +95,7 @@ struct Shared {
     history_damage: Gauge,
     history_unreadable: Gauge,
     feeds: FeedHandles,
+    routing: RoutingHandles,
     history_files: HistoryHandles,
     http_requests: Vec<Counter>,
     http_connections: Gauge,
@@ -128,6 +132,7 @@ impl Metrics {
                 history_damage: one_gauge(&history::HISTORY_DAMAGE),
                 history_unreadable: one_gauge(&history::HISTORY_UNREADABLE),
                 feeds: FeedHandles::new(),
+                routing: RoutingHandles::new(),
                 history_files: HistoryHandles::new(),
                 http_requests: counters(&list::HTTP_REQUESTS),
                 http_connections: one_gauge(&list::HTTP_CONNECTIONS),
@@ -189,6 +194,11 @@ impl Metrics {
         self.shared
             .history_unreadable
             .set(figures.unreadable as f64);
+    }
+
+    /// Takes over what routing says of itself.
+    pub fn set_routing(&self, figures: RoutingFigures) {
+        self.shared.routing.set(figures);
     }
 
     /// Takes over what the application feed says of itself.

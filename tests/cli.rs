@@ -497,7 +497,8 @@ fn changes_name_the_device_and_show_the_receipt() {
     let done = format!(r#"{{"device":{DEVICE},"receipt":{RECEIPT}}}"#);
     let rotated = format!(r#"{{"device":{DEVICE},"token":"tgd_new","receipt":{RECEIPT}}}"#);
     let receipt = "boiler (00000000-0000-0000-0000-00000000000a): 1 connections closed, 2 \
-                   sessions and 3 messages dropped, confirmed everywhere in 4 ms\n";
+                   sessions, 3 messages, 0 wills and 0 retained messages dropped, confirmed \
+                   everywhere in 4 ms\n";
     for (command, reply, request) in [
         (
             "revoke",
@@ -558,7 +559,8 @@ fn a_scope_is_changed_list_by_list_or_cleared() {
         assert_eq!(
             said.out,
             "changed the scope of boiler (00000000-0000-0000-0000-00000000000a): 1 connections \
-             closed, 2 sessions and 3 messages dropped, confirmed everywhere in 4 ms\n\
+             closed, 2 sessions, 3 messages, 0 wills and 0 retained messages dropped, \
+             confirmed everywhere in 4 ms\n\
              publish    a/%d/#\nsubscribe  nothing\n"
         );
         let asked = broker.asked();

@@ -16,6 +16,9 @@ mod mosquitto;
 #[path = "clients/mqttjs.rs"]
 mod mqttjs;
 #[cfg(test)]
+#[path = "clients/ordinary.rs"]
+mod ordinary;
+#[cfg(test)]
 #[path = "clients/paho.rs"]
 mod paho;
 #[cfg(test)]

@@ -39,6 +39,12 @@ pub struct Receipt {
     pub sessions: u64,
     /// Unfinished QoS 2 messages dropped.
     pub unfinished: u64,
+    /// Messages dropped that waited for its sessions.
+    pub queued: u64,
+    /// Wills that are not published.
+    pub wills: u64,
+    /// Retained messages dropped.
+    pub retained: u64,
     /// Time until the last worker confirmed, in milliseconds.
     pub milliseconds: u64,
 }
@@ -99,6 +105,9 @@ impl Control {
                 total.connections += part.connections;
                 total.sessions += part.sessions;
                 total.unfinished += part.unfinished;
+                total.queued += part.queued;
+                total.wills += part.wills;
+                total.retained += part.retained;
             }
         }
         let workers = self.lanes.len();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::identity_places::{Held, IdentityPlaces, NoPlace};
+use crate::mqtt::message::Publisher;
 use crate::mqtt::session::SessionState;
 
 /// Session expiry that means "never" (MQTT 5, 3.1.2.11.2).
@@ -38,8 +39,10 @@ impl SessionKey {
 pub struct Stored {
     /// Its number in the journal.
     pub number: u32,
-    /// Subscriptions and unfinished QoS 2 ids.
+    /// Subscriptions, unfinished QoS 2 ids, queue, will.
     pub state: SessionState,
+    /// Who used it last: whose will it is.
+    pub publisher: Publisher,
     /// Seconds it is kept, [`NEVER_EXPIRES_S`] for ever.
     pub expiry_s: u32,
     /// When it goes; `None` is never.
@@ -56,6 +59,7 @@ impl Stored {
         Self {
             number,
             state,
+            publisher: Publisher::default(),
             expiry_s,
             expires,
         }
@@ -148,6 +152,44 @@ impl SessionTable {
     #[must_use]
     pub fn is_known(&self, key: &SessionKey) -> bool {
         self.entry(key).is_some()
+    }
+
+    /// Every stored session.
+    pub fn stored(&self) -> impl Iterator<Item = (SessionKey, &Stored)> {
+        self.by_identity.iter().flat_map(|(identity, entries)| {
+            entries.iter().filter_map(|entry| match &entry.place {
+                Place::Stored(stored) => {
+                    let key = SessionKey {
+                        identity: *identity,
+                        client_id: entry.client_id.clone(),
+                    };
+                    Some((key, stored.as_ref()))
+                }
+                Place::Live(_) => None,
+            })
+        })
+    }
+
+    /// The stored session with this key.
+    pub fn stored_mut(&mut self, key: &SessionKey) -> Option<&mut Stored> {
+        let entries = self.by_identity.get_mut(&key.identity)?;
+        let entry = entries
+            .iter_mut()
+            .find(|entry| entry.client_id == key.client_id)?;
+        match &mut entry.place {
+            Place::Stored(stored) => Some(stored),
+            Place::Live(_) => None,
+        }
+    }
+
+    /// The stored sessions of an identity.
+    pub fn stored_of_mut(&mut self, identity: Uuid) -> impl Iterator<Item = &mut Stored> {
+        let entries = self.by_identity.get_mut(&identity);
+        let entries = entries.into_iter().flatten();
+        entries.filter_map(|entry| match &mut entry.place {
+            Place::Stored(stored) => Some(stored.as_mut()),
+            Place::Live(_) => None,
+        })
     }
 
     /// Stored sessions in the table.

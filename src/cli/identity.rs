@@ -239,13 +239,15 @@ fn changed<T: Kind>(what: &str, reply: &T::Changed, json: bool) -> Result<(), Cl
 
 fn ended<T: Kind>(what: &str, one: &T, receipt: Receipt) -> String {
     format!(
-        "{what} {} ({}): {} connections closed, {} sessions and {} messages dropped, confirmed \
-         everywhere in {} ms\n",
+        "{what} {} ({}): {} connections closed, {} sessions, {} messages, {} wills and {} \
+         retained messages dropped, confirmed everywhere in {} ms\n",
         shown(one.name()),
         one.id(),
         receipt.connections,
         receipt.sessions,
         receipt.queued,
+        receipt.wills,
+        receipt.retained,
         receipt.milliseconds
     )
 }

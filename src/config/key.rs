@@ -1,7 +1,11 @@
 //! Every key: its name, its default, what it may hold. `config.toml` says the same in words; a
 //! test keeps the two in step.
 
+mod limits;
+
 use crate::limits::PACKET_BYTES_MAX;
+
+pub(in crate::config) use limits::*;
 
 /// One key of the configuration.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,6 +94,8 @@ pub const KEYS: &[&Key] = &[
     &MQTT_KEEP_ALIVE_MAX_S,
     &MQTT_PACKET_SIZE_MAX_BYTES,
     &MQTT_RECEIVE_MAXIMUM,
+    &MQTT_TOPIC_ALIAS_MAXIMUM,
+    &MQTT_SYS_INTERVAL_S,
     &MQTT_PROXY_PROTOCOL_FROM,
     &MQTTS_LISTEN,
     &MQTTS_CERTIFICATE,
@@ -119,6 +125,14 @@ pub const KEYS: &[&Key] = &[
     &LIMITS_SUBSCRIPTIONS_PER_SESSION_MAX,
     &LIMITS_FILTERS_PER_PACKET_MAX,
     &LIMITS_UNFINISHED_QOS2_MAX,
+    &LIMITS_QUEUE_MESSAGES_MAX,
+    &LIMITS_QUEUE_MAX_BYTES,
+    &LIMITS_SUBSCRIPTIONS_MAX,
+    &LIMITS_RETAINED_MESSAGES_MAX,
+    &LIMITS_RETAINED_MAX_BYTES,
+    &LIMITS_RETAINED_PER_IDENTITY_MAX,
+    &LIMITS_RETAINED_PER_IDENTITY_MAX_BYTES,
+    &LIMITS_INBOX_MAX_BYTES,
     &LIMITS_UNSENT_MAX_BYTES,
     &LIMITS_UNSENT_TIMEOUT_S,
     &JOURNAL_SIZE_MAX_BYTES,
@@ -176,6 +190,26 @@ pub(super) const MQTT_RECEIVE_MAXIMUM: Key = Key::new(
         least: 1,
         most: 65_535,
         unit: "messages",
+    },
+);
+pub(super) const MQTT_TOPIC_ALIAS_MAXIMUM: Key = Key::new(
+    "mqtt",
+    "topic_alias_maximum",
+    "32",
+    Shape::Number {
+        least: 0,
+        most: 1_024,
+        unit: "aliases",
+    },
+);
+pub(super) const MQTT_SYS_INTERVAL_S: Key = Key::new(
+    "mqtt",
+    "sys_interval_s",
+    "10",
+    Shape::Number {
+        least: 0,
+        most: 86_400,
+        unit: "seconds, 0 = never",
     },
 );
 pub(super) const MQTT_PROXY_PROTOCOL_FROM: Key =
@@ -246,153 +280,6 @@ pub(super) const DEVICE_CONNACK_STYLE: Key = Key::new(
     "connack_style",
     r#""thingsboard""#,
     Shape::Choice(&["thingsboard", "magenta"]),
-);
-
-pub(super) const LIMITS_CONNECTIONS_MAX: Key = Key::new(
-    "limits",
-    "connections_max",
-    "250000",
-    Shape::Number {
-        least: 1,
-        most: 10_000_000,
-        unit: "connections",
-    },
-);
-pub(super) const LIMITS_CONNECTIONS_PER_ADDRESS_MAX: Key = Key::new(
-    "limits",
-    "connections_per_address_max",
-    "1000",
-    Shape::Number {
-        least: 1,
-        most: 10_000_000,
-        unit: "connections",
-    },
-);
-pub(super) const LIMITS_HANDSHAKES_PER_ADDRESS_MAX: Key = Key::new(
-    "limits",
-    "handshakes_per_address_max",
-    "50",
-    Shape::Number {
-        least: 1,
-        most: 10_000_000,
-        unit: "connections",
-    },
-);
-pub(super) const LIMITS_HANDSHAKE_MEMORY_MAX_BYTES: Key = Key::new(
-    "limits",
-    "handshake_memory_max_bytes",
-    "67108864",
-    Shape::Number {
-        least: 1 << 20,
-        most: 1 << 40,
-        unit: "bytes",
-    },
-);
-pub(super) const LIMITS_ACCEPTS_PER_SECOND_MAX: Key = Key::new(
-    "limits",
-    "accepts_per_second_max",
-    "10000",
-    Shape::Number {
-        least: 1,
-        most: 1_000_000,
-        unit: "connections",
-    },
-);
-pub(super) const LIMITS_FAILURES_PER_MINUTE_MAX: Key = Key::new(
-    "limits",
-    "failures_per_minute_max",
-    "10",
-    Shape::Number {
-        least: 1,
-        most: 1_000_000,
-        unit: "failures",
-    },
-);
-pub(super) const LIMITS_TRUSTED_NETWORKS: Key = Key::new(
-    "limits",
-    "trusted_networks",
-    r#"["127.0.0.0/8", "::1"]"#,
-    Shape::Networks,
-);
-pub(super) const LIMITS_CONNECTIONS_PER_IDENTITY_MAX: Key = Key::new(
-    "limits",
-    "connections_per_identity_max",
-    "10",
-    Shape::Number {
-        least: 1,
-        most: 1_000_000,
-        unit: "connections",
-    },
-);
-pub(super) const LIMITS_SESSIONS_PER_IDENTITY_MAX: Key = Key::new(
-    "limits",
-    "sessions_per_identity_max",
-    "10",
-    Shape::Number {
-        least: 1,
-        most: 1_000_000,
-        unit: "sessions",
-    },
-);
-pub(super) const LIMITS_SESSION_EXPIRY_MAX_S: Key = Key::new(
-    "limits",
-    "session_expiry_max_s",
-    "604800",
-    Shape::Number {
-        least: 0,
-        most: 4_294_967_294,
-        unit: "seconds",
-    },
-);
-pub(super) const LIMITS_SUBSCRIPTIONS_PER_SESSION_MAX: Key = Key::new(
-    "limits",
-    "subscriptions_per_session_max",
-    "100",
-    Shape::Number {
-        least: 1,
-        most: 10_000,
-        unit: "subscriptions",
-    },
-);
-pub(super) const LIMITS_FILTERS_PER_PACKET_MAX: Key = Key::new(
-    "limits",
-    "filters_per_packet_max",
-    "100",
-    Shape::Number {
-        least: 1,
-        most: 10_000,
-        unit: "filters",
-    },
-);
-pub(super) const LIMITS_UNFINISHED_QOS2_MAX: Key = Key::new(
-    "limits",
-    "unfinished_qos2_max",
-    "0",
-    Shape::Number {
-        least: 0,
-        most: 65_535,
-        unit: "messages, 0 = as mqtt.receive_maximum",
-    },
-);
-pub(super) const LIMITS_UNSENT_MAX_BYTES: Key = Key::new(
-    "limits",
-    "unsent_max_bytes",
-    "1048576",
-    Shape::Number {
-        least: 65_536,
-        most: 1 << 30,
-        unit: "bytes",
-    },
-);
-pub(super) const LIMITS_UNSENT_TIMEOUT_S: Key = Key::new(
-    "limits",
-    "unsent_timeout_s",
-    "30",
-    Shape::Number {
-        least: 1,
-        most: 3_600,
-        unit: "seconds",
-    },
 );
 
 pub(super) const JOURNAL_SIZE_MAX_BYTES: Key = Key::new(

@@ -36,6 +36,22 @@ pub struct Limits {
     pub filters_per_packet_max: usize,
     /// QoS 2 messages of one session whose PUBREL has not come; at least `mqtt.receive_maximum`.
     pub unfinished_qos2_max: u16,
+    /// Messages that wait for one client or are not received by it.
+    pub queue_messages_max: usize,
+    /// Bytes of these.
+    pub queue_max_bytes: usize,
+    /// Subscriptions of all sessions together, to ordinary topics.
+    pub subscriptions_max: usize,
+    /// Topics with a retained message.
+    pub retained_messages_max: usize,
+    /// Bytes of retained messages.
+    pub retained_max_bytes: usize,
+    /// Topics whose retained message comes from one identity.
+    pub retained_per_identity_max: usize,
+    /// Bytes of retained messages from one identity.
+    pub retained_per_identity_max_bytes: usize,
+    /// Bytes of messages that may wait for one worker.
+    pub inbox_max_bytes: usize,
     /// Bytes that may wait for one client that does not read.
     pub unsent_max_bytes: usize,
     /// How long they may wait without one of them going.
@@ -57,6 +73,15 @@ pub(super) fn checked(layers: &Layers, receive_maximum: u16) -> Result<Limits, C
         subscriptions_per_session_max: layers.number(&key::LIMITS_SUBSCRIPTIONS_PER_SESSION_MAX)?,
         filters_per_packet_max: layers.number(&key::LIMITS_FILTERS_PER_PACKET_MAX)?,
         unfinished_qos2_max: unfinished_qos2_max(layers, receive_maximum)?,
+        queue_messages_max: layers.number(&key::LIMITS_QUEUE_MESSAGES_MAX)?,
+        queue_max_bytes: layers.number(&key::LIMITS_QUEUE_MAX_BYTES)?,
+        subscriptions_max: layers.number(&key::LIMITS_SUBSCRIPTIONS_MAX)?,
+        retained_messages_max: layers.number(&key::LIMITS_RETAINED_MESSAGES_MAX)?,
+        retained_max_bytes: layers.number(&key::LIMITS_RETAINED_MAX_BYTES)?,
+        retained_per_identity_max: layers.number(&key::LIMITS_RETAINED_PER_IDENTITY_MAX)?,
+        retained_per_identity_max_bytes: layers
+            .number(&key::LIMITS_RETAINED_PER_IDENTITY_MAX_BYTES)?,
+        inbox_max_bytes: layers.number(&key::LIMITS_INBOX_MAX_BYTES)?,
         unsent_max_bytes: layers.number(&key::LIMITS_UNSENT_MAX_BYTES)?,
         unsent_timeout: Duration::from_secs(layers.number(&key::LIMITS_UNSENT_TIMEOUT_S)?),
     })

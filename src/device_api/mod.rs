@@ -2,15 +2,15 @@
 //!
 //! They are endpoints of the connected device, not broker topics: nothing published there is ever
 //! routed to a subscriber (TB-10). [`route`] decides what becomes of a PUBLISH, [`topics`] which
-//! filters a device may subscribe to.
+//! filters a device may subscribe to. Every other topic is ordinary, as far as a scope covers it.
 
 pub mod topics;
 
 pub use crate::telemetry::PARSER_VERSION;
-pub use topics::{grant, is_allowed};
+pub use topics::{grant, is_allowed, is_platform, is_virtual};
 
 use crate::mqtt::session::{Ending, Refused};
-use crate::mqtt::wire::{Publish, ReasonCode};
+use crate::mqtt::wire::ReasonCode;
 use crate::telemetry::{self, ScanOptions};
 use topics::DeviceTopic;
 
@@ -31,6 +31,8 @@ pub struct Profile {
 pub enum Route {
     /// The payload is telemetry: record it.
     Telemetry,
+    /// No topic of the platform: a scope covers it, and it goes to whoever subscribed.
+    Ordinary,
     /// Acknowledge it as if it were stored, and drop it: the profile wants it so.
     Drop(Why),
     /// Refuse it.
@@ -44,18 +46,21 @@ pub enum Why {
     BadPayload,
     /// The topic is none of the device's (TB-14).
     UnknownTopic,
+    /// No scope of the publisher covers the topic (SEC-30).
+    NotAuthorized,
     /// The topic is in a `$` tree (SEC-33).
     SystemTopic,
     /// The payload is longer than the profile allows (TB-17).
     PayloadTooLarge,
 }
 
-/// Decides what becomes of a PUBLISH that the rights gate let through.
+/// Decides what becomes of a device's PUBLISH that the rights gate let through.
 #[must_use]
-pub fn route(publish: &Publish<'_>, profile: &Profile) -> Route {
-    match DeviceTopic::of(publish.topic) {
-        DeviceTopic::Telemetry => telemetry(publish.payload, profile),
-        DeviceTopic::System | DeviceTopic::Unknown => refuse_foreign(publish.topic),
+pub fn route(topic: &str, payload: &[u8], profile: &Profile) -> Route {
+    match DeviceTopic::of(topic) {
+        DeviceTopic::Telemetry => telemetry(payload, profile),
+        DeviceTopic::Foreign => Route::Ordinary,
+        DeviceTopic::System | DeviceTopic::Unknown => refuse_foreign(topic),
     }
 }
 
@@ -65,7 +70,7 @@ pub fn route(publish: &Publish<'_>, profile: &Profile) -> Route {
 pub fn refuse_foreign(topic: &str) -> Route {
     let (reason, why) = match DeviceTopic::of(topic) {
         DeviceTopic::System => (ReasonCode::NotAuthorized, Why::SystemTopic),
-        DeviceTopic::Telemetry | DeviceTopic::Unknown => {
+        DeviceTopic::Telemetry | DeviceTopic::Unknown | DeviceTopic::Foreign => {
             (ReasonCode::TopicNameInvalid, Why::UnknownTopic)
         }
     };
@@ -78,18 +83,22 @@ pub fn refuse_foreign(topic: &str) -> Route {
     )
 }
 
-/// Refuses a PUBLISH of an application: 0x87 where its filters do not cover the topic, else 0x90:
-/// nothing is routed there. The connection stays.
+/// Decides what becomes of an application's PUBLISH: 0x87 where its filters do not cover the
+/// topic, 0x90 for the names of the platform, which are endpoints of devices or its own to
+/// publish to (TB-10). The connection stays.
 #[must_use]
-pub fn refuse_application(topic: &str, is_allowed: bool) -> Route {
-    if is_allowed {
-        return refuse_foreign(topic);
+pub fn route_application(topic: &str, is_allowed: bool) -> Route {
+    if !is_allowed {
+        let refused = Refused {
+            reason: ReasonCode::NotAuthorized,
+            ending: Ending::Stays,
+        };
+        return Route::Refuse(refused, Why::NotAuthorized);
     }
-    let refused = Refused {
-        reason: ReasonCode::NotAuthorized,
-        ending: Ending::Stays,
-    };
-    Route::Refuse(refused, Why::SystemTopic)
+    match DeviceTopic::of(topic) {
+        DeviceTopic::Foreign => Route::Ordinary,
+        _ => refuse_foreign(topic),
+    }
 }
 
 fn telemetry(payload: &[u8], profile: &Profile) -> Route {

@@ -1,10 +1,10 @@
 //! The names of the virtual topics, and the filters a device may subscribe to.
 
 use crate::mqtt::topic::Filter;
-use crate::mqtt::wire::ReasonCode;
+use crate::mqtt::wire::{QoS, ReasonCode};
 
 /// Highest QoS granted on a device topic (TB-13).
-pub const GRANTED_QOS_MAX: u8 = 1;
+pub const GRANTED_QOS_MAX: QoS = QoS::AtLeastOnce;
 
 /// A topic a device publishes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,8 +13,19 @@ pub enum DeviceTopic {
     Telemetry,
     /// A `$` topic.
     System,
-    /// Anything else.
+    /// Another name of the platform.
     Unknown,
+    /// No name of the platform.
+    Foreign,
+}
+
+/// Where the virtual topics are.
+const PREFIXES: [&str; 4] = ["v1/devices/me/", "v1/gateway/", "v2/", "/provision/"];
+
+/// True if the topic or filter stands under a prefix of the virtual topics: it is never routed.
+#[must_use]
+pub fn is_virtual(topic: &str) -> bool {
+    PREFIXES.iter().any(|prefix| topic.starts_with(prefix))
 }
 
 impl DeviceTopic {
@@ -24,9 +35,17 @@ impl DeviceTopic {
         match topic {
             "v1/devices/me/telemetry" | "v2/t" | "v2/t/j" => Self::Telemetry,
             _ if topic.starts_with('$') => Self::System,
-            _ => Self::Unknown,
+            _ if is_platform(topic) => Self::Unknown,
+            _ => Self::Foreign,
         }
     }
+}
+
+/// True if the topic is a name of the platform, where nothing ordinary is routed: a virtual topic,
+/// or one of those under which it gives telemetry to applications.
+#[must_use]
+pub fn is_platform(topic: &str) -> bool {
+    is_virtual(topic) || topic.starts_with("v1/devices/") || topic.starts_with('$')
 }
 
 /// The filters a device may subscribe to, compared as exact text (TB-11). Sorted.
@@ -60,7 +79,7 @@ pub const ALLOWED_FILTERS: [&str; 23] = [
 ///
 /// # Errors
 /// 0x8F: the filter is not on the allow-list, whatever it would match (TB-11).
-pub fn grant(filter: &Filter<'_>) -> Result<u8, ReasonCode> {
+pub fn grant(filter: &Filter<'_>) -> Result<QoS, ReasonCode> {
     if is_allowed(filter) {
         Ok(GRANTED_QOS_MAX)
     } else {
@@ -83,7 +102,7 @@ mod tests {
         assert!(ALLOWED_FILTERS.is_sorted());
         for text in ALLOWED_FILTERS {
             let filter = Filter::new(text).unwrap();
-            assert_eq!(grant(&filter), Ok(1), "{text}");
+            assert_eq!(grant(&filter), Ok(QoS::AtLeastOnce), "{text}");
         }
         for text in [
             "#",
@@ -116,5 +135,7 @@ mod tests {
             DeviceTopic::of("v1/devices/me/telemetry/"),
             DeviceTopic::Unknown
         );
+        assert_eq!(DeviceTopic::of("v2"), DeviceTopic::Foreign);
+        assert_eq!(DeviceTopic::of("a/v2/t"), DeviceTopic::Foreign);
     }
 }

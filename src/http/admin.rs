@@ -53,7 +53,9 @@ pub(super) async fn confirm(shared: &ServiceState, change: Change) -> Result<Rec
     Ok(Receipt {
         connections: receipt.connections,
         sessions: receipt.sessions,
-        queued: receipt.unfinished,
+        queued: receipt.unfinished + receipt.queued,
+        wills: receipt.wills,
+        retained: receipt.retained,
         milliseconds: receipt.milliseconds,
     })
 }

@@ -219,6 +219,10 @@ pub struct Receipt {
     pub sessions: u64,
     /// Queued and unfinished messages that were dropped.
     pub queued: u64,
+    /// Wills that are not published.
+    pub wills: u64,
+    /// Retained messages that were dropped.
+    pub retained: u64,
     /// From the durable commit until the last worker had confirmed.
     pub milliseconds: u64,
 }

@@ -11,9 +11,10 @@ pub const RECORD_HEADER_BYTES: usize = 52;
 /// worker can pile up under a QoS 0 flood; beyond it [`Batch::push`] answers [`BatchFull`].
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
-/// Largest body of one record in bytes: twice the largest packet (256 KiB) of the default limits.
-/// Beyond it [`Batch::push`] answers [`BatchFull`] even when the batch is empty.
-pub const RECORD_BODY_BYTES_MAX: usize = 512 * 1024;
+/// Largest body of one record in bytes: the largest packet there may be (496 KiB), the topic that
+/// its alias stood for (64 KiB), and who gets it. Beyond it [`Batch::push`] answers [`BatchFull`]
+/// even when the batch is empty.
+pub const RECORD_BODY_BYTES_MAX: usize = 896 * 1024;
 
 const _: () = assert!(RECORD_BODY_BYTES_MAX + RECORD_HEADER_BYTES < BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < u32::MAX as usize);
@@ -67,6 +68,17 @@ pub enum RecordKind {
     SessionChange = 5,
     /// How far a session's feed is settled; the body is written by the broker.
     FeedProgress = 6,
+    /// A message that stored sessions get or that is retained; the body, as those of all kinds
+    /// below, is written by the broker.
+    Message = 7,
+    /// Packet ids that messages to clients got.
+    Assigned = 8,
+    /// Clients have these QoS 2 messages (PUBREC).
+    Received = 9,
+    /// These messages are out of their sessions' queues.
+    Settled = 10,
+    /// A session's will, or that it has none any more.
+    Will = 11,
 }
 
 impl RecordKind {
@@ -80,6 +92,11 @@ impl RecordKind {
             4 => Some(RecordKind::SessionEnd),
             5 => Some(RecordKind::SessionChange),
             6 => Some(RecordKind::FeedProgress),
+            7 => Some(RecordKind::Message),
+            8 => Some(RecordKind::Assigned),
+            9 => Some(RecordKind::Received),
+            10 => Some(RecordKind::Settled),
+            11 => Some(RecordKind::Will),
             _ => None,
         }
     }
@@ -180,18 +197,27 @@ impl Batch {
     ///
     /// # Errors
     /// [`BatchFull`] when the record does not fit in what is left (1 MiB in all, a body at most
-    /// 512 KiB): submit the batch, then push the record into an empty one.
+    /// 896 KiB): submit the batch, then push the record into an empty one.
     pub fn push(&mut self, header: &RecordHeader, body: &[u8]) -> Result<(), BatchFull> {
-        let full = BatchFull {
-            body_bytes: body.len(),
-        };
+        self.push_parts(header, &[body])
+    }
+
+    /// Adds a record whose body lies in several places, one behind the other.
+    ///
+    /// # Errors
+    /// As [`Batch::push`].
+    pub fn push_parts(&mut self, header: &RecordHeader, body: &[&[u8]]) -> Result<(), BatchFull> {
+        let body_bytes = body.iter().map(|part| part.len()).sum();
+        let full = BatchFull { body_bytes };
         let room = self.bytes_max.saturating_sub(self.bytes.len());
-        if body.len() > RECORD_BODY_BYTES_MAX || RECORD_HEADER_BYTES + body.len() > room {
+        if body_bytes > RECORD_BODY_BYTES_MAX || RECORD_HEADER_BYTES + body_bytes > room {
             return Err(full);
         }
-        let body_len = u32::try_from(body.len()).map_err(|_| full)?;
+        let body_len = u32::try_from(body_bytes).map_err(|_| full)?;
         self.bytes.extend_from_slice(&header.encode(body_len));
-        self.bytes.extend_from_slice(body);
+        for part in body {
+            self.bytes.extend_from_slice(part);
+        }
         self.records += 1;
         self.has_sessions |= header.is_of_session();
         Ok(())

@@ -2,7 +2,7 @@
 
 use metrics::Unit;
 
-use super::{door, feed, history};
+use super::{door, feed, history, routing};
 
 /// One figure: everything there is to know about it but its value.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +70,8 @@ closed_list! {
         NotAuthorized = "not_authorized",
         /// The journal had no room.
         StorageFull = "storage_full",
+        /// As much is retained as may be.
+        RetainedFull = "retained_full",
         /// The packet broke the protocol.
         ProtocolError = "protocol_error",
         /// The credential ended while the message waited.
@@ -136,7 +138,7 @@ closed_list! {
 }
 
 /// The label values of quality of service.
-const QOS_LABELS: &[&str] = &["0", "1", "2"];
+pub(super) const QOS_LABELS: &[&str] = &["0", "1", "2"];
 
 /// The label values of a HTTP status, by class: 1xx never leaves this server.
 const STATUS_LABELS: &[&str] = &["2xx", "3xx", "4xx", "5xx"];
@@ -173,7 +175,7 @@ pub(super) const RECEIVED: Figure = labelled(
         Kind::Counter,
         Unit::Count,
         "PUBLISH packets that arrived complete, by quality of service. \
-         Received = stored + refused + repeated + in flight.",
+         Received = stored + routed + refused + repeated + in flight.",
     ),
     "qos",
     QOS_LABELS,
@@ -365,6 +367,18 @@ pub const FIGURES: &[Figure] = &[
     RECEIVED,
     STORED,
     REFUSED,
+    routing::ROUTED,
+    routing::DELIVERED,
+    routing::DELIVERED_AGAIN,
+    routing::UNDELIVERED,
+    routing::WILLS,
+    routing::SUBSCRIPTIONS,
+    routing::FILTERS,
+    routing::FILTER_BYTES,
+    routing::RETAINED,
+    routing::RETAINED_BYTES,
+    routing::INBOX_BYTES,
+    routing::INBOX_WAITS,
     REPEATED,
     IN_FLIGHT,
     ACK_WAIT,

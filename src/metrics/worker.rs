@@ -6,17 +6,24 @@ use metrics::{Counter, Gauge, Histogram};
 
 use super::feed::{self, FeedDrop};
 use super::list::{self, ConnectRefusal, Refusal};
+use super::routing::{self, DeliveryDrop, WillEnd};
 use super::{counters, one_counter, one_gauge};
 
 /// Counters of one worker: plain integers, added to the shared figures by [`Self::flush`].
 ///
-/// The ledger: every message received ends as stored, refused or repeated, and is in flight until
-/// then. Flush once per turn of the worker; what is not flushed is not visible. Dropping flushes.
+/// The ledger: every message received ends as stored, routed, refused or repeated, and is in flight
+/// until then. Flush once per turn of the worker; what is not flushed is not visible. Dropping
+/// flushes.
 #[derive(Debug)]
 pub struct WorkerCounters {
     received: [u64; 3],
     stored: [u64; 3],
     refused: [u64; Refusal::COUNT],
+    routed: [u64; 3],
+    delivered: [u64; 3],
+    wills: [u64; WillEnd::COUNT],
+    delivered_again: u64,
+    undelivered: [u64; DeliveryDrop::COUNT],
     repeated: u64,
     connects: u64,
     disconnects: u64,
@@ -36,6 +43,11 @@ pub(super) struct WorkerHandles {
     received: Vec<Counter>,
     stored: Vec<Counter>,
     refused: Vec<Counter>,
+    routed: Vec<Counter>,
+    delivered: Vec<Counter>,
+    wills: Vec<Counter>,
+    delivered_again: Counter,
+    undelivered: Vec<Counter>,
     repeated: Counter,
     in_flight: Gauge,
     ack_wait: Histogram,
@@ -58,6 +70,41 @@ impl WorkerCounters {
     /// `messages` of this quality of service (0 to 2) are on disk.
     pub fn stored(&mut self, qos: u8, messages: u64) {
         add(self.stored.get_mut(usize::from(qos)), messages);
+        self.touched = true;
+    }
+
+    /// `messages` of this quality of service (0 to 2) went to those who subscribed, if anybody
+    /// did, and needed no record.
+    pub fn routed(&mut self, qos: u8, messages: u64) {
+        add(self.routed.get_mut(usize::from(qos)), messages);
+        self.touched = true;
+    }
+
+    /// `copies` were written to clients with this quality of service (0 to 2).
+    pub fn delivered(&mut self, qos: u8, copies: u64) {
+        add(self.delivered.get_mut(usize::from(qos)), copies);
+        self.touched = true;
+    }
+
+    /// So many of those copies had been written before, to an earlier connection.
+    pub fn delivered_again(&mut self, copies: u64) {
+        self.delivered_again = self.delivered_again.saturating_add(copies);
+    }
+
+    /// The time of a will came.
+    pub fn will(&mut self, end: WillEnd) {
+        self.wills(end, 1);
+    }
+
+    /// As [`Self::will`], of several.
+    pub fn wills(&mut self, end: WillEnd, wills: u64) {
+        add(self.wills.get_mut(end as usize), wills);
+        self.touched = true;
+    }
+
+    /// A copy of a message did not reach its subscriber, and why.
+    pub fn undelivered(&mut self, reason: DeliveryDrop) {
+        add(self.undelivered.get_mut(reason as usize), 1);
         self.touched = true;
     }
 
@@ -129,8 +176,13 @@ impl WorkerCounters {
             return;
         }
         let begun: u64 = self.received.iter().sum();
-        let ended: u64 =
-            self.stored.iter().sum::<u64>() + self.refused.iter().sum::<u64>() + self.repeated;
+        let ended: u64 = self
+            .stored
+            .iter()
+            .chain(&self.routed)
+            .chain(&self.refused)
+            .sum::<u64>()
+            + self.repeated;
         if begun != ended {
             self.handles
                 .in_flight
@@ -144,6 +196,11 @@ impl WorkerCounters {
         self.disconnects = 0;
         move_all(&mut self.received, &self.handles.received);
         move_all(&mut self.stored, &self.handles.stored);
+        move_all(&mut self.routed, &self.handles.routed);
+        move_all(&mut self.delivered, &self.handles.delivered);
+        move_all(&mut self.wills, &self.handles.wills);
+        move_one(&mut self.delivered_again, &self.handles.delivered_again);
+        move_all(&mut self.undelivered, &self.handles.undelivered);
         move_all(&mut self.refused, &self.handles.refused);
         move_all(&mut self.connects_refused, &self.handles.connects_refused);
         move_one(&mut self.repeated, &self.handles.repeated);
@@ -159,6 +216,11 @@ impl WorkerCounters {
             received: [0; 3],
             stored: [0; 3],
             refused: [0; Refusal::COUNT],
+            routed: [0; 3],
+            delivered: [0; 3],
+            wills: [0; WillEnd::COUNT],
+            delivered_again: 0,
+            undelivered: [0; DeliveryDrop::COUNT],
             repeated: 0,
             connects: 0,
             disconnects: 0,
@@ -186,6 +248,11 @@ impl WorkerHandles {
             received: counters(&list::RECEIVED),
             stored: counters(&list::STORED),
             refused: counters(&list::REFUSED),
+            routed: counters(&routing::ROUTED),
+            delivered: counters(&routing::DELIVERED),
+            wills: counters(&routing::WILLS),
+            delivered_again: one_counter(&routing::DELIVERED_AGAIN),
+            undelivered: counters(&routing::UNDELIVERED),
             repeated: one_counter(&list::REPEATED),
             in_flight: one_gauge(&list::IN_FLIGHT),
             ack_wait,

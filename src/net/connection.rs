@@ -9,18 +9,19 @@ use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::feed::Feeding;
-use super::outbox::Purpose;
 use super::output::Output;
 use super::parked::Parked;
 use super::places::Place;
 use super::publish::Recorded;
 use super::tls;
+use super::walks::Walk;
 use super::worker::Worker;
 use crate::broker::SessionKey;
+use crate::broker::tree::Subscriptions;
 use crate::identity::Principal;
-use crate::metrics::{Refusal, SlowReader, TlsFailure};
-use crate::mqtt::session::{Close, Replies, Session, Step};
-use crate::mqtt::wire::{self, PacketType, QoS, Sender};
+use crate::metrics::{SlowReader, TlsFailure};
+use crate::mqtt::session::{Close, Replies, Session};
+use crate::mqtt::wire::QoS;
 
 /// Reads one connection does before the others get their turn.
 const READS_PER_TURN: usize = 4;
@@ -40,6 +41,8 @@ pub(super) struct Connection {
     pub(super) session_number: u32,
     /// The session expiry the journal knows, in seconds.
     pub(super) expiry_recorded_s: u32,
+    /// It came with a will, which the journal knows.
+    pub(super) has_will: bool,
     /// Set when the worker has let go of it; nothing it says counts any more.
     pub(super) is_over: Cell<bool>,
     /// Its place among all connections, given up when the socket is closed.
@@ -55,19 +58,29 @@ pub(super) struct Inner {
     /// The start of a packet whose rest has not come; empty, without memory, between packets.
     partial: Vec<u8>,
     /// Packets that wait for room in the journal.
-    parked: Parked,
+    pub(super) parked: Parked,
     /// Nothing more is read until the parked packets are through.
-    is_stalled: bool,
+    pub(super) is_stalled: bool,
     /// Runs of acks in the worker's ledger.
     runs_waiting: u32,
+    /// Runs of acks so far, those included that did not have to wait.
+    pub(super) runs_pushed: u32,
+    /// Retained messages on their way.
+    pub(super) walks: Vec<Walk>,
+    /// What a walk found is on its way to the disk.
+    pub(super) walk_waits: bool,
     /// CONNACK is among them: nothing may overtake it.
-    connack_waits: bool,
+    pub(super) connack_waits: bool,
     /// The end that what came with CONNECT has led to.
     ends_with: Option<End>,
     /// An application's feeds.
     pub(super) feeding: Option<Box<Feeding>>,
     /// The client settled messages since the feeds were looked at.
-    has_settled: bool,
+    pub(super) has_settled: bool,
+    /// What a session that ends with this connection has in the subscription tree.
+    pub(super) subscriptions: Option<Box<Subscriptions>>,
+    /// It is in the worker's list of connections with deliveries of this turn.
+    pub(super) is_dirty: bool,
     /// The client sends nothing more; it may still wait for acknowledgements.
     input_ended: bool,
 }
@@ -105,14 +118,6 @@ impl Clocks {
     }
 }
 
-/// What became of one packet.
-enum Taken {
-    /// It is done with.
-    Yes,
-    /// It has to wait, and so has everything behind it.
-    NotNow,
-}
-
 impl Inner {
     pub(super) fn new(session: Session, output: Output) -> Self {
         Self {
@@ -122,10 +127,15 @@ impl Inner {
             parked: Parked::default(),
             is_stalled: false,
             runs_waiting: 0,
+            runs_pushed: 0,
+            walks: Vec::new(),
+            walk_waits: false,
             connack_waits: false,
             ends_with: None,
             feeding: None,
             has_settled: false,
+            subscriptions: None,
+            is_dirty: false,
             input_ended: false,
         }
     }
@@ -143,6 +153,11 @@ impl Inner {
     /// True while the client has not been let in yet: its session is being recorded.
     pub(super) fn waits_for_connack(&self) -> bool {
         self.connack_waits
+    }
+
+    /// Runs of acks in the worker's ledger.
+    pub(super) fn runs_waiting(&self) -> u32 {
+        self.runs_waiting
     }
 
     /// True while acks or packets wait for the journal.
@@ -198,6 +213,8 @@ impl Connection {
         }
         if !was_clear {
             self.pump(worker, inner);
+            self.has_room_again(worker, inner);
+            worker.hand_over_soon();
         }
         let buffer = &mut *worker.read_buffer.borrow_mut();
         for _ in 0..READS_PER_TURN {
@@ -257,6 +274,8 @@ impl Connection {
         self.reply(worker, inner, replies, recorded);
         if std::mem::take(&mut inner.has_settled) {
             self.pump(worker, inner);
+            // Its places in the window are the queue's too.
+            self.has_room_again(worker, inner);
         }
         outcome
     }
@@ -274,7 +293,9 @@ impl Connection {
             let mut recorded = Recorded::default();
             for packet in parked.iter() {
                 let needed = self.needs_room(inner, packet);
-                if needed.is_some_and(|(bytes, purpose)| !worker.make_room(bytes, purpose)) {
+                let must_wait =
+                    worker.is_route_full.get() && self.must_wait_to_route(worker, inner, packet);
+                if must_wait || needed.is_some_and(|(bytes, why)| !worker.make_room(bytes, why)) {
                     break;
                 }
                 done += 1;
@@ -311,11 +332,15 @@ impl Connection {
         let was_waiting = std::mem::take(&mut inner.connack_waits);
         inner.session.acknowledged(places);
         inner.output.write(bytes);
+        if !inner.walks.is_empty() {
+            self.mark_dirty(worker, inner);
+        }
         if inner.input_ended {
             inner.output.wake();
         }
         if was_waiting {
             self.pump(worker, inner);
+            self.mark_dirty(worker, inner);
         }
     }
 
@@ -344,6 +369,7 @@ impl Connection {
             replies.ordered.append(&mut replies.prompt);
         }
         if !replies.ordered.is_empty() {
+            inner.runs_pushed = inner.runs_pushed.wrapping_add(1);
             if (recorded.any || inner.runs_waiting > 0) && !worker.is_settled() {
                 let (slot, generation) = (self.slot, self.generation);
                 worker.acknowledge_later(slot, generation, &replies.ordered, replies.places);
@@ -355,127 +381,15 @@ impl Connection {
             }
         }
         inner.output.write(&replies.prompt);
+        if !inner.walks.is_empty() {
+            let run = inner.runs_pushed;
+            inner
+                .walks
+                .iter_mut()
+                .for_each(|walk| walk.goes_behind(run));
+            self.mark_dirty(worker, inner);
+        }
         worker.hand_over_soon();
-    }
-
-    /// Handles whole packets from the front of `input`; tells how many bytes they were.
-    fn consume(
-        &self,
-        worker: &Worker,
-        inner: &mut Inner,
-        input: &[u8],
-        clocks: Clocks,
-        replies: &mut Replies,
-        recorded: &mut Recorded,
-    ) -> (usize, Result<(), End>) {
-        let packet_size_max = worker.shared.limits.packet_size_max;
-        let mut taken = 0;
-        loop {
-            let rest = input.get(taken..).unwrap_or(&[]);
-            let packet = match wire::frame(rest, packet_size_max) {
-                Ok(Some(frame)) => match frame.packet(rest) {
-                    Some(packet) => packet,
-                    None => return (taken, Ok(())),
-                },
-                Ok(None) => return (taken, Ok(())),
-                Err(error) => return (taken, Err(End::Closed(Close::from(&error)))),
-            };
-            match self.take_packet(worker, inner, packet, clocks, replies, recorded) {
-                Ok(Taken::Yes) => taken += packet.len(),
-                Ok(Taken::NotNow) => {
-                    inner.is_stalled = true;
-                    return (taken, Ok(()));
-                }
-                Err(end) => return (taken, Err(end)),
-            }
-        }
-    }
-
-    fn take_packet(
-        &self,
-        worker: &Worker,
-        inner: &mut Inner,
-        packet: &[u8],
-        clocks: Clocks,
-        replies: &mut Replies,
-        recorded: &mut Recorded,
-    ) -> Result<Taken, End> {
-        if let Some((bytes, purpose)) = self.needs_room(inner, packet) {
-            let behind = !inner.parked.is_empty();
-            if behind || !worker.make_room(bytes, purpose) {
-                // The client was heard, whatever the journal does (SEC-80).
-                inner.session.heard(clocks.now);
-                return Ok(self.park(worker, inner, packet));
-            }
-        }
-        let version = inner.session.version();
-        if let Some(decoded) = wire::decode_publish(version, Sender::Client, packet) {
-            let publish = decoded.map_err(|error| End::Closed(Close::from(&error)))?;
-            return self
-                .take_publish(worker, inner, &publish, clocks, replies, recorded)
-                .map(|()| Taken::Yes)
-                .map_err(End::Closed);
-        }
-        let decoded = wire::decode(version, Sender::Client, packet)
-            .map_err(|error| End::Closed(Close::from(&error)))?;
-        let step = inner.session.handle(&decoded, clocks.now, replies);
-        match step.map_err(End::Closed)? {
-            // PUBLISH was taken above.
-            Step::Done | Step::Publish(_) | Step::Repeated => {}
-            Step::Settled(_) => inner.has_settled = true,
-            Step::ReleasedBefore => recorded.any = true,
-            Step::Release(packet_id) => {
-                self.release(worker, inner, packet_id, clocks, replies, recorded);
-            }
-            Step::Subscribe(subscribe) => {
-                self.subscribe(worker, inner, &subscribe, clocks, replies, recorded)
-                    .map_err(End::Closed)?;
-            }
-            Step::Unsubscribe(unsubscribe) => {
-                self.unsubscribe(worker, inner, &unsubscribe, clocks, replies, recorded)
-                    .map_err(End::Closed)?;
-            }
-            Step::Disconnected { .. } => return Err(End::Disconnected),
-        }
-        Ok(Taken::Yes)
-    }
-
-    /// The room that the packet and its acknowledgement may need, and for what; `None` if it
-    /// needs none.
-    fn needs_room(&self, inner: &Inner, packet: &[u8]) -> Option<(usize, Purpose)> {
-        match PacketType::from_first_byte(*packet.first()?).ok()? {
-            PacketType::Publish | PacketType::PubRel => Some((packet.len(), Purpose::Message)),
-            // The record holds the whole session: its client id and all its filters.
-            PacketType::Subscribe | PacketType::Unsubscribe => {
-                let held = &inner.session.state().subscriptions;
-                let filters: usize = held.iter().map(|held| held.filter.len() + 3).sum();
-                let bytes = packet.len() + self.key.client_id.len() + filters + 8;
-                Some((bytes, Purpose::Session))
-            }
-            // Its answer stands in line behind CONNACK.
-            PacketType::PingReq if inner.connack_waits => Some((0, Purpose::Session)),
-            _ => None,
-        }
-    }
-
-    fn park(&self, worker: &Worker, inner: &mut Inner, packet: &[u8]) -> Taken {
-        if worker.is_stuck() && is_qos_0_publish(packet) {
-            // A storage that stays full: what cannot be acknowledged is refused, and counted.
-            worker.count_received(QoS::AtMostOnce);
-            worker.count_refused(Refusal::StorageFull);
-            return Taken::Yes;
-        }
-        let was_empty = inner.parked.is_empty();
-        if !inner
-            .parked
-            .push(packet, worker.shared.limits.receive_maximum)
-        {
-            return Taken::NotNow;
-        }
-        if was_empty {
-            worker.resume_later(self.slot, self.generation);
-        }
-        Taken::Yes
     }
 }
 
@@ -484,10 +398,4 @@ fn count_flood(worker: &Worker, error: &std::io::Error) {
     if tls::failure(error) == TlsFailure::Flood {
         worker.shared.metrics.door().tls_failed(TlsFailure::Flood);
     }
-}
-
-fn is_qos_0_publish(packet: &[u8]) -> bool {
-    packet
-        .first()
-        .is_some_and(|first| first >> 4 == 3 && first & 0b0110 == 0)
 }

@@ -16,12 +16,12 @@ use crate::broker::feed::{
 };
 use crate::identity::Action;
 use crate::metrics::FeedDrop;
-use crate::mqtt::session::{Granted, Item, Sending, Session};
+use crate::mqtt::session::{Granted, Item, Sending, Session, source_number};
 use crate::mqtt::topic::{Filter, Topic};
 use crate::mqtt::wire::{Publish, PublishProperties, QoS, ReasonCode, Subscribe, UserProperties};
 
 /// Highest QoS of a feed.
-const QOS_MAX: u8 = 1;
+const QOS_MAX: QoS = QoS::AtLeastOnce;
 
 /// Bytes encoded for one write; one packet more may be in it.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -56,7 +56,7 @@ struct Source {
     key: MemberKey,
     filter: Box<str>,
     start: u64,
-    qos: u8,
+    qos: QoS,
     credit: u16,
     /// Records sent or left out.
     taken: u64,
@@ -135,7 +135,7 @@ impl Connection {
         for wish in wishes {
             let mut held = inner.session.state().subscriptions.iter();
             let held = held.find(|held| held.filter == wish.filter);
-            let Some((qos, start)) = held.map(|held| (held.qos, held.start)) else {
+            let Some((qos, start)) = held.map(|held| (held.options.qos, held.start)) else {
                 continue;
             };
             let feeding = inner.feeding.get_or_insert_default();
@@ -167,7 +167,7 @@ impl Connection {
                 start: Start::from_number(held.start),
                 is_restart: false,
             };
-            self.attach(worker, inner, wish, held.qos, held.start);
+            self.attach(worker, inner, wish, held.options.qos, held.start);
         }
     }
 
@@ -305,7 +305,7 @@ impl Connection {
             return Encoded::LeftOut(FeedDrop::Deleted);
         }
         let (mut packet_id, mut is_again) = (None, false);
-        if source.qos > 0 {
+        if source.qos > QoS::AtMostOnce {
             let item = Item {
                 source: source.key.source,
                 number: record.offset,
@@ -355,7 +355,7 @@ impl Connection {
         Encoded::Sent { is_again }
     }
 
-    fn attach(&self, worker: &Worker, inner: &mut Inner, wish: Wish, qos: u8, start: u64) {
+    fn attach(&self, worker: &Worker, inner: &mut Inner, wish: Wish, qos: QoS, start: u64) {
         let window = inner.session.in_flight().window();
         let is_shared = wish.filter.starts_with("$share/");
         // A group's other members can have what this client cannot take; a feed of its own is a
@@ -372,7 +372,7 @@ impl Connection {
             worker: worker.index,
             slot: self.slot,
             generation: self.generation,
-            source: hasher.hash_one(&wish.filter),
+            source: source_number(hasher.hash_one(&wish.filter)),
             attached: feeding.attached,
         };
         let old = feeding

@@ -24,6 +24,7 @@ use super::proxy;
 use super::stream::{Detached, Socket, Stream};
 use super::throttle::{self, Verdict};
 use super::tls::{self, Tls};
+use super::wills;
 use crate::broker::SessionKey;
 use crate::identity::{Action, IdentityKind, Principal};
 use crate::metrics::{ConnectRefusal as Refusal, TlsFailure};
@@ -59,7 +60,13 @@ pub(super) struct Arrival {
 impl Arrival {
     /// Upper bound of what its session records when it opens, in bytes.
     pub(super) fn record_bytes(&self) -> usize {
-        4_096 + 3 * self.opening.client_id.len()
+        let will = self.opening.will.as_ref().map_or(0, |will| {
+            let content = &will.content;
+            256 + content.topic().as_str().len()
+                + content.properties().len()
+                + content.payload().len()
+        });
+        4_096 + 3 * self.opening.client_id.len() + will
     }
 }
 
@@ -312,7 +319,7 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, O
         }
     };
     let refused = |refusal| Failure::Refused(refusal, connect.version);
-    let opening = Opening::new(&connect).map_err(refused)?;
+    let mut opening = Opening::new(&connect).map_err(refused)?;
     if !opening.takes_connack(greeter.shared.limits) {
         // [MQTT-3.1.2-24]: what cannot be sent is not sent, and there is no session without it.
         return Err(if ConnectRefusal::PacketTooLarge.fits(&opening) {
@@ -329,6 +336,7 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, O
         if !topic.is_some_and(|topic| principal.permit.allows(Action::Publish, topic)) {
             return Err(refused(ConnectRefusal::NotAuthorized));
         }
+        opening.will = opening.will.filter(|will| wills::is_kept(will));
     }
     Ok((principal, opening))
 }

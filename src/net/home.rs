@@ -1,23 +1,22 @@
-//! Sessions at their home worker: arrival, take-over, resume, and every way they end.
+//! Sessions at their home worker: arrival, take-over, resume.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Instant;
 
 use super::connection::{Clocks, Connection, End, Inner};
 use super::handshake::{Arrival, CONNECT_TIMEOUT, metric, say_goodbye};
+use super::leave;
 use super::linger::linger;
 use super::outbox::Purpose;
 use super::output::Output;
 use super::publish::Recorded;
 use super::stream::Stream;
 use super::worker::Worker;
-use crate::broker::{NoPlace, Receipt, Reserved, Stored, record};
-use crate::identity::{Change, IdentityKind, Permit};
-use crate::journal::{RecordHeader, RecordKind};
+use crate::broker::{NoPlace, Reserved, Stored, record};
+use crate::identity::IdentityKind;
+use crate::journal::RecordKind;
 use crate::metrics::SlowReader;
-use crate::mqtt::session::{Close, ConnectRefusal, Replies, Session, SessionState};
-use crate::mqtt::topic::Filter;
+use crate::mqtt::session::{Close, ConnectRefusal, Opening, Replies, Session};
 use crate::mqtt::wire::ReasonCode;
 
 /// Clients of one worker that may wait for their session to be recorded; one more is refused with
@@ -26,7 +25,8 @@ const ARRIVALS_WAITING_MAX: usize = 1_024;
 
 /// A client that was let in arrives at its session's home.
 pub(super) fn arrive(worker: &Rc<Worker>, arrival: Arrival) {
-    let records = arrival.opening.expiry_s > 0 || worker.sessions.borrow().is_known(&arrival.key);
+    let is_kept = arrival.opening.expiry_s > 0 || arrival.opening.will.is_some();
+    let records = is_kept || worker.sessions.borrow().is_known(&arrival.key);
     if !records || worker.make_room(arrival.record_bytes(), Purpose::Session) {
         return open(worker, arrival);
     }
@@ -77,92 +77,6 @@ fn turn_away(worker: &Rc<Worker>, arrival: Arrival, refusal: ConnectRefusal) {
     }
 }
 
-/// Applies a committed change of rights to everything that lives here.
-pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
-    let mut receipt = Receipt::default();
-    let slots: Vec<u32> = worker.sessions.borrow().live_of(change.identity).collect();
-    for slot in slots {
-        let connection = worker.connections.borrow().get(slot as usize).cloned();
-        let Some(connection) = connection else {
-            continue;
-        };
-        if !worker.shared.registry.is_current(&connection.principal) {
-            // TB-07: a client whose credential ended is told so where it can be told.
-            let close = Close::because(ReasonCode::AdministrativeAction);
-            if connection.session_number == 0 {
-                // Nothing of it is stored: it goes with the connection. What is stored counts
-                // below, where it is dropped.
-                receipt.unfinished += unfinished(connection.inner.borrow().session.state());
-            }
-            worker.end(&connection, End::Closed(close));
-            receipt.connections += 1;
-        }
-    }
-    // What is outside of the rights it has now does not wait for it (SEC-36).
-    let permit = worker.shared.registry.permit(change.identity);
-    let goes = |stored: &Stored| change.drops_state || !lies_inside(&stored.state, &permit);
-    let ended = worker
-        .sessions
-        .borrow_mut()
-        .take_stored(change.identity, goes);
-    for stored in ended {
-        record_end(worker, change.identity, &stored);
-        receipt.sessions += 1;
-        receipt.unfinished += unfinished(&stored.state);
-    }
-    worker.hand_over_soon();
-    receipt
-}
-
-/// Whether all its subscriptions may still be made.
-fn lies_inside(state: &SessionState, permit: &Permit) -> bool {
-    let mut filters = state
-        .subscriptions
-        .iter()
-        .map(|held| Filter::new(&held.filter));
-    filters.all(|filter| filter.is_ok_and(|filter| permit.allows_filter(&filter)))
-}
-
-/// Ends stored sessions whose time is over.
-pub(super) fn drop_expired(worker: &Worker, now: Instant) {
-    let expired = worker.sessions.borrow_mut().take_expired(now);
-    for (identity, stored) in expired {
-        record_end(worker, identity, &stored);
-    }
-}
-
-/// What becomes of a session whose connection is over.
-pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
-    connection.leave_feeds(worker, &mut connection.inner.borrow_mut());
-    let inner = connection.inner.borrow();
-    let session = &inner.session;
-    let (number, expiry_s) = (connection.session_number, session.expiry_s());
-    let clocks = Clocks::read();
-    if number == 0 {
-        worker.sessions.borrow_mut().remove(&connection.key);
-        return;
-    }
-    let stored = Stored::new(number, session.state().clone(), expiry_s, clocks.now);
-    if expiry_s == 0 {
-        worker.sessions.borrow_mut().remove(&connection.key);
-        record_end(worker, connection.key.identity, &stored);
-        return;
-    }
-    if expiry_s != connection.expiry_recorded_s {
-        let header = connection.header(worker, RecordKind::SessionChange, None, clocks);
-        let mut body = Vec::new();
-        let subscriptions = &session.state().subscriptions;
-        record::encode(
-            expiry_s,
-            &connection.key.client_id,
-            subscriptions,
-            &mut body,
-        );
-        note(worker, &header, &body);
-    }
-    worker.sessions.borrow_mut().store(&connection.key, stored);
-}
-
 fn open(worker: &Rc<Worker>, arrival: Arrival) {
     // The credential may have ended on the way (SEC-34). A change that is applied later finds the
     // session registered: both happen on this thread.
@@ -205,19 +119,14 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
     // A narrowing ends what is outside of it; where a crash came between, it is not resumed
     // (SEC-38).
-    let may_resume =
-        |stored: &Stored| !opening.clean_start && lies_inside(&stored.state, &principal.permit);
+    let may_resume = |stored: &Stored| {
+        !opening.clean_start && leave::lies_inside(&stored.state, &principal.permit)
+    };
     let (ended, resumed) = match stored {
         Some(stored) if may_resume(&stored) => (None, Some(stored)),
         ended => (ended, None),
     };
-    let is_resumed = resumed.is_some();
-    let (begins, number) = match &resumed {
-        Some(resumed) => (false, resumed.number),
-        None if opening.expiry_s > 0 => (true, worker.next_session_number()),
-        None => (false, 0),
-    };
-    let recorded_s = resumed.as_ref().map(|resumed| resumed.expiry_s);
+    let (before, number) = Before::of(worker, &opening, resumed.as_ref());
     let state = resumed.map(|resumed| resumed.state);
     let session = Session::open(&opening, worker.shared.limits, state, clocks.now);
     let expiry_s = session.expiry_s();
@@ -228,6 +137,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         key,
         session_number: number,
         expiry_recorded_s: expiry_s,
+        has_will: opening.will.is_some(),
         is_over: Cell::new(false),
         _place: place,
         inner: RefCell::new(Inner::new(
@@ -240,14 +150,48 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         .borrow_mut()
         .insert(Rc::clone(&connection));
     worker.count(|counters| counters.connected());
-    let is_changed = recorded_s.is_some_and(|before| before != expiry_s);
-    let change = (begins.then_some(RecordKind::SessionBegin))
-        .or(is_changed.then_some(RecordKind::SessionChange));
-    let recorded = record_opening(worker, &connection, ended.as_ref(), change, clocks);
+    let recorded = record_opening(worker, &connection, ended, before, clocks);
+    if before.is_resumed {
+        worker.session_connected(number, &connection);
+    }
     connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
-    let known = (is_resumed, assigned.as_deref());
+    let known = (before.is_resumed, assigned.as_deref());
     welcome(worker, &connection, &opening, known, recorded, &leftover);
     serve(worker, connection);
+}
+
+/// What of a session there was before its connection.
+#[derive(Clone, Copy)]
+struct Before {
+    is_resumed: bool,
+    /// The journal is to be told that it begins.
+    begins: bool,
+    /// The expiry that the journal knows.
+    expiry_s: Option<u32>,
+    /// The journal knows a will of it.
+    had_will: bool,
+}
+
+impl Before {
+    /// With the session's number: 0 if nothing of it outlives the connection.
+    fn of(worker: &Worker, opening: &Opening, resumed: Option<&Stored>) -> (Before, u32) {
+        // A will must survive a crash, and so must its session.
+        let is_kept = opening.expiry_s > 0 || opening.will.is_some();
+        let number = match resumed {
+            Some(resumed) => resumed.number,
+            None if is_kept => worker.next_session_number(),
+            None => 0,
+        };
+        // [MQTT-3.1.3-9]: back in time.
+        worker.wills.borrow_mut().cancel(number);
+        let before = Before {
+            is_resumed: resumed.is_some(),
+            begins: resumed.is_none() && is_kept,
+            expiry_s: resumed.map(|resumed| resumed.expiry_s),
+            had_will: resumed.is_some_and(|resumed| resumed.state.will.is_some()),
+        };
+        (before, number)
+    }
 }
 
 /// Starts the connection's task: it reads until the end, then drains.
@@ -267,17 +211,24 @@ fn serve(worker: &Rc<Worker>, connection: Rc<Connection>) {
 fn record_opening(
     worker: &Worker,
     connection: &Connection,
-    ended: Option<&Stored>,
-    change: Option<RecordKind>,
+    ended: Option<Stored>,
+    before: Before,
     clocks: Clocks,
 ) -> Recorded {
     // A resumed session's records may still be on their way, even where nothing changes.
-    let mut any = connection.session_number != 0;
+    let mut any = connection.session_number != 0 || ended.is_some();
     if let Some(ended) = ended {
-        any |= record_end(worker, connection.key.identity, ended);
+        leave::end_session(worker, &connection.key, ended);
     }
+    let recorded_s = before.expiry_s;
+    let is_changed = recorded_s.is_some_and(|before| before != connection.expiry_recorded_s);
+    let change = (before.begins.then_some(RecordKind::SessionBegin))
+        .or(is_changed.then_some(RecordKind::SessionChange));
     if let Some(kind) = change {
         any |= record_state(worker, connection, kind, clocks);
+    }
+    if before.had_will || connection.has_will {
+        any |= leave::record_will(worker, connection, clocks);
     }
     Recorded { any, connack: any }
 }
@@ -298,7 +249,7 @@ fn take_over(worker: &Worker, key: &crate::broker::SessionKey) {
 fn welcome(
     worker: &Worker,
     connection: &Connection,
-    opening: &crate::mqtt::session::Opening,
+    opening: &Opening,
     (is_resumed, assigned): (bool, Option<&str>),
     recorded: Recorded,
     leftover: &[u8],
@@ -314,6 +265,11 @@ fn welcome(
             .session
             .accept(opening, is_resumed, is_sharing, assigned, replies);
         connection.reply(worker, inner, replies, recorded);
+    }
+    if is_resumed {
+        // What the queue has, once CONNACK has left.
+        connection.mark_dirty(worker, inner);
+        worker.hand_over_soon();
     }
     // TB-08: what came behind CONNECT is handled now, in order.
     if !leftover.is_empty()
@@ -360,39 +316,4 @@ fn record_state(
         &mut body,
     );
     worker.record(&connection.header(worker, kind, None, clocks), &body)
-}
-
-fn record_end(worker: &Worker, identity: uuid::Uuid, stored: &Stored) -> bool {
-    worker.shared.feeds.end_session(stored.number);
-    let header = RecordHeader {
-        kind: RecordKind::SessionEnd,
-        qos: 0,
-        profile_flags: 0,
-        parser_version: 0,
-        received_ms: Clocks::read().wall_ms,
-        device: identity,
-        credential: 0,
-        generation: 0,
-        session: stored.number,
-        packet_id: 0,
-    };
-    note(worker, &header, &[])
-}
-
-/// Records what no acknowledgement waits for.
-fn note(worker: &Worker, header: &RecordHeader, body: &[u8]) -> bool {
-    let noted = worker.make_room(body.len(), Purpose::Session) && worker.record(header, body);
-    if !noted {
-        // After a restart the session may be there again until it expires: nothing is lost.
-        tracing::warn!(
-            session = header.session,
-            "the journal is full: a session's end is not on disk"
-        );
-    }
-    worker.hand_over_soon();
-    noted
-}
-
-fn unfinished(state: &SessionState) -> u64 {
-    u64::try_from(state.unreleased.len() + state.in_flight.len()).unwrap_or(u64::MAX)
 }

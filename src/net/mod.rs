@@ -2,30 +2,48 @@
 //!
 //! [`acceptor`] deals sockets out, as far as there are [`places`]; [`handshake`] takes one as far
 //! as CONNECT on the thread of a [`greeter`], in turns ([`turnstile`]), and [`throttle`] slows down
-//! who guesses; [`home`] opens its session on the session's home worker; [`connection`] reads it,
-//! [`feed`] gives applications their telemetry, [`publish`] passes what it says through the gate to
-//! the journal, [`outbox`] and [`ledger`] hold what was
-//! promised until it is durable, and [`worker`] is the thread all this runs on.
+//! who guesses; [`home`] opens its session on the session's home worker, [`leave`] keeps or ends
+//! it; [`connection`] reads it and [`incoming`] takes what it says.
+//!
+//! [`publish`] passes a message through the gate to the journal, or by [`route`] to the home
+//! workers of those who get it, where [`deliver`] writes it; [`walks`] are retained messages on
+//! their way, [`wills`] wait for bad ends, [`shares`] go on when a member leaves, [`feed`] gives
+//! applications their telemetry. [`outbox`] and [`ledger`] hold what was promised until it is
+//! durable, [`pending`] what happens then, and [`worker`] is the thread all this runs on.
 
 mod acceptor;
 mod connection;
+mod deliver;
+mod durables;
 mod feed;
 mod greeter;
 mod handshake;
 mod home;
+mod incoming;
+mod leave;
 mod ledger;
 mod linger;
 mod outbox;
 mod output;
 mod parked;
+mod pending;
 mod places;
 mod proxy;
 mod publish;
+mod queued;
+mod route;
+mod shares;
 mod start;
+mod statistics;
 mod stream;
+mod subscribe;
+mod sweep;
 mod throttle;
 pub mod tls;
+mod turn;
 mod turnstile;
+mod walks;
+mod wills;
 mod worker;
 
 pub use acceptor::Listener;

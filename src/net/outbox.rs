@@ -1,10 +1,13 @@
 //! What a worker has promised and not yet kept: records on their way to the journal, and the
 //! acknowledgements that wait for them.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::handshake::CONNECT_BYTES_MAX;
 use super::ledger::{Acks, LEDGER_BYTES_MAX, Ledger};
+use super::pending::Pending;
+use crate::broker::retained::Applier;
 use crate::journal::{
     BATCH_BYTES_MAX, Batch, Offset, RECORD_BODY_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader,
     Submitter,
@@ -39,18 +42,27 @@ pub(super) struct Outbox {
     submitter: Submitter,
     batch: Batch,
     ledger: Ledger,
+    /// What happens when the open batch is durable,
+    pending: Pending,
+    /// and those that are on their way. At most as many as batches may be.
+    sealed: VecDeque<(Offset, Pending)>,
+    /// How far this worker is with what is retained.
+    applier: Applier,
     /// Last record handed over: what acks without a record of their own wait for.
     handed_over: Offset,
 }
 
 impl Outbox {
-    pub(super) fn new(mut submitter: Submitter) -> Self {
+    pub(super) fn new(mut submitter: Submitter, applier: Applier) -> Self {
         let batch = submitter.take_batch();
         let handed_over = submitter.durable();
         Self {
             submitter,
             batch,
             ledger: Ledger::default(),
+            pending: Pending::default(),
+            sealed: VecDeque::new(),
+            applier,
             handed_over,
         }
     }
@@ -64,6 +76,37 @@ impl Outbox {
     /// Appends a record. False if there is no room for it.
     pub(super) fn record(&mut self, header: &RecordHeader, body: &[u8]) -> bool {
         self.batch.push(header, body).is_ok()
+    }
+
+    /// As [`Outbox::record`], of a body in several parts; answers the record's place in the batch.
+    pub(super) fn record_parts(&mut self, header: &RecordHeader, body: &[&[u8]]) -> Option<u64> {
+        let place = self.batch.records();
+        self.batch.push_parts(header, body).ok()?;
+        Some(u64::from(place))
+    }
+
+    /// An ordinary message was recorded; it counts as stored when that is durable.
+    pub(super) fn stored(&mut self, qos: QoS, now: Instant) {
+        self.ledger.recorded(qos, now);
+    }
+
+    /// What happens when the open batch is durable.
+    pub(super) fn pending(&mut self) -> &mut Pending {
+        &mut self.pending
+    }
+
+    /// What happens now, as its records are durable; to be asked before the acks are released.
+    pub(super) fn due(&mut self) -> Option<Pending> {
+        let (last, _) = self.sealed.front()?;
+        if *last > self.submitter.durable() {
+            return None;
+        }
+        self.sealed.pop_front().map(|(_, due)| due)
+    }
+
+    /// How far this worker is with what is retained.
+    pub(super) fn applier(&self) -> &Applier {
+        &self.applier
     }
 
     /// Appends a message's record; the one copy of its payload. False if there is no room.
@@ -94,9 +137,18 @@ impl Outbox {
                 return false;
             }
             let batch = std::mem::replace(&mut self.batch, self.submitter.take_batch());
+            let records = u64::from(batch.records());
+            if !self.pending.is_empty() {
+                let durable = self.submitter.durable().number();
+                self.pending.submits(&self.applier, durable);
+            }
             match self.submitter.submit(batch) {
-                Ok(last) => self.handed_over = last,
+                Ok(last) => {
+                    self.handed_over = last;
+                    self.seal_pending(last, records);
+                }
                 Err(batch) => {
+                    self.pending.stays(&self.applier);
                     self.batch = batch;
                     return false;
                 }
@@ -104,6 +156,16 @@ impl Outbox {
         }
         self.ledger.seal(self.handed_over);
         true
+    }
+
+    fn seal_pending(&mut self, last: Offset, records: u64) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut sealed = std::mem::take(&mut self.pending);
+        let first = last.number().saturating_sub(records) + 1;
+        sealed.seal(first, last.number());
+        self.sealed.push_back((last, sealed));
     }
 
     /// The next acks whose records are durable; give them back with [`Outbox::recycle`].
@@ -124,6 +186,7 @@ impl Outbox {
     pub(super) fn is_settled(&self) -> bool {
         self.batch.is_empty()
             && self.ledger.is_empty()
+            && self.sealed.is_empty()
             && self.submitter.durable() >= self.handed_over
     }
 

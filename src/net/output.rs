@@ -19,19 +19,28 @@ pub struct UnsentLimits {
     pub timeout: Duration,
 }
 
+/// Buffers for deliveries that a worker keeps, and the size beyond which one is given back to the
+/// system.
+const LENT_MAX: usize = 256;
+const LENT_BYTES_MAX: usize = 64 * 1024;
+
 /// The stream of one connection. Whoever has something to say writes at once; what the kernel
 /// does not take is kept, and the connection's task is woken to write it when it can.
 pub(super) struct Output {
     stream: Stream,
     /// Empty, without memory, unless the peer is slow.
     unsent: BytesMut,
+    /// What was delivered in this turn, in a buffer that the worker lends; written in one go by
+    /// [`Output::flush`].
+    turn: Vec<u8>,
     /// The TLS layer holds bytes the kernel did not take.
     is_unflushed: bool,
     /// The connection's task, to be woken when the socket takes more.
     waker: Option<Waker>,
     is_broken: bool,
     unsent_bytes_max: usize,
-    /// Bytes of the feed among those that wait: bounded by the feed itself, so not by the limit.
+    /// Bytes of the feed and of deliveries among those that wait: their own bounds hold for them,
+    /// so not the limit.
     fed: usize,
     /// Since when bytes wait and none of them has gone.
     stuck_since: Option<Instant>,
@@ -43,6 +52,7 @@ impl Output {
         Self {
             stream,
             unsent: BytesMut::new(),
+            turn: Vec::new(),
             is_unflushed: false,
             waker: None,
             is_broken: false,
@@ -91,14 +101,46 @@ impl Output {
 
     /// Writes a portion of the feed; call it only while [`Output::is_clear`].
     pub(super) fn feed(&mut self, bytes: &[u8]) {
-        self.fed = bytes.len();
+        self.fed += bytes.len();
         self.write(bytes);
+    }
+
+    /// Bytes that wait for the client, those of this turn included.
+    pub(super) fn waiting(&self) -> usize {
+        self.unsent.len() + self.turn.len()
+    }
+
+    /// The buffer for what is delivered in this turn; `lent` are buffers of the worker's. Whoever
+    /// adds to it sees to it that [`Output::flush`] is called before the turn ends.
+    pub(super) fn turn(&mut self, lent: &mut Vec<Vec<u8>>) -> &mut Vec<u8> {
+        if self.turn.capacity() == 0 {
+            self.turn = lent.pop().unwrap_or_default();
+        }
+        &mut self.turn
+    }
+
+    /// Writes what was delivered in this turn and gives the buffer back.
+    pub(super) fn flush(&mut self, lent: &mut Vec<Vec<u8>>) {
+        let mut turn = std::mem::take(&mut self.turn);
+        if !turn.is_empty() {
+            self.fed += turn.len();
+            self.write(&turn);
+            turn.clear();
+        }
+        let is_of_use = (1..=LENT_BYTES_MAX).contains(&turn.capacity());
+        if is_of_use && lent.len() < LENT_MAX {
+            lent.push(turn);
+        }
     }
 
     /// Writes `bytes` behind all that was written before, now or later.
     pub(super) fn write(&mut self, bytes: &[u8]) {
         if self.is_broken || bytes.is_empty() {
             return;
+        }
+        if !self.turn.is_empty() {
+            // One write for all of this turn.
+            return self.turn.extend_from_slice(bytes);
         }
         let mut rest = bytes;
         if self.unsent.is_empty() {
@@ -108,10 +150,11 @@ impl Output {
             };
         }
         if rest.is_empty() {
+            self.fed = 0;
             return;
         }
         self.stuck_since.get_or_insert_with(Instant::now);
-        if self.unsent.len() + rest.len() > self.unsent_bytes_max + self.fed {
+        if self.unsent.len() + rest.len() > self.unsent_bytes_max.saturating_add(self.fed) {
             self.is_overfull = true;
             return self.give_up();
         }
@@ -161,7 +204,7 @@ impl Output {
 
     /// As [`Output::poll_shutdown`], once and without waiting.
     pub(super) fn shutdown(&mut self) {
-        if !self.unsent.is_empty() || self.is_unflushed {
+        if !self.unsent.is_empty() || !self.turn.is_empty() || self.is_unflushed {
             return; // the task writes that first, then ends the sending side
         }
         let waker = self.waker.take();
@@ -204,6 +247,7 @@ impl Output {
     fn give_up(&mut self) {
         self.is_broken = true;
         self.unsent = BytesMut::new();
+        self.turn = Vec::new();
         self.wake();
     }
 }

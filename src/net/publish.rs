@@ -1,17 +1,18 @@
-//! What a connection records: messages, releases and session changes, each behind the rights gate.
+//! What a client publishes: through the rights gate to the journal or to its subscribers.
 
 use super::connection::{Clocks, Connection, Inner};
-use super::feed::Feeding;
+use super::route::{Routing, Sent};
+use super::wills::publisher_of;
 use super::worker::Worker;
-use crate::broker::feed::Wanted;
-use crate::broker::record;
+use crate::broker::tree::Subscriber;
 use crate::device_api::{self, Route, Why};
-use crate::identity::{Action, IdentityKind, Principal};
+use crate::identity::{Action, IdentityKind};
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::Refusal;
-use crate::mqtt::session::{Close, Ending, Granted, Refused, Replies, Verdict};
-use crate::mqtt::topic::Filter;
-use crate::mqtt::wire::{PacketId, Publish, ReasonCode, Subscribe, Unsubscribe};
+use crate::mqtt::message::{Message, Publisher};
+use crate::mqtt::session::{Close, Ending, Incoming, Refused, Replies, Verdict};
+use crate::mqtt::topic::Topic;
+use crate::mqtt::wire::{PacketId, Publish, QoS, ReasonCode};
 
 /// What the acks of one step depend on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,8 +38,15 @@ impl Connection {
     ) -> Result<(), Close> {
         worker.count_received(publish.qos);
         match inner.session.handle_publish(publish, clocks.now, replies) {
-            Ok(true) => self.publish(worker, inner, publish, clocks, replies, recorded),
-            Ok(false) => {
+            Ok(Incoming::New(aliased)) => {
+                let topic = aliased.as_ref().map(|aliased| aliased.topic().as_str());
+                let publish = Publish {
+                    topic: topic.unwrap_or(publish.topic),
+                    ..*publish
+                };
+                self.publish(worker, inner, &publish, clocks, replies, recorded)
+            }
+            Ok(Incoming::Repeated) => {
                 worker.count_repeated();
                 recorded.any = true;
                 Ok(())
@@ -60,7 +68,13 @@ impl Connection {
         replies: &mut Replies,
         recorded: &mut Recorded,
     ) -> Result<(), Close> {
-        let verdict = match self.route(worker, publish) {
+        // Where only an alias says it, the session has put the name there.
+        let Some(topic) = publish.topic_name() else {
+            worker.count_refused(Refusal::ProtocolError);
+            return Err(Close::because(ReasonCode::TopicAliasInvalid));
+        };
+        let verdict = match self.decide(worker, topic, publish.payload) {
+            Route::Ordinary => self.route_on(worker, publish, topic, clocks, recorded),
             Route::Telemetry => {
                 let packet_id = publish.packet_id.filter(|_| publish.qos.as_u8() == 2);
                 let header = RecordHeader {
@@ -100,68 +114,6 @@ impl Connection {
         inner.session.released(packet_id, replies);
     }
 
-    pub(super) fn subscribe(
-        &self,
-        worker: &Worker,
-        inner: &mut Inner,
-        subscribe: &Subscribe<'_>,
-        clocks: Clocks,
-        replies: &mut Replies,
-        recorded: &mut Recorded,
-    ) -> Result<(), Close> {
-        let Principal { permit, kind, .. } = &self.principal;
-        let mut wishes = Vec::new();
-        let feeding = inner.feeding.as_deref();
-        let changed = inner.session.subscribe(
-            subscribe,
-            |filter| {
-                // The gate has the last word on what the allow-list knows.
-                let is_allowed = permit.allows_filter(filter);
-                let allowed = is_allowed.then_some(()).ok_or(ReasonCode::NotAuthorized);
-                match kind {
-                    IdentityKind::Device => {
-                        let qos = device_api::grant(filter)?;
-                        allowed.map(|()| Granted { qos, start: 0 })
-                    }
-                    IdentityKind::Application => {
-                        allowed?;
-                        let (granted, wish) = Feeding::grant(feeding, worker, subscribe, filter)?;
-                        wishes.push(wish);
-                        Ok(granted)
-                    }
-                }
-            },
-            replies,
-        )?;
-        self.take_up(worker, inner, wishes);
-        if changed {
-            self.record_change(worker, inner, clocks, recorded);
-        }
-        recorded.any |= self.session_number != 0;
-        Ok(())
-    }
-
-    pub(super) fn unsubscribe(
-        &self,
-        worker: &Worker,
-        inner: &mut Inner,
-        unsubscribe: &Unsubscribe<'_>,
-        clocks: Clocks,
-        replies: &mut Replies,
-        recorded: &mut Recorded,
-    ) -> Result<(), Close> {
-        let known = |filter: &Filter<'_>| match self.principal.kind {
-            IdentityKind::Device => device_api::is_allowed(filter),
-            IdentityKind::Application => Wanted::of(filter).is_some(),
-        };
-        if inner.session.unsubscribe(unsubscribe, known, replies)? {
-            self.drop_feeds(worker, inner);
-            self.record_change(worker, inner, clocks, recorded);
-        }
-        recorded.any |= self.session_number != 0;
-        Ok(())
-    }
-
     /// A record header in this connection's name.
     pub(super) fn header(
         &self,
@@ -185,18 +137,71 @@ impl Connection {
     }
 
     /// The one gate, then the device platform's routing.
-    fn route(&self, worker: &Worker, publish: &Publish<'_>) -> Route {
-        let permit = &self.principal.permit;
-        let is_allowed = publish
-            .topic_name()
-            .is_some_and(|topic| permit.allows(Action::Publish, topic));
+    fn decide(&self, worker: &Worker, topic: Topic<'_>, payload: &[u8]) -> Route {
+        let is_allowed = self.principal.permit.allows(Action::Publish, topic);
+        let name = topic.as_str();
         if self.principal.kind == IdentityKind::Application {
-            // No endpoint of the broker is an application's.
-            device_api::refuse_application(publish.topic, is_allowed)
+            device_api::route_application(name, is_allowed)
         } else if is_allowed {
-            device_api::route(publish, &worker.shared.profile)
+            device_api::route(name, payload, &worker.shared.profile)
         } else {
-            device_api::refuse_foreign(publish.topic)
+            device_api::refuse_foreign(name)
+        }
+    }
+
+    /// Sends an ordinary message to whoever subscribed.
+    fn route_on(
+        &self,
+        worker: &Worker,
+        publish: &Publish<'_>,
+        topic: Topic<'_>,
+        clocks: Clocks,
+        recorded: &mut Recorded,
+    ) -> Verdict {
+        let is_exact = publish.qos == QoS::ExactlyOnce && self.session_number != 0;
+        let packet_id = publish.packet_id.filter(|_| is_exact);
+        let routing = Routing {
+            topic,
+            qos: publish.qos,
+            retain: publish.retain,
+            from: self.subscriber(worker),
+            packet: packet_id.map(|packet_id| (self.session_number, packet_id)),
+            will_of: None,
+        };
+        let publisher = self.publisher();
+        let sent = worker.route(routing, clocks.now, || {
+            Message::of_publish(publish, topic, publisher, clocks.wall_ms)
+        });
+        let why = match sent {
+            Sent::Routed => {
+                worker.count_routed(publish.qos);
+                return Verdict::Accepted;
+            }
+            Sent::Recorded => {
+                recorded.any = true;
+                return Verdict::Accepted;
+            }
+            Sent::NoRoom => Refusal::StorageFull,
+            Sent::RetainedFull => Refusal::RetainedFull,
+        };
+        worker.count_refused(why);
+        Verdict::Refused(Refused {
+            reason: ReasonCode::QuotaExceeded,
+            ending: Ending::ClosesUntold,
+        })
+    }
+
+    /// Who publishes here.
+    pub(super) fn publisher(&self) -> Publisher {
+        publisher_of(&self.principal)
+    }
+
+    /// Its session's place in the subscription tree.
+    pub(super) fn subscriber(&self, worker: &Worker) -> Option<Subscriber> {
+        let home = u16::try_from(worker.index).ok()?;
+        match self.session_number {
+            0 => Subscriber::transient(home, self.slot, self.generation),
+            number => Subscriber::durable(home, number),
         }
     }
 
@@ -221,36 +226,13 @@ impl Connection {
             ending: Ending::ClosesUntold,
         })
     }
-
-    fn record_change(
-        &self,
-        worker: &Worker,
-        inner: &Inner,
-        clocks: Clocks,
-        recorded: &mut Recorded,
-    ) {
-        if self.session_number == 0 {
-            return;
-        }
-        let mut body = Vec::new();
-        let session = &inner.session;
-        let subscriptions = &session.state().subscriptions;
-        record::encode(
-            session.expiry_s(),
-            &self.key.client_id,
-            subscriptions,
-            &mut body,
-        );
-        let header = self.header(worker, RecordKind::SessionChange, None, clocks);
-        recorded.any |= worker.record(&header, &body);
-    }
 }
 
 fn refusal(why: Why) -> Refusal {
     match why {
         Why::BadPayload => Refusal::BadPayload,
         Why::UnknownTopic => Refusal::UnknownTopic,
-        Why::SystemTopic => Refusal::NotAuthorized,
+        Why::NotAuthorized | Why::SystemTopic => Refusal::NotAuthorized,
         Why::PayloadTooLarge => Refusal::PayloadTooLarge,
     }
 }

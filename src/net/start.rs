@@ -2,8 +2,8 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::tls::TlsWarnings;
 use super::worker::{Shared, Worker};
 use crate::broker::control::COMMANDS_WAITING_MAX;
 use crate::broker::feed::Feeds;
+use crate::broker::router::{Router, RouterLimits};
 use crate::broker::{
     Command, Control, IdentityLimits, IdentityPlaces, Restored, SessionKey, SessionTable, Stored,
     vital,
@@ -56,6 +57,10 @@ pub struct NetParts {
     pub one_session: bool,
     /// `connack_style = "magenta"`: an empty user name is answered with 0x04 in 3.1 and 3.1.1.
     pub empty_user_name_code_4: bool,
+    /// What routing may take.
+    pub router: RouterLimits,
+    /// How often the broker's figures are published under `$SYS/broker/`; zero is never.
+    pub statistics_every: Duration,
     /// Sessions of the last run.
     pub restored: Restored,
     /// Who may come in, and how many.
@@ -141,6 +146,7 @@ impl Net {
         let Restored {
             sessions,
             next_number,
+            retained,
             feeds: _,
         } = parts.restored;
         let tables = tables(workers, parts.door.per_identity, sessions);
@@ -162,6 +168,8 @@ impl Net {
             empty_user_name_code_4: parts.empty_user_name_code_4,
             metrics: parts.metrics,
             feeds: parts.feeds,
+            statistics_every: parts.statistics_every,
+            router: Router::new(workers, parts.router, retained),
             journal: parts.journal.clone(),
             guards: Guards {
                 throttle: Throttle::new(failures_max, trusted, figures),
@@ -171,14 +179,7 @@ impl Net {
             session_numbers: AtomicU32::new(next_number),
             homes,
         });
-        let mut threads = Vec::with_capacity(2 * workers + 1);
-        for (index, (ends, table)) in ends.into_iter().zip(tables).enumerate() {
-            let (shared, journal) = (Arc::clone(&shared), parts.journal.clone());
-            threads.push(spawn(&format!("net-{index}"), move || async move {
-                let worker = Worker::new(index, shared, &journal, table);
-                worker.run(ends.0, ends.1).await;
-            })?);
-        }
+        let mut threads = start_workers(ends.into_iter().zip(tables), &shared)?;
         let dealt = start_greeters(workers, &shared, &mut threads)?;
         let (stop_accepting, stopped) = watch::channel(false);
         let listeners = parts.listeners;
@@ -222,6 +223,34 @@ pub(super) fn spawn_vital(task: impl Future<Output = ()> + 'static) {
             vital::end_after_panic("network");
         }
     });
+}
+
+/// What a worker listens to, and the sessions that are at home there.
+type Home = (
+    (mpsc::Receiver<Command>, mpsc::Receiver<Vec<Arrival>>),
+    SessionTable,
+);
+
+/// Starts the workers. None serves a client, and no will is published, before the subscriptions of
+/// all kept sessions are in the tree: else a message might miss one.
+fn start_workers(
+    homes: impl ExactSizeIterator<Item = Home>,
+    shared: &Arc<Shared>,
+) -> Result<Vec<JoinHandle<()>>, NetError> {
+    let restored = Arc::new(Barrier::new(homes.len() + 1));
+    let mut threads = Vec::with_capacity(2 * homes.len() + 1);
+    for (index, ((control, arrivals), table)) in homes.enumerate() {
+        let (shared, restored) = (Arc::clone(shared), Arc::clone(&restored));
+        threads.push(spawn(&format!("net-{index}"), move || async move {
+            let journal = shared.journal.clone();
+            let worker = Worker::new(index, shared, &journal, table);
+            worker.restore_all();
+            restored.wait();
+            worker.run(control, arrivals).await;
+        })?);
+    }
+    restored.wait();
+    Ok(threads)
 }
 
 /// The workers' tables, with the sessions of the last run at home.

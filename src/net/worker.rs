@@ -18,36 +18,27 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::coop::unconstrained;
 
 use super::connection::{Connection, End};
+use super::durables::Durables;
 use super::home;
-use super::linger::LINGER;
 use super::outbox::{Outbox, Purpose};
+use super::route::Scratch;
 use super::start::{Guards, spawn_vital};
+use super::statistics::Statistics;
+use super::sweep::Sweeps;
+use super::wills::Wills;
+use super::{deliver, leave, sweep, turn};
 use crate::broker::feed::Feeds;
+use crate::broker::router::{Parcel, Router};
 use crate::broker::{Command, SessionTable};
 use crate::device_api::Profile;
 use crate::identity::Registry;
 use crate::journal::{Journal, RecordHeader};
-use crate::metrics::{
-    ConnectRefusal as RefusedConnect, Metrics, Refusal, SlowReader, WorkerCounters,
-};
-use crate::mqtt::session::{Close, ConnectRefusal, Replies, SessionLimits};
-use crate::mqtt::wire::{Publish, QoS, ReasonCode, Version};
+use crate::metrics::{ConnectRefusal as RefusedConnect, Metrics, Refusal, WorkerCounters};
+use crate::mqtt::session::{Encoded, Replies, SessionLimits};
+use crate::mqtt::wire::{Publish, QoS};
 
 /// Bytes one read takes at most. One buffer serves all connections of a worker.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
-
-/// How often a worker looks for silent clients and expired sessions. It is the precision of
-/// both; keep-alive counts in seconds.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
-
-/// A sweep that is late by this much shows that the process did not run.
-const PAUSE_NOTICED: Duration = Duration::from_secs(1);
-
-/// How long a stop waits for the journal before it says goodbye.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// How long a stop waits for the records that the goodbyes make.
-const LAST_RECORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A journal that takes nothing for this long counts as full to clients (architecture section 3).
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(30);
@@ -61,6 +52,9 @@ pub(super) struct Shared {
     pub(super) empty_user_name_code_4: bool,
     pub(super) metrics: Metrics,
     pub(super) feeds: Feeds,
+    pub(super) router: Router,
+    /// How often the broker's figures are published to clients; zero is never.
+    pub(super) statistics_every: Duration,
     pub(super) journal: Journal,
     pub(super) guards: Guards,
     /// The next session number.
@@ -79,21 +73,51 @@ pub(super) struct Worker {
     pub(super) feed_buffer: RefCell<Vec<u8>>,
     pub(super) connections: RefCell<Slab<Rc<Connection>>>,
     pub(super) sessions: RefCell<SessionTable>,
+    /// Wills whose time has not come.
+    pub(super) wills: RefCell<Wills>,
+    /// Identities whose retained messages are on their way out.
+    pub(super) sweeps: RefCell<Sweeps>,
+    /// The broker's figures for clients.
+    pub(super) statistics: RefCell<Statistics>,
+    /// Ends that the journal had no room for.
+    pub(super) owed: RefCell<VecDeque<RecordHeader>>,
+    /// Kept sessions with ordinary subscriptions.
+    pub(super) durables: RefCell<Durables>,
     /// Clients let in whose session cannot be recorded yet.
     pub(super) arrivals_waiting: Cell<usize>,
-    outbox: RefCell<Outbox>,
-    counters: RefCell<WorkerCounters>,
+    pub(super) outbox: RefCell<Outbox>,
+    pub(super) counters: RefCell<WorkerCounters>,
     generations: Cell<u32>,
     /// Connections with parked packets, oldest first.
-    parked: RefCell<VecDeque<(u32, u32)>>,
+    pub(super) parked: RefCell<VecDeque<(u32, u32)>>,
     /// Since when the journal takes nothing more.
-    behind_since: Cell<Option<Instant>>,
-    is_stopping: Cell<bool>,
+    pub(super) behind_since: Cell<Option<Instant>>,
+    pub(super) is_stopping: Cell<bool>,
     /// Connection tasks that have not returned yet.
     pub(super) tasks: Cell<usize>,
-    flush: Notify,
+    /// Buffers for the message that is being routed.
+    pub(super) scratch: RefCell<Scratch>,
+    /// Messages of kept sessions that are settled and not written down yet.
+    pub(super) settled: RefCell<Vec<u8>>,
+    /// Connections whose walks wait for retained messages that are under way.
+    pub(super) walkers: RefCell<Vec<(u32, u32)>>,
+    /// Connections that wait for room to write down a packet id.
+    pub(super) starved: RefCell<Vec<(u32, u32)>>,
+    /// Messages that were routed in this turn, for each worker.
+    pub(super) parcels: RefCell<Vec<Parcel>>,
+    /// The message that is being delivered, as packets.
+    pub(super) encoded: RefCell<Encoded>,
+    /// Connections with deliveries of this turn.
+    pub(super) dirty: RefCell<Vec<(u32, u32)>>,
+    /// Buffers for what is delivered in one turn.
+    pub(super) lent: RefCell<Vec<Vec<u8>>>,
+    /// A client waits until there is room for what its message would route.
+    pub(super) is_route_full: Cell<bool>,
+    /// Something is in `parcels` or `dirty`.
+    pub(super) has_routed: Cell<bool>,
+    pub(super) flush: Arc<Notify>,
     /// Wakes the release task; the committer calls it from its own thread.
-    durable: Arc<Notify>,
+    pub(super) durable: Arc<Notify>,
     /// Wakes those who wait for room or for the last ack.
     pub(super) progress: Notify,
 }
@@ -110,6 +134,10 @@ impl Worker {
         let wake = Arc::clone(&durable);
         let submitter = journal.submitter(Arc::new(move || wake.notify_one()));
         let counters = shared.metrics.worker();
+        let applier = shared.router.retained.applier();
+        let flush = shared.router.turn(index);
+        let parcels = (0..shared.router.workers()).map(|_| Parcel::default());
+        let parcels = RefCell::new(parcels.collect());
         Rc::new(Self {
             index,
             shared,
@@ -118,15 +146,30 @@ impl Worker {
             feed_buffer: RefCell::default(),
             connections: RefCell::default(),
             sessions: RefCell::new(sessions),
+            wills: RefCell::default(),
+            sweeps: RefCell::default(),
+            statistics: RefCell::new(Statistics::new(Instant::now())),
+            owed: RefCell::default(),
+            durables: RefCell::default(),
             arrivals_waiting: Cell::new(0),
-            outbox: RefCell::new(Outbox::new(submitter)),
+            outbox: RefCell::new(Outbox::new(submitter, applier)),
             counters: RefCell::new(counters),
             generations: Cell::new(0),
             parked: RefCell::default(),
             behind_since: Cell::new(None),
             is_stopping: Cell::new(false),
             tasks: Cell::new(0),
-            flush: Notify::new(),
+            scratch: RefCell::default(),
+            settled: RefCell::default(),
+            walkers: RefCell::default(),
+            starved: RefCell::default(),
+            parcels,
+            encoded: RefCell::default(),
+            dirty: RefCell::default(),
+            lent: RefCell::default(),
+            is_route_full: Cell::new(false),
+            has_routed: Cell::new(false),
+            flush,
             durable,
             progress: Notify::new(),
         })
@@ -141,9 +184,10 @@ impl Worker {
         // Unconstrained: the runtime lets a task do 128 reads and writes at a time, and a sync may
         // have an ack for each of thousands of connections. Those beyond would be kept in memory
         // and their tasks woken, one by one.
-        spawn_vital(unconstrained(flush_each_turn(Rc::clone(&self))));
-        spawn_vital(unconstrained(release_after_sync(Rc::clone(&self))));
-        spawn_vital(sweep(Rc::clone(&self)));
+        spawn_vital(unconstrained(turn::flush_each_turn(Rc::clone(&self))));
+        spawn_vital(unconstrained(turn::release_after_sync(Rc::clone(&self))));
+        spawn_vital(sweep::sweep(Rc::clone(&self)));
+        spawn_vital(unconstrained(deliver::run(Rc::clone(&self))));
         spawn_vital(super::feed::run(Rc::clone(&self)));
         loop {
             // Cancel-safe: `recv` loses nothing when another branch wins. Control goes first.
@@ -152,7 +196,7 @@ impl Worker {
                 command = control.recv() => match command {
                     Some(Command::Apply { change, reply }) => {
                         // A caller that no longer waits has been told "not yet confirmed".
-                        let _ = reply.send(home::apply(&self, &change));
+                        let _ = reply.send(leave::apply(&self, &change));
                     }
                     Some(Command::Stop { reply }) => {
                         self.stop().await;
@@ -249,7 +293,7 @@ impl Worker {
 
     /// Lets the flush task run behind all tasks that are ready now.
     pub(super) fn hand_over_soon(&self) {
-        if self.outbox.borrow().is_pending() {
+        if self.outbox.borrow().is_pending() || self.has_routed.get() {
             self.flush.notify_one();
         }
     }
@@ -265,6 +309,10 @@ impl Worker {
 
     pub(super) fn count_refused(&self, why: Refusal) {
         self.counters.borrow_mut().refused(why, 1);
+    }
+
+    pub(super) fn count_routed(&self, qos: QoS) {
+        self.counters.borrow_mut().routed(qos.as_u8(), 1);
     }
 
     pub(super) fn count_repeated(&self) {
@@ -294,7 +342,8 @@ impl Worker {
             .borrow_mut()
             .remove(connection.slot as usize);
         {
-            let inner = connection.inner.borrow();
+            let inner = &mut *connection.inner.borrow_mut();
+            inner.output.flush(&mut self.lent.borrow_mut());
             let counters = &mut *self.counters.borrow_mut();
             for qos in inner.parked_messages() {
                 counters.received(qos.as_u8(), 1);
@@ -304,192 +353,6 @@ impl Worker {
             counters.flush();
         }
         tracing::debug!(device = %connection.principal.identity, ?end, "connection ended");
-        home::keep_or_end(self, connection);
-    }
-
-    /// Hands over what is pending; wakes parked connections when there is room again.
-    fn flush(&self) {
-        if !self.outbox.borrow().is_pending() && self.behind_since.get().is_none() {
-            // As after most syncs: nothing came meanwhile, and nobody waits for room.
-            self.counters.borrow_mut().flush();
-            return;
-        }
-        let handed_over = self.outbox.borrow_mut().hand_over();
-        if handed_over {
-            self.behind_since.set(None);
-            self.progress.notify_waiters();
-            self.resume_parked();
-            // Acks that came without a record of their own may wait for nothing any more, and
-            // then no sync follows that would release them.
-            self.release();
-        } else if self.behind_since.get().is_none() {
-            self.behind_since.set(Some(Instant::now()));
-        }
-        self.counters.borrow_mut().flush();
-    }
-
-    /// Writes the acks of everything that is durable.
-    fn release(&self) {
-        loop {
-            let Some(acks) = self.outbox.borrow_mut().release() else {
-                break;
-            };
-            for (run, bytes) in acks.iter() {
-                if let Some(connection) = self.connection(run.slot, run.generation) {
-                    connection.acknowledge(self, bytes, run.places);
-                }
-            }
-            self.count_stored(&acks);
-            self.outbox.borrow_mut().recycle(acks);
-        }
-        self.progress.notify_waiters();
-    }
-
-    fn count_stored(&self, acks: &super::ledger::Acks) {
-        let counters = &mut *self.counters.borrow_mut();
-        for (qos, messages) in (0_u8..).zip(acks.messages()) {
-            if messages > 0 {
-                counters.stored(qos, u64::from(messages));
-            }
-        }
-        if let Some((runs, wait)) = acks.wait(Instant::now()) {
-            counters.acknowledged(wait, runs);
-        }
-    }
-
-    fn resume_parked(&self) {
-        loop {
-            let Some((slot, generation)) = self.parked.borrow().front().copied() else {
-                return;
-            };
-            let outcome = match self.connection(slot, generation) {
-                Some(connection) => match connection.resume(self) {
-                    Ok(is_through) => is_through,
-                    Err(end) => {
-                        self.end(&connection, end);
-                        true
-                    }
-                },
-                None => true,
-            };
-            if !outcome {
-                return;
-            }
-            self.parked.borrow_mut().pop_front();
-        }
-    }
-
-    /// Cuts off silent clients, drops expired sessions, tells MQTT 5 clients of a stuck journal.
-    fn sweep_at(&self, now: Instant) {
-        let is_stuck = self.is_stuck();
-        let (mut over, mut refused, mut slow) = (Vec::new(), Vec::new(), Vec::new());
-        for (_, connection) in self.connections.borrow().iter() {
-            let inner = connection.inner.borrow();
-            let is_v5 = inner.session.version() == Version::V5;
-            if is_stuck && inner.waits_for_connack() {
-                refused.push(Rc::clone(connection));
-            } else if is_stuck && is_v5 && inner.is_waiting_for_journal() {
-                // Its acknowledgements cannot be taken back one by one without overtaking those
-                // before them, so the connection says it for all [MQTT-4.6.0-2].
-                over.push((Rc::clone(connection), ReasonCode::QuotaExceeded));
-            } else if !inner.is_stalled() && inner.session.keep_alive_deadline() <= now {
-                over.push((Rc::clone(connection), ReasonCode::KeepAliveTimeout));
-            } else if inner
-                .output
-                .is_stuck(now, self.shared.guards.unsent.timeout)
-            {
-                slow.push(Rc::clone(connection));
-            } else if inner.output.is_broken() {
-                inner.output.wake();
-            }
-        }
-        for (connection, reason) in over {
-            self.end(&connection, End::Closed(Close::because(reason)));
-        }
-        for connection in slow {
-            home::cut_off(self, &connection, SlowReader::Time);
-        }
-        for connection in refused {
-            home::refuse(self, &connection, ConnectRefusal::StorageFull);
-        }
-        home::drop_expired(self, now);
-    }
-
-    /// Says goodbye to everybody once what they were promised is durable.
-    async fn stop(self: &Rc<Self>) {
-        self.is_stopping.set(true);
-        // A journal that takes nothing does not keep clients from hearing that the server stops:
-        // what is not acknowledged then was never promised.
-        let _ = tokio::time::timeout(SETTLE_TIMEOUT, self.settle()).await;
-        let all: Vec<_> = self
-            .connections
-            .borrow()
-            .iter()
-            .map(|(_, held)| Rc::clone(held))
-            .collect();
-        for connection in all {
-            self.end(
-                &connection,
-                End::Closed(Close::because(ReasonCode::ServerShuttingDown)),
-            );
-        }
-        // The ends of sessions are records too.
-        let _ = tokio::time::timeout(LAST_RECORDS_TIMEOUT, self.settle()).await;
-        let drained = async {
-            while self.tasks.get() > 0 {
-                self.progress.notified().await;
-            }
-        };
-        // What is still open after that is closed with the runtime.
-        let _ = tokio::time::timeout(LINGER, drained).await;
-    }
-
-    /// Waits until every record is durable and every ack of it written.
-    async fn settle(&self) {
-        loop {
-            self.flush();
-            self.release();
-            // Made behind both, which notify: nothing else runs between this and the await.
-            let progress = self.progress.notified();
-            if self.outbox.borrow().is_settled() {
-                return;
-            }
-            progress.await;
-        }
-    }
-}
-
-async fn flush_each_turn(worker: Rc<Worker>) {
-    loop {
-        worker.flush.notified().await;
-        worker.flush();
-    }
-}
-
-async fn release_after_sync(worker: Rc<Worker>) {
-    loop {
-        worker.durable.notified().await;
-        worker.shared.feeds.durable();
-        worker.release();
-        // Room may have come back with the sync.
-        worker.flush();
-    }
-}
-
-async fn sweep(worker: Rc<Worker>) {
-    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut last = Instant::now();
-    loop {
-        ticks.tick().await;
-        let now = Instant::now();
-        // After a pause of this process, what clients sent meanwhile is read first: they were not
-        // silent, we were.
-        let was_paused = now - last > SWEEP_INTERVAL + PAUSE_NOTICED;
-        last = now;
-        if !was_paused {
-            worker.sweep_at(now);
-        }
-        worker.flush();
+        leave::keep_or_end(self, connection);
     }
 }

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::{StoreError, Unsigned};
+use super::{StoreError, Unsigned, sessions};
 
 /// A row of `device`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -272,13 +272,51 @@ pub fn set_generation(
     Ok(())
 }
 
-/// Removes what is kept of the device's sessions (SEC-35).
+/// Removes what is kept of the identity's state: sessions with their queues and wills, retained
+/// messages. What the journal says of it with an earlier generation than the present one never
+/// comes back (SEC-34, SEC-35).
 pub fn drop_sessions(connection: &Connection, device: Uuid) -> Result<(), StoreError> {
-    let sql = "DELETE FROM session WHERE device = ?1";
-    connection
-        .prepare_cached(sql)?
-        .execute([device.as_bytes()])?;
+    let id = device.as_bytes();
+    let sql = "UPDATE device SET state_generation = generation WHERE id = ?1";
+    connection.prepare_cached(sql)?.execute([id])?;
+    let sql = "SELECT number FROM session WHERE device = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let numbers = statement.query_map([id], |row| row.get(0))?;
+    for number in numbers.collect::<rusqlite::Result<Vec<u32>>>()? {
+        sessions::end(connection, number)?;
+    }
+    let sql = "DELETE FROM retained WHERE publisher = ?1";
+    connection.prepare_cached(sql)?.execute([id])?;
     Ok(())
+}
+
+/// The first generation of an identity whose state counts; `None` if it has no live credential,
+/// or is not there: then nothing of it counts.
+pub fn state_generation(
+    connection: &Connection,
+    identity: Uuid,
+) -> Result<Option<u32>, StoreError> {
+    let sql = "SELECT state_generation FROM device WHERE id = ?1 AND EXISTS (
+                   SELECT 1 FROM credential AS c
+                   WHERE c.device = device.number AND c.revoked_ms IS NULL)";
+    let mut statement = connection.prepare_cached(sql)?;
+    Ok(statement
+        .query_row([identity.as_bytes()], |row| row.get(0))
+        .optional()?)
+}
+
+/// Whether this credential of an identity is live.
+pub fn is_credential_live(
+    connection: &Connection,
+    identity: Uuid,
+    credential: u64,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (
+                   SELECT 1 FROM credential AS c JOIN device AS d ON d.number = c.device
+                   WHERE c.id = ?2 AND d.id = ?1 AND c.revoked_ms IS NULL)";
+    let mut statement = connection.prepare_cached(sql)?;
+    let values = params![identity.as_bytes(), Unsigned(credential)];
+    Ok(statement.query_row(values, |row| row.get(0))?)
 }
 
 /// Removes a device with its credentials and writes its tombstone: journal records of it up to

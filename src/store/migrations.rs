@@ -11,7 +11,7 @@ use super::StoreError;
 pub(super) const APPLICATION_ID: i64 = 0x546f_6c6c;
 
 /// Step n (counting from 1) leads to schema version n.
-const STEPS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_5];
+pub(super) const STEPS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
 
 /// `device.number` keeps joins on small integers; `device.id` is what the world sees.
 ///
@@ -84,6 +84,83 @@ CREATE TABLE application (
     number INTEGER PRIMARY KEY REFERENCES device (number) ON DELETE CASCADE,
     publish TEXT NOT NULL,
     subscribe TEXT NOT NULL
+) STRICT;
+";
+
+/// What the broker keeps of messages between two starts; all of it is derived from the journal up
+/// to the offset in `checkpoint`.
+///
+/// `device.state_generation` is the first generation of an identity whose state counts: what it
+/// left behind with an earlier one (sessions, wills, retained messages) was dropped by a revocation
+/// and never comes back. Of sessions that are there, only live identities' stay.
+///
+/// `queued` names messages of `message` by their offset; a message without a row there goes. The
+/// names in `retained` are in byte order, in which a start reads them.
+const VERSION_4: &str = "
+ALTER TABLE device ADD COLUMN state_generation INTEGER NOT NULL DEFAULT 0;
+
+UPDATE device SET state_generation = generation WHERE NOT EXISTS (
+    SELECT 1 FROM credential AS c WHERE c.device = device.number AND c.revoked_ms IS NULL);
+
+ALTER TABLE session ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+
+DELETE FROM session WHERE NOT EXISTS (
+    SELECT 1 FROM device AS d JOIN credential AS c ON c.device = d.number
+    WHERE d.id = session.device AND c.revoked_ms IS NULL);
+
+UPDATE session SET generation = (SELECT d.generation FROM device AS d WHERE d.id = session.device);
+
+CREATE TABLE message (
+    offset INTEGER PRIMARY KEY,
+    publisher BLOB NOT NULL CHECK (length(publisher) = 16),
+    credential INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    qos INTEGER NOT NULL,
+    retain INTEGER NOT NULL,
+    received_ms INTEGER NOT NULL,
+    expires_ms INTEGER,
+    topic TEXT NOT NULL,
+    properties BLOB NOT NULL,
+    payload BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE queued (
+    session INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    qos INTEGER NOT NULL,
+    retain INTEGER NOT NULL,
+    ids BLOB NOT NULL,
+    share TEXT,
+    packet_id INTEGER,
+    received INTEGER NOT NULL,
+    place INTEGER NOT NULL,
+    PRIMARY KEY (session, offset)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX queued_of_message ON queued (offset);
+
+CREATE TABLE retained (
+    topic TEXT PRIMARY KEY,
+    offset INTEGER NOT NULL,
+    publisher BLOB NOT NULL CHECK (length(publisher) = 16),
+    credential INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    qos INTEGER NOT NULL,
+    received_ms INTEGER NOT NULL,
+    expires_ms INTEGER,
+    properties BLOB NOT NULL,
+    payload BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX retained_of_publisher ON retained (publisher);
+
+CREATE INDEX retained_expiring ON retained (expires_ms) WHERE expires_ms IS NOT NULL;
+
+CREATE TABLE will (
+    session INTEGER PRIMARY KEY,
+    credential INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    body BLOB NOT NULL
 ) STRICT;
 ";
 

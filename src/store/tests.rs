@@ -359,3 +359,55 @@ fn numbers_that_do_not_fit_are_errors() {
     });
     assert!(matches!(read, Err(StoreError::Sqlite(_))));
 }
+
+/// A database of schema 3, with what a broker of that time kept of sessions.
+#[test]
+fn rel_10_sessions_of_schema_3_are_read_and_those_of_revoked_devices_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sql = migrations::STEPS[..3].concat();
+    for (number, name, revoked_ms) in [(1, "live", "NULL"), (2, "revoked", "7")] {
+        sql += &format!(
+            "INSERT INTO device (number, id, name, created_ms, generation)
+             VALUES ({number}, x'{number:032x}', '{name}', 1, 4);
+             INSERT INTO credential (device, kind, digest, chosen, created_ms, revoked_ms)
+             VALUES ({number}, 0, x'{number:064x}', 0, 1, {revoked_ms});
+             INSERT INTO session (number, device, client_id, expiry_s, qos2_ids, filters)
+             VALUES ({number}, x'{number:032x}', 'c', 60, x'4d00', '1 a/#' || char(10) ||
+                     '0@5:17 v1/devices/+/telemetry');"
+        );
+    }
+    sql += "INSERT INTO checkpoint (name, offset) VALUES ('sessions', 99);";
+    raw_database(dir.path(), migrations::APPLICATION_ID, 3, &sql);
+    let store = Store::open(dir.path()).unwrap();
+    let (rows, offset, generations) = store
+        .read(|connection| {
+            let of = |n| devices::state_generation(connection, uuid::Uuid::from_u128(n));
+            let generations = [of(1)?, of(2)?, of(3)?];
+            let offset = sessions::offset(connection)?;
+            Ok((sessions::load(connection)?, offset, generations))
+        })
+        .unwrap();
+    assert_eq!(offset, 99);
+    // Whatever the live device has left counts; of the other one nothing does.
+    assert_eq!(generations, [Some(0), None, None]);
+    let [row] = rows.as_slice() else {
+        panic!("{rows:?}");
+    };
+    assert_eq!((row.number, row.generation), (1, 4));
+    assert_eq!(row.unreleased, [77]);
+    let filters = row.filters.iter();
+    let filters = filters.map(|row| (row.options, row.id, &*row.filter, row.start, row.settled));
+    let expected = [
+        (1, None, "a/#", 0, None),
+        (0, None, "v1/devices/+/telemetry", 5, Some(17)),
+    ];
+    assert_eq!(filters.collect::<Vec<_>>(), expected);
+    // A new token does not bring back what was left before the revocation.
+    let first: u32 = store
+        .read(|connection| {
+            let sql = "SELECT state_generation FROM device WHERE number = 2";
+            Ok(connection.query_row(sql, [], |row| row.get(0))?)
+        })
+        .unwrap();
+    assert_eq!(first, 4);
+}

@@ -263,7 +263,12 @@ const C5: &[(&str, &str, Must)] = &[
     ),
     (
         "alias above the maximum",
-        "300700016103230001",
+        "300700016103230021",
+        Disconnect(&[0x94]),
+    ),
+    (
+        "an alias that stands for nothing",
+        "3006 0000 03 230001",
         Disconnect(&[0x94]),
     ),
     (

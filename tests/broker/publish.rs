@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use crate::common::{
     broker::Broker,
     packets::{
-        Connect, TELEMETRY, VERSIONS, Version, log_in, publish, publish_flags, pubrel, reason,
-        subscribe,
+        Connect, TELEMETRY, VERSIONS, Version, log_in, packet, property_block, publish,
+        publish_flags, pubrel, reason, subscribe, text,
     },
     wire::{Wire, show},
 };
@@ -60,6 +60,23 @@ fn tb_13_every_qos_has_its_flow() {
             assert_eq!(broker.values("a", &format!("{name} qos {qos}")), [qos]);
         }
     }
+}
+
+/// [MQTT-3.3.2-10]: telemetry under an alias is telemetry.
+#[test]
+fn sec_12_telemetry_under_an_alias_is_stored() {
+    let (broker, token) = site();
+    let mut wire = connect(&broker, Version::V5, &token);
+    for (id, topic, payload) in [(1, TELEMETRY, r#"{"alias":1}"#), (2, "", r#"{"alias":2}"#)] {
+        let mut body = Vec::new();
+        text(&mut body, topic);
+        body.extend([0, id]);
+        property_block(&mut body, &[0x23, 0, 32]);
+        body.extend(payload.as_bytes());
+        wire.send(&packet(0x32, &body));
+        wire.expect(&format!("4002000{id}"));
+    }
+    assert_eq!(broker.values("a", "alias"), [1, 2]);
 }
 
 #[test]

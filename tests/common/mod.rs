@@ -8,6 +8,7 @@
 )]
 
 pub(crate) mod broker;
+pub(crate) mod client;
 pub(crate) mod packets;
 pub(crate) mod tools;
 pub(crate) mod wire;

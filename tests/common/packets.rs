@@ -32,6 +32,8 @@ pub(crate) struct Connect<'a> {
     pub(crate) will: Option<(u8, bool, &'a str, &'a [u8])>,
     /// MQTT 5 properties, without their length.
     pub(crate) properties: Vec<u8>,
+    /// Those of the will.
+    pub(crate) will_properties: Vec<u8>,
 }
 
 impl<'a> Connect<'a> {
@@ -54,6 +56,7 @@ impl<'a> Connect<'a> {
             keep_alive_s: 60,
             will: None,
             properties: Vec::new(),
+            will_properties: Vec::new(),
         }
     }
 
@@ -78,7 +81,7 @@ impl<'a> Connect<'a> {
         text(&mut body, self.client_id);
         if let Some((_, _, topic, payload)) = self.will {
             if self.version == Version::V5 {
-                body.push(0);
+                property_block(&mut body, &self.will_properties);
             }
             text(&mut body, topic);
             binary(&mut body, payload);

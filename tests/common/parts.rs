@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tollgate::broker::feed::{FeedLimits, FeedThread, Feeds};
+use tollgate::broker::router::RouterLimits;
 use tollgate::broker::{IdentityLimits, Restored};
 use tollgate::device_api::Profile;
 use tollgate::identity::{DeviceName, Registry, Secrets};
 use tollgate::journal::{Journal, JournalOptions, RealDisk};
 use tollgate::limits::Networks;
 use tollgate::metrics::Metrics;
-use tollgate::mqtt::session::SessionLimits;
+use tollgate::mqtt::session::{QueueLimits, SessionLimits};
 use tollgate::net::{DoorLimits, Listener, Net, NetParts, PlaceLimits, UnsentLimits};
 use tollgate::store::Store;
 use tollgate::telemetry::ScanOptions;
@@ -99,6 +100,8 @@ impl Parts {
             },
             one_session: true,
             empty_user_name_code_4: false,
+            router: RouterLimits::default(),
+            statistics_every: Duration::ZERO,
             restored: Restored::default(),
         })
         .expect("the network starts");
@@ -133,6 +136,11 @@ const SESSION_LIMITS: SessionLimits = SessionLimits {
     subscriptions_max: 100,
     filters_per_packet_max: 100,
     unreleased_max: 1_000,
+    topic_aliases_max: 32,
+    queue: QueueLimits {
+        messages_max: 10_000,
+        bytes_max: 8 * 1024 * 1024,
+    },
 };
 
 /// A door that is open to everybody.

@@ -365,6 +365,7 @@ fn play(
             sessions: 2,
             unfinished: 3,
             milliseconds: 0,
+            ..Receipt::default()
         };
         let _ = reply.send(receipt);
     }

@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 use tollgate::{
-    broker::Checkpointer,
+    broker::{Checkpointer, RestoreError, Restored, retained::RetainedLimits},
     journal::{Journal, JournalOptions, Offset, RealDisk, RecordHeader, RecordKind, Submitter},
     store::Store,
 };
@@ -33,8 +33,7 @@ fn rel_06_what_a_start_would_replay_stays_in_the_journal() {
     let failed = |error: &_| panic!("the journal failed: {error}");
     let (journal, _) =
         Journal::open(Arc::new(RealDisk), options, Box::new(failed)).expect("a new journal");
-    let (_, checkpointer) =
-        Checkpointer::start(&store, &journal, |_| true, Instant::now()).expect("it starts");
+    let (_, checkpointer) = start(&store, &journal).expect("it starts");
     let mut submitter = journal.submitter(Arc::new(|| {}));
 
     // The first growth leads to a checkpoint, behind one segment at least: it may go.
@@ -56,8 +55,7 @@ fn rel_06_what_a_start_would_replay_stays_in_the_journal() {
     checkpointer.stop();
     let first = journal.release(journal.durable().next()).expect("files go");
     assert!(first > checkpoint.next(), "{first} is still kept");
-    let (restored, checkpointer) =
-        Checkpointer::start(&store, &journal, |_| true, Instant::now()).expect("it starts");
+    let (restored, checkpointer) = start(&store, &journal).expect("it starts");
     assert_eq!(restored.sessions.len(), 0);
     checkpointer.stop();
     journal.close().expect("a clean end");
@@ -85,6 +83,11 @@ fn only_records_of_no_session_are_passed_over() {
         (RecordKind::SessionBegin, 0),
         (RecordKind::SessionChange, 0),
         (RecordKind::SessionEnd, 0),
+        (RecordKind::Message, 0),
+        (RecordKind::Assigned, 0),
+        (RecordKind::Received, 0),
+        (RecordKind::Settled, 0),
+        (RecordKind::Will, 0),
     ] {
         let before = last;
         let record = header(kind, packet_id);
@@ -106,6 +109,10 @@ fn only_records_of_no_session_are_passed_over() {
     let before = Offset::new(last.number() - 1);
     assert_eq!(journal.no_sessions_behind(before), None);
     assert_eq!(journal.no_sessions_behind(last), Some(last));
+}
+
+fn start(store: &Store, journal: &Journal) -> Result<(Restored, Checkpointer), RestoreError> {
+    Checkpointer::start(store, journal, RetainedLimits::default(), Instant::now())
 }
 
 /// Fills so many segments, with a commit each.

@@ -1,10 +1,13 @@
 //! CONNECT: how a session opens, what CONNACK says, and how refusals are put in each version.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::authentication::{Authentication, Supported};
 use super::timers::KeepAlive;
-use super::{Replies, Session, SessionLimits, SessionState};
-use crate::mqtt::wire::{ConnAck, ConnAckProperties, Connect, Packet, QoS, ReasonCode, Version};
+use super::{Replies, Session, SessionLimits, SessionState, aliases};
+use crate::mqtt::message::Will;
+use crate::mqtt::wire::{ConnAck, ConnAckProperties, Connect, Packet, ReasonCode, Version};
 
 /// What of a CONNECT the server keeps: the packet itself ends with the read buffer.
 #[derive(Debug, Clone)]
@@ -23,6 +26,13 @@ pub struct Opening {
     pub client_packet_size_max: u32,
     /// QoS 1 and 2 messages the client takes at once, 1 to 65,535.
     pub client_receive_maximum: u16,
+    /// Topic aliases the client takes; 0 is none.
+    pub client_topic_aliases: u16,
+    /// The client asked for reasons in words, in so many words. Absent, the standard would allow
+    /// them too [MQTT-3.1.2-29]: small clients are spared what they never read.
+    pub wants_reasons: bool,
+    /// What is to be published when the connection ends badly.
+    pub will: Option<Arc<Will>>,
 }
 
 /// Why a CONNECT is refused, in the words of TB-04's table.
@@ -118,7 +128,9 @@ impl Opening {
     /// # Errors
     /// The client asks for what the server does not have, whoever it is.
     pub fn new(connect: &Connect<'_>) -> Result<Self, ConnectRefusal> {
-        if connect.properties.authentication_method.is_some() {
+        // [MQTT-4.12.0-1] (SEC-26)
+        let method = connect.properties.authentication_method;
+        if method.is_some_and(|name| Supported::named(name).is_none()) {
             return Err(ConnectRefusal::BadAuthenticationMethod);
         }
         let is_v5 = connect.version == Version::V5;
@@ -139,6 +151,13 @@ impl Opening {
             expiry_s,
             client_packet_size_max: connect.properties.packet_size_max.unwrap_or(u32::MAX),
             client_receive_maximum: connect.properties.receive_maximum.unwrap_or(u16::MAX),
+            client_topic_aliases: connect.properties.topic_alias_maximum.unwrap_or(0),
+            wants_reasons: connect.properties.request_problem_information == Some(true),
+            will: connect
+                .will
+                .as_ref()
+                .and_then(Will::of_connect)
+                .map(Arc::new),
         })
     }
 }
@@ -180,14 +199,23 @@ impl Session {
         let mut state = resumed.unwrap_or_default();
         let window = opening.client_receive_maximum.min(UNACKNOWLEDGED_MAX);
         state.in_flight.connect(window);
+        state.queue.connect();
+        // What the earlier connection left is replaced, and not published any more
+        // [MQTT-3.1.3-9].
+        state.will.clone_from(&opening.will);
+        let aliases = opening.client_topic_aliases.min(limits.topic_aliases_max);
         Self {
             version: opening.version,
             limits,
             keep_alive: KeepAlive::new(opening.keep_alive_s, limits.keep_alive_max_s, now),
             expiry_s: limits.expiry(opening.expiry_s),
             client_packet_size_max: opening.client_packet_size_max,
+            wants_reasons: opening.wants_reasons && opening.version == Version::V5,
             // Messages whose PUBREL is still to come hold their places [MQTT-4.9.0-1].
             unacknowledged: u16::try_from(state.unreleased.len()).unwrap_or(u16::MAX),
+            authentication: Authentication::new(None),
+            aliases_in: aliases::Inbound::default(),
+            aliases_out: aliases::Outbound::new(aliases),
             state,
         }
     }
@@ -226,10 +254,11 @@ impl Session {
             receive_maximum: Some(limits.receive_maximum),
             packet_size_max: Some(limits.packet_size_max),
             assigned_client_id: assigned,
+            topic_alias_maximum: Some(limits.topic_aliases_max).filter(|&maximum| maximum > 0),
+            // Absent is yes: wildcards, subscription identifiers, retained messages, QoS 2.
             shared_subscription_available: (!is_sharing).then_some(false),
-            wildcard_subscription_available: None,
-            subscription_ids_available: Some(false),
-            maximum_qos: None::<QoS>,
+            // Response Information is never sent, whatever the client asks for: no part of the
+            // topics is set aside for responses, a client chooses within its scope.
             ..ConnAckProperties::default()
         };
         let packet = Packet::ConnAck(ConnAck {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Close, Replies, Session, Step};
+use super::{Aliased, Close, Replies, Session, Step, outbound};
 use crate::mqtt::wire::{AckKind, PacketId, Publish, QoS, ReasonCode, Version, write_ack};
 
 /// What became of a PUBLISH.
@@ -12,6 +12,16 @@ pub enum Verdict {
     Accepted,
     /// Not taken.
     Refused(Refused),
+}
+
+/// What a PUBLISH is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming {
+    /// New, and to be settled. Where an alias stood for its topic, here is the topic; else the
+    /// packet names it.
+    New(Option<Aliased>),
+    /// A QoS 2 message that is held already: it is acknowledged again and goes no further.
+    Repeated,
 }
 
 /// A refusal, and how clients that cannot be told the reason learn of it.
@@ -65,13 +75,7 @@ impl Session {
             return Ok(());
         };
         if qos == QoS::ExactlyOnce {
-            write_ack(
-                &mut replies.ordered,
-                AckKind::PubRec,
-                self.version,
-                packet_id,
-                reason,
-            );
+            self.acknowledge(AckKind::PubRec, packet_id, reason, replies);
             if verdict == Verdict::Accepted {
                 self.state.unreleased.insert(packet_id);
             } else if self.version == Version::V5 {
@@ -79,13 +83,7 @@ impl Session {
                 replies.places = replies.places.saturating_add(1);
             }
         } else {
-            write_ack(
-                &mut replies.ordered,
-                AckKind::PubAck,
-                self.version,
-                packet_id,
-                reason,
-            );
+            self.acknowledge(AckKind::PubAck, packet_id, reason, replies);
             replies.places = replies.places.saturating_add(1);
         }
         Ok(())
@@ -103,8 +101,8 @@ impl Session {
         self.unacknowledged = self.unacknowledged.saturating_sub(places);
     }
 
-    /// As [`Session::handle`], for a PUBLISH: true if it is new, and to be settled; false for a
-    /// QoS 2 message that is held already, which is acknowledged again and goes no further.
+    /// As [`Session::handle`], for a PUBLISH. DUP says nothing at QoS 1: what comes again is a
+    /// message like any other [MQTT-4.3.2-5].
     ///
     /// # Errors
     /// As [`Session::handle`].
@@ -114,30 +112,22 @@ impl Session {
         publish: &Publish<'_>,
         now: Instant,
         replies: &mut Replies,
-    ) -> Result<bool, Close> {
+    ) -> Result<Incoming, Close> {
         self.heard(now);
-        // Topic Alias Maximum is not announced, so it is 0 and every alias is out of range
-        // [MQTT-3.3.2-9] (SEC-12).
-        if publish.properties.topic_alias.is_some() {
-            return Err(Close::because(ReasonCode::TopicAliasInvalid));
-        }
+        // First, whatever becomes of the message: the alias is the connection's (SEC-12).
+        let maximum = self.limits.topic_aliases_max;
+        let topic = self.aliases_in.resolve(publish, maximum)?;
         let Some(packet_id) = publish.packet_id else {
-            return Ok(true);
+            return Ok(Incoming::New(topic));
         };
         if publish.qos == QoS::ExactlyOnce && self.state.unreleased.contains(packet_id) {
             // [MQTT-4.3.3-10] the same message again: acknowledged, not taken twice.
-            let kind = AckKind::PubRec;
-            write_ack(
-                &mut replies.ordered,
-                kind,
-                self.version,
-                packet_id,
-                ReasonCode::Success,
-            );
-            return Ok(false);
+            let success = ReasonCode::Success;
+            self.acknowledge(AckKind::PubRec, packet_id, success, replies);
+            return Ok(Incoming::Repeated);
         }
         self.take_place(publish.qos)?;
-        Ok(true)
+        Ok(Incoming::New(topic))
     }
 
     pub(super) fn handle_pubrel<'p>(
@@ -154,34 +144,25 @@ impl Session {
         Step::ReleasedBefore
     }
 
-    /// PUBREC for something never sent: PUBREL says so, and the client can let go (P-42).
-    pub(super) fn handle_pubrec<'p>(
-        &mut self,
+    fn pubcomp(&self, packet_id: PacketId, reason: ReasonCode, replies: &mut Replies) {
+        let out = &mut replies.ordered;
+        write_ack(out, AckKind::PubComp, self.version, packet_id, reason);
+    }
+
+    /// PUBACK or PUBREC; with the reason in words for a client that asked for them.
+    #[inline]
+    fn acknowledge(
+        &self,
+        kind: AckKind,
         packet_id: PacketId,
         reason: ReasonCode,
         replies: &mut Replies,
-    ) -> Step<'p> {
-        if reason.as_u8() < 0x80 {
-            let not_found = ReasonCode::PacketIdentifierNotFound;
-            write_ack(
-                &mut replies.prompt,
-                AckKind::PubRel,
-                self.version,
-                packet_id,
-                not_found,
-            );
+    ) {
+        let out = &mut replies.ordered;
+        match self.words(reason) {
+            None => write_ack(out, kind, self.version, packet_id, reason),
+            words => outbound::ack_with_words(kind, packet_id, reason, words, out),
         }
-        Step::Done
-    }
-
-    fn pubcomp(&self, packet_id: PacketId, reason: ReasonCode, replies: &mut Replies) {
-        write_ack(
-            &mut replies.ordered,
-            AckKind::PubComp,
-            self.version,
-            packet_id,
-            reason,
-        );
     }
 
     /// Receive Maximum for MQTT 5, the cap on unfinished QoS 2 ids for all (SEC-28).

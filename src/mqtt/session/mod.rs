@@ -11,27 +11,38 @@
 //! [MQTT-4.6.0-2]. What acknowledges nothing (PINGRESP, DISCONNECT) is *prompt*.
 //!
 //! Split by concern: [`connect`] opens a session and writes CONNACK, [`inbound`] takes PUBLISH and
-//! the QoS 2 handshake, [`outbound`] writes what the server starts, [`timers`] is keep-alive.
+//! the QoS 2 handshake, [`subscriptions`] is SUBSCRIBE and UNSUBSCRIBE, [`outbound`] is what the
+//! server starts, [`aliases`] are topic aliases, [`timers`] is keep-alive, [`authentication`] the
+//! order of AUTH.
 
+pub mod aliases;
+pub mod authentication;
 pub mod connect;
 pub mod inbound;
 pub mod outbound;
 mod packet_ids;
+pub mod subscriptions;
 pub mod timers;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
+pub use aliases::Aliased;
+use authentication::Authentication;
 pub use connect::{ConnectRefusal, Opening};
-pub use inbound::{Ending, Refused, Verdict};
-pub use outbound::in_flight::{InFlight, Item, Sending};
+pub use inbound::{Ending, Incoming, Refused, Verdict};
+pub use outbound::delivery::{LeftOut, Outgoing};
+pub use outbound::encoded::Encoded;
+pub use outbound::in_flight::{InFlight, Item, QUEUE, Sending, source_number};
+pub use outbound::queue::{Delivered, Full, Ids, Progress, Queue, QueueLimits, Unsettled};
 pub use packet_ids::PacketIds;
+pub use subscriptions::{Granted, Subscribed, SubscriptionSet, Taken, Wanted};
 use timers::KeepAlive;
 
-use crate::mqtt::topic::Filter;
+use crate::mqtt::message::Will;
 use crate::mqtt::wire::{
     Packet, PacketId, Publish, ReasonCode, Subscribe, Unsubscribe, Version, WireError,
 };
@@ -55,6 +66,11 @@ pub struct SessionLimits {
     pub filters_per_packet_max: usize,
     /// QoS 2 messages whose PUBREL has not come, at least `receive_maximum` (SEC-28).
     pub unreleased_max: u16,
+    /// Topic aliases a client may give on a connection, announced as Topic Alias Maximum; and the
+    /// most that the server gives, whatever the client takes.
+    pub topic_aliases_max: u16,
+    /// What may wait for one client.
+    pub queue: QueueLimits,
 }
 
 /// The bytes a packet calls forth. The caller owns and empties the buffers, so that a session
@@ -83,8 +99,8 @@ impl Replies {
 pub enum Step<'p> {
     /// Nothing more: the replies say it all.
     Done,
-    /// Ask the gate, store, then call [`Session::settle`].
-    Publish(Publish<'p>),
+    /// Ask the gate, store, then call [`Session::settle`]. With a topic that an alias stood for.
+    Publish(Publish<'p>, Option<Aliased>),
     /// A QoS 2 message that is held already came again; it is acknowledged and goes no further.
     Repeated,
     /// Record the release of this QoS 2 packet id, then call [`Session::released`].
@@ -92,13 +108,23 @@ pub enum Step<'p> {
     /// The packet id of a PUBREL is not held: its release happened before, and is acknowledged
     /// again.
     ReleasedBefore,
-    /// The client has this message.
+    /// The client has this message, or refused it: it is over. One of the queue with an offset
+    /// ([`Item::queued_offset`]) is to be recorded as settled; no acknowledgement waits for that.
     Settled(Item),
+    /// The client has received this QoS 2 message of the queue. Where the offset is not 0, record
+    /// that: its PUBREL stands among the ordered replies and leaves behind the record.
+    Received {
+        /// The message's record in the journal, 0 if it has none.
+        offset: u64,
+        /// Its packet id.
+        packet_id: PacketId,
+    },
     /// Decide each filter, then call [`Session::subscribe`].
     Subscribe(Subscribe<'p>),
     /// Call [`Session::unsubscribe`].
     Unsubscribe(Unsubscribe<'p>),
-    /// The client says goodbye. `with_will` is true for MQTT 5's 0x04.
+    /// The client says goodbye. `with_will` is true for MQTT 5's 0x04, and where it reports an
+    /// error.
     Disconnected {
         /// The will is to be published although the client said goodbye.
         with_will: bool,
@@ -126,36 +152,19 @@ impl From<&WireError> for Close {
     }
 }
 
-/// The part of a session that outlives its connection: subscriptions and unfinished QoS 2 ids
-/// are kept together or not at all.
+/// The part of a session that outlives its connection: it is kept as a whole or not at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionState {
-    /// Filters granted, with their QoS (0 or 1).
-    pub subscriptions: BTreeSet<Subscribed>,
+    /// What it is subscribed to.
+    pub subscriptions: SubscriptionSet,
     /// QoS 2 packet ids whose PUBREL has not come yet.
     pub unreleased: PacketIds,
-    /// QoS 1 messages to the client that are not acknowledged.
+    /// Messages to the client that are not acknowledged: their packet ids.
     pub in_flight: InFlight,
-}
-
-/// What is granted for a filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Granted {
-    /// The highest QoS.
-    pub qos: u8,
-    /// See [`Subscribed::start`].
-    pub start: u64,
-}
-
-/// One granted subscription.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Subscribed {
-    /// The filter, as it was sent.
-    pub filter: Box<str>,
-    /// Granted maximum QoS.
-    pub qos: u8,
-    /// Where the source of its messages began; its owner knows what that means. 0 is "live".
-    pub start: u64,
+    /// Messages for the client: what waits, and what is not received.
+    pub queue: Queue,
+    /// What is published unless the client says goodbye, or comes back in time.
+    pub will: Option<Arc<Will>>,
 }
 
 /// A connected client's session.
@@ -167,8 +176,13 @@ pub struct Session {
     /// Seconds the state is kept after the connection; 0 ends it with the connection.
     expiry_s: u32,
     client_packet_size_max: u32,
+    /// Refusals carry their reason in words.
+    wants_reasons: bool,
     /// QoS 1 and QoS 2 messages taken whose PUBACK or PUBCOMP has not left yet.
     unacknowledged: u16,
+    authentication: Authentication,
+    aliases_in: aliases::Inbound,
+    aliases_out: aliases::Outbound,
     state: SessionState,
 }
 
@@ -191,6 +205,16 @@ impl Session {
         &self.state
     }
 
+    /// Takes out what would survive the connection, without copying it; an empty session is left.
+    pub fn take_state(&mut self) -> SessionState {
+        std::mem::take(&mut self.state)
+    }
+
+    /// Takes the will away: it is published now, or never.
+    pub fn take_will(&mut self) -> Option<Arc<Will>> {
+        self.state.will.take()
+    }
+
     /// The messages to the client that are not acknowledged.
     pub fn in_flight(&mut self) -> &mut InFlight {
         &mut self.state.in_flight
@@ -209,18 +233,13 @@ impl Session {
         self.keep_alive.heard(now);
         match packet {
             Packet::Publish(publish) => Ok(match self.handle_publish(publish, now, replies)? {
-                true => Step::Publish(*publish),
-                false => Step::Repeated,
+                Incoming::New(topic) => Step::Publish(*publish, topic),
+                Incoming::Repeated => Step::Repeated,
             }),
             Packet::PubRel(ack) => Ok(self.handle_pubrel(ack.packet_id, replies)),
-            Packet::PubRec(ack) => Ok(self.handle_pubrec(ack.packet_id, ack.reason, replies)),
-            // Whatever its reason: it is not sent again. One that settles nothing is ignored, as
-            // the standard allows (P-41).
-            Packet::PubAck(ack) => Ok(match self.state.in_flight.acknowledge(ack.packet_id) {
-                Some(item) => Step::Settled(item),
-                None => Step::Done,
-            }),
-            Packet::PubComp(_) => Ok(Step::Done),
+            Packet::PubRec(ack) => self.handle_pubrec(ack.packet_id, ack.reason, replies),
+            Packet::PubAck(ack) => self.handle_puback(ack.packet_id),
+            Packet::PubComp(ack) => self.handle_pubcomp(ack.packet_id),
             Packet::Subscribe(subscribe) => Ok(Step::Subscribe(*subscribe)),
             Packet::Unsubscribe(unsubscribe) => Ok(Step::Unsubscribe(*unsubscribe)),
             Packet::PingReq => {
@@ -230,128 +249,19 @@ impl Session {
             Packet::Disconnect(disconnect) => {
                 self.handle_disconnect(disconnect.reason, disconnect.properties.session_expiry_s)
             }
-            // [MQTT-3.1.0-2] a second CONNECT; [MQTT-4.12.0-6] AUTH without an agreed method
-            // (SEC-26); and what only a server may send (SEC-07).
+            // SEC-26. A session opens when its client is let in: nothing waits for the answer.
+            Packet::Auth(auth) => {
+                let let_in = self.authentication.handle(auth, &mut replies.prompt)?;
+                debug_assert!(!let_in, "no method is supported");
+                Ok(Step::Done)
+            }
+            // [MQTT-3.1.0-2] a second CONNECT; and what only a server may send (SEC-07).
             Packet::Connect(_)
-            | Packet::Auth(_)
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
             | Packet::UnsubAck(_)
             | Packet::PingResp => Err(Close::because(ReasonCode::ProtocolError)),
         }
-    }
-
-    /// Answers SUBSCRIBE: `decide` names the granted QoS or the refusal of each filter.
-    /// Returns true if the set of subscriptions changed.
-    ///
-    /// # Errors
-    /// The client takes no packet as long as the answer; nothing changed.
-    pub fn subscribe(
-        &mut self,
-        subscribe: &Subscribe<'_>,
-        mut decide: impl FnMut(&Filter<'_>) -> Result<Granted, ReasonCode>,
-        replies: &mut Replies,
-    ) -> Result<bool, Close> {
-        self.check_answer(subscribe.filters().count())?;
-        let mut codes = Vec::new();
-        let mut changed = false;
-        for (at, wanted) in subscribe.filters().enumerate() {
-            let granted = if at < self.limits.filters_per_packet_max {
-                decide(&wanted.filter).and_then(|granted| {
-                    let qos = granted.qos.min(wanted.options.qos as u8);
-                    self.hold(&wanted.filter, Granted { qos, ..granted })
-                })
-            } else {
-                Err(ReasonCode::QuotaExceeded)
-            };
-            codes.push(match granted {
-                Ok((qos, is_new)) => {
-                    changed |= is_new;
-                    qos
-                }
-                // [MQTT-3.9.3-2] 3.1.1 knows one refusal.
-                Err(_) if self.version != Version::V5 => 0x80,
-                Err(reason) => reason.as_u8(),
-            });
-        }
-        outbound::suback(self.version, subscribe.packet_id, &codes, replies);
-        Ok(changed)
-    }
-
-    /// Answers UNSUBSCRIBE: `known` tells whether a filter could ever have been subscribed to.
-    /// Returns true if the set of subscriptions changed.
-    ///
-    /// # Errors
-    /// More filters than one packet may have, or the client takes no packet as long as the
-    /// answer; nothing changed.
-    pub fn unsubscribe(
-        &mut self,
-        unsubscribe: &Unsubscribe<'_>,
-        mut known: impl FnMut(&Filter<'_>) -> bool,
-        replies: &mut Replies,
-    ) -> Result<bool, Close> {
-        let filters = unsubscribe.filters().count();
-        if filters > self.limits.filters_per_packet_max {
-            return Err(Close::because(ReasonCode::QuotaExceeded));
-        }
-        self.check_answer(filters)?;
-        let mut codes = Vec::new();
-        let mut changed = false;
-        for filter in unsubscribe.filters() {
-            let before = self.state.subscriptions.len();
-            self.state
-                .subscriptions
-                .retain(|held| *held.filter != *filter.as_str());
-            let removed = self.state.subscriptions.len() != before;
-            changed |= removed;
-            codes.push(match (removed, known(&filter)) {
-                (true, _) => ReasonCode::Success.as_u8(),
-                (false, true) => ReasonCode::NoSubscriptionExisted.as_u8(),
-                (false, false) => ReasonCode::TopicFilterInvalid.as_u8(),
-            });
-        }
-        outbound::unsuback(self.version, unsubscribe.packet_id, &codes, replies);
-        Ok(changed)
-    }
-
-    /// [MQTT-3.1.2-24]: a SUBACK or UNSUBACK of `codes` codes must fit into what the client takes.
-    fn check_answer(&self, codes: usize) -> Result<(), Close> {
-        // At most: type and length (5), packet id (2), no properties (1).
-        let bytes = u32::try_from(codes).unwrap_or(u32::MAX).saturating_add(8);
-        if bytes > self.client_packet_size_max {
-            return Err(Close::because(ReasonCode::PacketTooLarge));
-        }
-        Ok(())
-    }
-
-    fn hold(
-        &mut self,
-        filter: &Filter<'_>,
-        Granted { qos, start }: Granted,
-    ) -> Result<(u8, bool), ReasonCode> {
-        // [MQTT-3.8.4-3] an equal filter replaces the subscription.
-        let before = self
-            .state
-            .subscriptions
-            .iter()
-            .find(|held| *held.filter == *filter.as_str());
-        match before {
-            Some(held) if held.qos == qos && held.start == start => return Ok((qos, false)),
-            Some(held) => {
-                let held = held.clone();
-                self.state.subscriptions.remove(&held);
-            }
-            None if self.state.subscriptions.len() >= self.limits.subscriptions_max => {
-                return Err(ReasonCode::QuotaExceeded);
-            }
-            None => {}
-        }
-        self.state.subscriptions.insert(Subscribed {
-            filter: filter.as_str().into(),
-            qos,
-            start,
-        });
-        Ok((qos, true))
     }
 
     fn handle_disconnect<'p>(
@@ -366,9 +276,12 @@ impl Session {
             }
             self.expiry_s = self.limits.expiry(expiry_s);
         }
-        Ok(Step::Disconnected {
-            with_will: reason == ReasonCode::DisconnectWithWillMessage,
-        })
+        // Only a normal goodbye takes the will away: [MQTT-3.14.4-3]; 3.1.1: [MQTT-3.1.2-10].
+        let with_will = reason != ReasonCode::NORMAL_DISCONNECTION;
+        if !with_will {
+            self.state.will = None;
+        }
+        Ok(Step::Disconnected { with_will })
     }
 }
 

@@ -1,12 +1,18 @@
-//! What the server writes of its own: answers to SUBSCRIBE and PING, and the last word; in
-//! [`in_flight`], the messages that wait for their acknowledgement.
+//! What the server writes of its own: answers to SUBSCRIBE and PING, and the last word.
+//!
+//! Messages to the client: [`queue`] holds them, [`in_flight`] gives them packet ids and knows
+//! what is not acknowledged, [`delivery`] sends them, [`encoded`] is what the subscribers of one
+//! message share.
 
+pub mod delivery;
+pub mod encoded;
 pub mod in_flight;
+pub mod queue;
 
 use super::{Close, Replies, Session};
 use crate::mqtt::wire::{
-    Disconnect, DisconnectProperties, Packet, PacketId, ReasonCode, ReasonProperties, SubAck,
-    UnsubAck, Version,
+    Ack, AckKind, Disconnect, DisconnectProperties, Packet, PacketId, ReasonCode, ReasonProperties,
+    SubAck, UnsubAck, Version,
 };
 
 /// PINGRESP [MQTT-3.12.4-1]; it acknowledges no fact and waits for none.
@@ -15,11 +21,17 @@ pub(super) fn pingresp(replies: &mut Replies) {
 }
 
 /// SUBACK with one code per filter, in the order of the filters [MQTT-3.8.4-6].
-pub(super) fn suback(version: Version, packet_id: PacketId, codes: &[u8], replies: &mut Replies) {
+pub(super) fn suback(
+    version: Version,
+    packet_id: PacketId,
+    codes: &[u8],
+    words: Option<&str>,
+    replies: &mut Replies,
+) {
     let packet = Packet::SubAck(SubAck {
         packet_id,
         codes,
-        properties: ReasonProperties::default(),
+        properties: with_words(words),
     });
     packet
         .encode(version, &mut replies.ordered)
@@ -38,7 +50,39 @@ pub(super) fn unsuback(version: Version, packet_id: PacketId, codes: &[u8], repl
         .expect("codes are as many as one packet's filters");
 }
 
+/// PUBACK or PUBREC of MQTT 5 that says its reason in words.
+pub(super) fn ack_with_words(
+    kind: AckKind,
+    packet_id: PacketId,
+    reason: ReasonCode,
+    words: Option<&str>,
+    out: &mut Vec<u8>,
+) {
+    let ack = Ack {
+        packet_id,
+        reason,
+        properties: with_words(words),
+    };
+    ack.encode(kind, Version::V5, out)
+        .expect("an acknowledgement with one short string always fits");
+}
+
+fn with_words(words: Option<&str>) -> ReasonProperties<'_> {
+    ReasonProperties {
+        reason_string: words,
+        ..ReasonProperties::default()
+    }
+}
+
 impl Session {
+    /// The words for a refusal, where the client asked for them and takes so long a packet
+    /// [MQTT-3.1.2-29], [MQTT-3.4.2-2], [MQTT-3.5.2-2], [MQTT-3.9.2-1].
+    #[inline]
+    pub(super) fn words(&self, reason: ReasonCode) -> Option<&'static str> {
+        let has_room = self.client_packet_size_max >= LAST_WORD_BYTES_MAX;
+        (self.wants_reasons && reason.is_error() && has_room).then(|| words(reason))
+    }
+
     /// The server's last word: MQTT 5 gets DISCONNECT with the reason, others nothing
     /// [MQTT-3.14.0-1].
     pub fn disconnect(&self, close: Close, out: &mut Vec<u8>) {
@@ -61,7 +105,7 @@ impl Session {
     }
 }
 
-/// Longest DISCONNECT written, in bytes.
+/// Longest packet with a reason in words, in bytes; a SUBACK's codes come on top.
 const LAST_WORD_BYTES_MAX: u32 = 127;
 
 /// What a person who looks at the client's log should know, in at most 100 bytes.
@@ -74,7 +118,10 @@ fn words(reason: ReasonCode) -> &'static str {
         ReasonCode::KeepAliveTimeout => "nothing was heard for one and a half keep alives",
         ReasonCode::QuotaExceeded => "the storage is full, or a limit of one packet is exceeded",
         ReasonCode::ReceiveMaximumExceeded => "more messages are unacknowledged than allowed",
-        ReasonCode::TopicAliasInvalid => "no topic alias was offered",
+        ReasonCode::TopicAliasInvalid => "a topic alias stands for nothing, or was not offered",
+        ReasonCode::TopicFilterInvalid => "nothing can be subscribed to under this filter",
+        ReasonCode::TopicNameInvalid => "nothing can be published to this topic",
+        ReasonCode::NotAuthorized => "the scope of the credential does not cover it",
         ReasonCode::ServerShuttingDown => "the server stops",
         ReasonCode::MalformedPacket => "a packet could not be decoded",
         _ => "the protocol was broken",

@@ -1,8 +1,13 @@
 //! The session against a virtual clock: packets in, bytes and steps out.
 
+mod delivery;
+mod model;
+mod subscriptions;
+
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::mqtt::topic::Topic;
 use crate::mqtt::wire::{Connect, ConnectProperties, QoS, Sender, decode};
 
 const LIMITS: SessionLimits = SessionLimits {
@@ -13,6 +18,11 @@ const LIMITS: SessionLimits = SessionLimits {
     subscriptions_max: 100,
     filters_per_packet_max: 100,
     unreleased_max: 3,
+    topic_aliases_max: 4,
+    queue: QueueLimits {
+        messages_max: 5,
+        bytes_max: 10_000,
+    },
 };
 
 struct Client {
@@ -42,11 +52,17 @@ impl Client {
         let packet = decode(self.session.version(), Sender::Client, &bytes).unwrap();
         let step = self.session.handle(&packet, self.now, &mut self.replies)?;
         Ok(match step {
-            Step::Publish(publish) => format!("publish {:?} {}", publish.qos, publish.topic),
+            Step::Publish(publish, aliased) => {
+                let topic = aliased
+                    .as_ref()
+                    .map_or(publish.topic, |it| it.topic().as_str());
+                format!("publish {:?} {topic}", publish.qos)
+            }
             Step::Release(id) => format!("release {id}"),
             Step::Done => "done".to_owned(),
             Step::ReleasedBefore => "released before".to_owned(),
-            Step::Settled(item) => format!("settled {}", item.number),
+            Step::Settled(item) => format!("settled {}", item.order),
+            Step::Received { offset, packet_id } => format!("received {offset} as {packet_id}"),
             Step::Repeated => "repeated".to_owned(),
             Step::Subscribe(_) => "subscribe".to_owned(),
             Step::Unsubscribe(_) => "unsubscribe".to_owned(),
@@ -214,80 +230,6 @@ fn sec_28_unfinished_qos_2_ids_are_bounded_for_old_versions_too() {
 }
 
 #[test]
-fn sec_12_an_alias_is_refused_as_none_was_announced() {
-    let mut client = Client::connected(Version::V5);
-    let close = Close::because(ReasonCode::TopicAliasInvalid);
-    assert_eq!(client.send("3008 0001 74 03 230001 78"), Err(close));
-}
-
-#[test]
-fn a_subscribe_is_answered_filter_by_filter() {
-    let decide = |filter: &Filter<'_>| {
-        if filter.as_str() == "a" {
-            Ok(Granted { qos: 1, start: 0 })
-        } else {
-            Err(ReasonCode::TopicFilterInvalid)
-        }
-    };
-    for (version, hex, suback) in [
-        (
-            Version::V311,
-            "820a 0001 0001 61 02 0001 62 01",
-            "900400010180",
-        ),
-        (
-            Version::V5,
-            "820b 0001 00 0001 61 02 0001 62 01",
-            "9005000100018f",
-        ),
-    ] {
-        let mut client = Client::connected(version);
-        let bytes = bytes(hex);
-        let Packet::Subscribe(subscribe) = decode(version, Sender::Client, &bytes).unwrap() else {
-            panic!("no SUBSCRIBE");
-        };
-        assert!(
-            client
-                .session
-                .subscribe(&subscribe, decide, &mut client.replies)
-                .unwrap()
-        );
-        assert_eq!(client.ordered(), suback);
-        assert!(
-            !client
-                .session
-                .subscribe(&subscribe, decide, &mut client.replies)
-                .unwrap()
-        );
-        assert_eq!(client.session.state().subscriptions.len(), 1);
-    }
-}
-
-#[test]
-fn an_unsubscribe_says_what_it_found() {
-    let mut client = Client::connected(Version::V5);
-    let held = Subscribed {
-        filter: "a".into(),
-        qos: 1,
-        start: 0,
-    };
-    client.session.state.subscriptions.insert(held);
-    let bytes = bytes("a20c 0001 00 0001 61 0001 62 0001 63");
-    let Packet::Unsubscribe(unsubscribe) = decode(Version::V5, Sender::Client, &bytes).unwrap()
-    else {
-        panic!("no UNSUBSCRIBE");
-    };
-    let known = |filter: &Filter<'_>| filter.as_str() == "b";
-    assert!(
-        client
-            .session
-            .unsubscribe(&unsubscribe, known, &mut client.replies)
-            .unwrap()
-    );
-    assert_eq!(client.ordered(), "b006 0001 00 00 11 8f".replace(' ', ""));
-}
-
-#[test]
 fn keep_alive_is_one_and_a_half_times_what_was_granted() {
     let client = Client::connected(Version::V311);
     assert_eq!(
@@ -408,4 +350,92 @@ fn sec_26_and_empty_ids_are_refused_before_anything_opens() {
         ..nameless
     };
     assert!(Opening::new(&clean).is_ok());
+}
+
+#[test]
+fn connack_says_no_to_nothing_but_groups_that_cannot_be_joined() {
+    let wish = connect(Version::V5);
+    let mut client = Client::opened(&wish, None);
+    let opening = Opening::new(&wish).unwrap();
+    for is_sharing in [true, false] {
+        client.replies.clear();
+        let session = &client.session;
+        session.accept(&opening, false, is_sharing, None, &mut client.replies);
+        let Packet::ConnAck(connack) =
+            decode(Version::V5, Sender::Server, &client.replies.ordered).unwrap()
+        else {
+            panic!("no CONNACK");
+        };
+        let properties = connack.properties;
+        assert_eq!(properties.topic_alias_maximum, Some(4));
+        assert_eq!(properties.maximum_qos, None, "[MQTT-3.2.2-9]");
+        assert_eq!(properties.retain_available, None);
+        assert_eq!(properties.wildcard_subscription_available, None);
+        assert_eq!(properties.subscription_ids_available, None);
+        let expected = (!is_sharing).then_some(false);
+        assert_eq!(properties.shared_subscription_available, expected);
+        // [MQTT-3.1.2-28] allows none, whatever the client asks for.
+        assert_eq!(properties.response_information, None);
+    }
+}
+
+#[test]
+fn mqtt_3_1_2_29_reasons_in_words_go_to_clients_that_ask_for_them() {
+    let refusals = |wants: Option<bool>, packet_size_max: Option<u32>| {
+        let mut wish = connect(Version::V5);
+        wish.properties.request_problem_information = wants;
+        wish.properties.packet_size_max = packet_size_max;
+        let mut client = Client::opened(&wish, None);
+        client.send("3207 0001 74 0007 00 78").unwrap();
+        client.settle(QoS::AtLeastOnce, 7, DROPPED).unwrap();
+        client.send("3407 0001 74 0008 00 78").unwrap();
+        client.settle(QoS::ExactlyOnce, 8, REFUSED).unwrap();
+        client.send("3207 0001 74 0009 00 78").unwrap();
+        client
+            .settle(QoS::AtLeastOnce, 9, Verdict::Accepted)
+            .unwrap();
+        let replies = std::mem::take(&mut client.replies.ordered);
+        let mut rest = &replies[..];
+        let mut words = Vec::new();
+        while let Some(frame) = crate::mqtt::wire::frame(rest, u32::MAX).unwrap() {
+            let packet = decode(Version::V5, Sender::Server, frame.packet(rest).unwrap()).unwrap();
+            rest = &rest[frame.total_len()..];
+            let (Packet::PubAck(ack) | Packet::PubRec(ack)) = packet else {
+                panic!("{packet:?}");
+            };
+            words.push((ack.packet_id.get(), ack.properties.reason_string.is_some()));
+        }
+        words
+    };
+    assert_eq!(
+        refusals(Some(true), None),
+        [(7, true), (8, true), (9, false)]
+    );
+    for (wants, packet_size_max) in [(Some(false), None), (None, None), (Some(true), Some(100))] {
+        let words = refusals(wants, packet_size_max);
+        assert_eq!(words, [(7, false), (8, false), (9, false)], "{wants:?}");
+    }
+}
+
+#[test]
+fn only_a_normal_goodbye_takes_the_will_away() {
+    let mut client = Client::connected(Version::V5);
+    for (hex, with_will) in [
+        ("e000", false),
+        ("e00100", false),
+        ("e00104", true),
+        ("e00180", true),
+    ] {
+        let said = client.send(hex).unwrap();
+        assert_eq!(said, format!("disconnected {with_will}"), "{hex}");
+    }
+}
+
+#[test]
+fn mqtt_4_12_0_7_an_auth_that_nobody_agreed_on_ends_the_connection() {
+    let mut client = Client::connected(Version::V5);
+    let close = Close::because(ReasonCode::ProtocolError);
+    assert_eq!(client.send("f000"), Err(close));
+    // Re-authenticate, method "X".
+    assert_eq!(client.send("f006 19 04 15 0001 58"), Err(close));
 }

@@ -178,7 +178,7 @@ impl Sink for Measure {
 }
 
 /// Appends to a buffer. [`Measure`] has seen every error before.
-struct Writer<'a>(&'a mut Vec<u8>);
+pub(super) struct Writer<'a>(pub(super) &'a mut Vec<u8>);
 
 impl Sink for Writer<'_> {
     #[inline]

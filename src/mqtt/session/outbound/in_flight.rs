@@ -1,5 +1,5 @@
-//! Messages sent to the client at QoS 1 and not acknowledged: packet ids, the client's Receive
-//! Maximum, order, and what is sent again after a reconnect.
+//! Messages sent to the client at QoS 1 and 2 and not acknowledged: packet ids, the client's
+//! Receive Maximum, order, and what is sent again after a reconnect.
 //!
 //! What a message is, its source knows: here it is a number of that source. A source gives its
 //! messages in the same order again after a reconnect; each then gets the packet id it had, with
@@ -7,21 +7,52 @@
 //!
 //! Ids are given out one after the other, so that an acknowledgement finds its message by its
 //! place. An acknowledged message keeps its place until those before it are acknowledged too: a
-//! client that leaves one open is sent no more than its Receive Maximum behind it.
+//! client that leaves one open is sent no more than its Receive Maximum, at least 1,024, behind it.
+//!
+//! At QoS 2 a message is open until PUBCOMP: PUBREC releases it, and from then on it is its PUBREL
+//! that is sent again, in the order in which the PUBRECs came [MQTT-4.6.0-4].
+
+mod restore;
 
 use std::collections::VecDeque;
 
 use crate::mqtt::wire::PacketId;
 
+pub use restore::Open;
+
+/// The source number of a session's own queue. Other sources have other numbers:
+/// [`source_number`].
+pub const QUEUE: u64 = 0;
+
+/// A source's number, from a hash: any but [`QUEUE`].
+#[must_use]
+pub const fn source_number(hash: u64) -> u64 {
+    if hash == QUEUE { 1 } else { hash }
+}
+
 /// A message: whose it is, and which of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// The source it came from: a subscription, a queue.
+    /// The source it came from: a subscription, or [`QUEUE`].
     pub source: u64,
     /// Its number there, the same whenever it is sent; ascending in the order of sending.
     pub number: u64,
-    /// Its place in what the source gave this connection, from 0.
+    /// Its place in what the source gave this connection, from 0; for [`QUEUE`] its offset in the
+    /// journal, 0 if it has none.
     pub order: u64,
+}
+
+impl Item {
+    /// The offset in the journal of a message of the session's queue, 0 if it has none; `None`
+    /// for a message of another source.
+    #[must_use]
+    pub const fn queued_offset(&self) -> Option<u64> {
+        if self.source == QUEUE {
+            Some(self.order)
+        } else {
+            None
+        }
+    }
 }
 
 /// What becomes of a message that is to be sent.
@@ -38,10 +69,27 @@ pub enum Sending {
     Later,
 }
 
+/// What a PUBREC is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// The client has the message now: PUBREL is to be sent.
+    New(Item),
+    /// It said so before: PUBREL is to be sent again.
+    Again,
+    /// Nothing is open under this id.
+    Unknown,
+    /// A QoS 1 message is open under this id.
+    WrongQos,
+}
+
 /// The messages, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InFlight {
     entries: VecDeque<Entry>,
+    /// Ids whose PUBREC has come and whose PUBCOMP has not, in the order of the PUBRECs.
+    received: Vec<PacketId>,
+    /// How many of `received`, from the front, have their PUBREL on this connection.
+    released: usize,
     /// Ids given out so far, modulo [`IDS`].
     given: u16,
     /// The client's Receive Maximum.
@@ -56,15 +104,24 @@ pub struct InFlight {
 struct Entry {
     item: Item,
     state: State,
+    is_exact: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Of an earlier connection.
     Waiting,
+    /// It has its id and goes when its turn comes.
+    Assigned,
     Sent,
+    /// PUBREC has come.
+    Received,
     Done,
 }
+
+/// Places that are kept behind a message that stays open, whatever the client's Receive Maximum:
+/// one that it has not answered does not stop what it acknowledges behind it.
+const PLACES_MIN: usize = 1_024;
 
 /// Packet ids there are: 1 to 65,535.
 const IDS: u16 = u16::MAX;
@@ -76,10 +133,16 @@ impl InFlight {
         self.window = window.max(1);
         self.open = 0;
         self.waiting = 0;
+        self.released = 0;
         for entry in &mut self.entries {
-            if entry.state != State::Done {
-                entry.state = State::Waiting;
-                self.waiting = self.waiting.saturating_add(1);
+            match entry.state {
+                State::Done => continue,
+                // What is sent again is its PUBREL; it holds its place until PUBCOMP.
+                State::Received => self.open = self.open.saturating_add(1),
+                State::Waiting | State::Assigned | State::Sent => {
+                    entry.state = State::Waiting;
+                    self.waiting = self.waiting.saturating_add(1);
+                }
             }
         }
     }
@@ -102,8 +165,8 @@ impl InFlight {
         self.len() == 0
     }
 
-    /// Takes a message that is to be sent. One that was sent on an earlier connection keeps its
-    /// id; of its source, what should have come again before it will not come any more.
+    /// Takes a QoS 1 message that is to be sent. One that was sent on an earlier connection keeps
+    /// its id; of its source, what should have come again before it will not come any more.
     pub fn send(&mut self, item: Item) -> Sending {
         if self.waiting > 0 {
             self.forget_before(item);
@@ -116,37 +179,104 @@ impl InFlight {
                 return self.send_again(place, item);
             }
         }
-        let is_full = self.entries.len() >= usize::from(self.window);
-        let Some(packet_id) = self.next_id().filter(|_| !is_full) else {
-            return Sending::Later;
-        };
-        self.given = (self.given + 1) % IDS;
-        self.open = self.open.saturating_add(1);
-        self.entries.push_back(Entry {
-            item,
-            state: State::Sent,
-        });
-        Sending::Now {
-            packet_id,
-            is_again: false,
+        match self.push(item, false, State::Sent) {
+            Some(packet_id) => Sending::Now {
+                packet_id,
+                is_again: false,
+            },
+            None => Sending::Later,
         }
     }
 
-    /// The client acknowledged `packet_id`: the message, if one with this id was open.
-    pub fn acknowledge(&mut self, packet_id: PacketId) -> Option<Item> {
-        let last = u32::from(self.given);
-        // Ids run from 1; `given` is the id given last, or 0 for 65,535.
-        let behind = (last + u32::from(IDS) - u32::from(packet_id.get())) % u32::from(IDS);
-        let place = self.entries.len().checked_sub(1 + behind as usize)?;
-        let entry = self.entries.get_mut(place)?;
-        if entry.state != State::Sent {
-            return None;
+    /// Gives a new message an id, without sending it; `None` if the client takes no more.
+    pub(super) fn assign(&mut self, item: Item, is_exact: bool) -> Option<PacketId> {
+        self.push(item, is_exact, State::Assigned)
+    }
+
+    /// The turn of a message that has an id: of one that was assigned, or that an earlier
+    /// connection left open. False if the client takes no more now.
+    pub(super) fn begin(&mut self, packet_id: PacketId) -> bool {
+        let window = self.window;
+        let open = self.open;
+        let Some(entry) = self.entry(packet_id) else {
+            return false;
+        };
+        match entry.state {
+            State::Assigned => entry.state = State::Sent,
+            State::Waiting if open < window => {
+                entry.state = State::Sent;
+                self.open = self.open.saturating_add(1);
+                self.waiting = self.waiting.saturating_sub(1);
+            }
+            State::Waiting | State::Sent | State::Received | State::Done => return false,
         }
-        entry.state = State::Done;
-        let item = entry.item;
-        self.open = self.open.saturating_sub(1);
-        self.trim();
+        true
+    }
+
+    /// The client acknowledged `packet_id`: the message, if one of QoS 1 with this id was open.
+    pub fn acknowledge(&mut self, packet_id: PacketId) -> Option<Item> {
+        self.finish(packet_id, |entry| {
+            entry.state == State::Sent && !entry.is_exact
+        })
+    }
+
+    /// Whether what is open under this id, and was sent on this connection, is of QoS 2.
+    #[must_use]
+    pub(super) fn is_exact(&self, packet_id: PacketId) -> Option<bool> {
+        let entry = self.entries.get(self.place(packet_id)?)?;
+        let is_open = matches!(entry.state, State::Sent | State::Received);
+        is_open.then_some(entry.is_exact)
+    }
+
+    /// PUBREC came for `packet_id`, without an error.
+    pub(super) fn receive(&mut self, packet_id: PacketId) -> Received {
+        let Some(entry) = self.entry(packet_id) else {
+            return Received::Unknown;
+        };
+        match entry.state {
+            State::Sent if !entry.is_exact => Received::WrongQos,
+            State::Sent => {
+                entry.state = State::Received;
+                let item = entry.item;
+                // Its PUBREL goes at once; those of earlier connections went first.
+                self.released = self.released.saturating_add(1);
+                self.received.push(packet_id);
+                Received::New(item)
+            }
+            State::Received => Received::Again,
+            State::Waiting | State::Assigned | State::Done => Received::Unknown,
+        }
+    }
+
+    /// PUBREC came with an error: the message is over [MQTT-4.3.3-4].
+    pub(super) fn refuse(&mut self, packet_id: PacketId) -> Option<Item> {
+        self.finish(packet_id, |entry| {
+            entry.state == State::Sent && entry.is_exact
+        })
+    }
+
+    /// PUBCOMP came: the message, if its PUBREC had come.
+    pub(super) fn complete(&mut self, packet_id: PacketId) -> Option<Item> {
+        let item = self.finish(packet_id, |entry| entry.state == State::Received)?;
+        if let Some(place) = self.received.iter().position(|&held| held == packet_id) {
+            self.received.remove(place);
+            if place < self.released {
+                self.released -= 1;
+            }
+        }
         Some(item)
+    }
+
+    /// The next PUBREL that an earlier connection left without PUBCOMP.
+    pub(super) fn next_release(&mut self) -> Option<PacketId> {
+        let packet_id = *self.received.get(self.released)?;
+        self.released += 1;
+        Some(packet_id)
+    }
+
+    /// Lets go of a message that will not be sent.
+    pub(super) fn let_go(&mut self, packet_id: PacketId) -> Option<Item> {
+        self.finish(packet_id, |entry| entry.state != State::Done)
     }
 
     /// The place, in what `source` gave this connection, of the first message that is not
@@ -169,9 +299,63 @@ impl InFlight {
             .map(|entry| entry.item.number)
     }
 
+    /// Messages whose PUBREC has come and whose PUBCOMP has not, in the order of the PUBRECs.
+    pub(super) fn received(&self) -> impl Iterator<Item = (PacketId, Item)> + '_ {
+        self.received.iter().filter_map(|&packet_id| {
+            let entry = self.entries.get(self.place(packet_id)?)?;
+            Some((packet_id, entry.item))
+        })
+    }
+
     /// Lets go of everything of `source`: it is not sent again.
     pub fn forget(&mut self, source: u64) {
         self.end(|item| item.source == source);
+    }
+
+    fn push(&mut self, item: Item, is_exact: bool, state: State) -> Option<PacketId> {
+        let places = usize::from(self.window).max(PLACES_MIN);
+        let is_full = self.len() >= usize::from(self.window) || self.entries.len() >= places;
+        let packet_id = self.next_id().filter(|_| !is_full)?;
+        self.given = (self.given + 1) % IDS;
+        self.open = self.open.saturating_add(1);
+        self.entries.push_back(Entry {
+            item,
+            state,
+            is_exact,
+        });
+        Some(packet_id)
+    }
+
+    fn finish(&mut self, packet_id: PacketId, which: impl Fn(&Entry) -> bool) -> Option<Item> {
+        let entry = self.entry(packet_id).filter(|entry| which(entry))?;
+        let (state, item) = (entry.state, entry.item);
+        entry.state = State::Done;
+        self.ended(state);
+        self.trim();
+        Some(item)
+    }
+
+    /// One entry left this state for good.
+    fn ended(&mut self, state: State) {
+        match state {
+            State::Waiting => self.waiting = self.waiting.saturating_sub(1),
+            State::Assigned | State::Sent | State::Received => {
+                self.open = self.open.saturating_sub(1);
+            }
+            State::Done => {}
+        }
+    }
+
+    fn entry(&mut self, packet_id: PacketId) -> Option<&mut Entry> {
+        let place = self.place(packet_id)?;
+        self.entries.get_mut(place)
+    }
+
+    fn place(&self, packet_id: PacketId) -> Option<usize> {
+        let last = u32::from(self.given);
+        // Ids run from 1; `given` is the id given last, or 0 for 65,535.
+        let behind = (last + u32::from(IDS) - u32::from(packet_id.get())) % u32::from(IDS);
+        self.entries.len().checked_sub(1 + behind as usize)
     }
 
     fn send_again(&mut self, place: usize, item: Item) -> Sending {
@@ -183,10 +367,8 @@ impl InFlight {
             return Sending::Later;
         };
         if let Some(entry) = self.entries.get_mut(place) {
-            *entry = Entry {
-                item,
-                state: State::Sent,
-            };
+            entry.item = item;
+            entry.state = State::Sent;
         }
         self.open = self.open.saturating_add(1);
         self.waiting = self.waiting.saturating_sub(1);
@@ -214,14 +396,12 @@ impl InFlight {
     }
 
     fn end(&mut self, which: impl Fn(&Item) -> bool) {
-        for entry in self.entries.iter_mut().filter(|entry| which(&entry.item)) {
-            match entry.state {
-                State::Waiting => self.waiting = self.waiting.saturating_sub(1),
-                State::Sent => self.open = self.open.saturating_sub(1),
-                State::Done => {}
-            }
+        let mut entries = std::mem::take(&mut self.entries);
+        for entry in entries.iter_mut().filter(|entry| which(&entry.item)) {
+            self.ended(entry.state);
             entry.state = State::Done;
         }
+        self.entries = entries;
         self.trim();
     }
 
@@ -252,105 +432,4 @@ impl InFlight {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn item(number: u64) -> Item {
-        Item {
-            source: 1,
-            number,
-            order: number,
-        }
-    }
-
-    fn id(number: u16) -> PacketId {
-        PacketId::new(number).unwrap()
-    }
-
-    fn now(number: u16, is_again: bool) -> Sending {
-        Sending::Now {
-            packet_id: id(number),
-            is_again,
-        }
-    }
-
-    fn connected(window: u16) -> InFlight {
-        let mut in_flight = InFlight::default();
-        in_flight.connect(window);
-        in_flight
-    }
-
-    #[test]
-    fn no_more_is_sent_than_the_client_takes() {
-        let mut flight = connected(2);
-        assert_eq!(flight.send(item(10)), now(1, false));
-        assert_eq!(flight.send(item(11)), now(2, false));
-        assert_eq!(flight.send(item(12)), Sending::Later);
-        assert_eq!(flight.acknowledge(id(2)).map(|item| item.number), Some(11));
-        assert_eq!(flight.send(item(12)), Sending::Later, "the first is open");
-        assert_eq!(flight.done(1).collect::<Vec<_>>(), [11]);
-        assert_eq!(flight.first_open(1), Some(10));
-        assert!(flight.acknowledge(id(1)).is_some());
-        assert_eq!(flight.acknowledge(id(1)), None, "only once");
-        assert_eq!(flight.send(item(12)), now(3, false));
-    }
-
-    #[test]
-    fn what_is_open_is_sent_again_in_order_with_its_id() {
-        let mut flight = connected(10);
-        for number in 1..=4 {
-            flight.send(item(number));
-        }
-        flight.acknowledge(id(2));
-        flight.connect(2);
-        assert_eq!(flight.acknowledge(id(1)), None, "not sent on this one yet");
-        assert_eq!(flight.send(item(1)), now(1, true));
-        assert_eq!(flight.send(item(3)), now(3, true));
-        assert_eq!(flight.send(item(4)), Sending::Later);
-        flight.acknowledge(id(1));
-        assert_eq!(flight.send(item(4)), now(4, true));
-        flight.acknowledge(id(3));
-        flight.acknowledge(id(4));
-        assert!(flight.is_empty());
-        assert_eq!(flight.send(item(5)), now(5, false));
-    }
-
-    #[test]
-    fn what_does_not_come_again_gives_its_place_back() {
-        let mut flight = connected(2);
-        flight.send(item(1));
-        flight.send(item(2));
-        flight.connect(2);
-        assert_eq!(flight.send(item(3)), now(3, false));
-        assert_eq!(flight.len(), 1);
-        flight.forget(1);
-        assert!(flight.is_empty());
-    }
-
-    #[test]
-    fn ids_go_round_without_zero() {
-        let mut flight = connected(3);
-        let mut expected = 0_u32;
-        for number in 0..200_000 {
-            expected = expected % 65_535 + 1;
-            let given = flight.send(item(number));
-            let wanted = id(u16::try_from(expected).unwrap());
-            let is_again = false;
-            assert_eq!(
-                given,
-                Sending::Now {
-                    packet_id: wanted,
-                    is_again
-                }
-            );
-            assert_eq!(
-                flight.acknowledge(wanted).map(|item| item.number),
-                Some(number)
-            );
-            if number % 1_000 == 0 {
-                // Again with an open one before it.
-                flight.connect(3);
-            }
-        }
-    }
-}
+mod tests;

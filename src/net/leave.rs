@@ -1,0 +1,243 @@
+//! How sessions leave: kept when their connection ends, or over; with them their wills, their
+//! places in the tree, and what share groups gave them.
+
+use std::time::Instant;
+
+use super::connection::{Clocks, Connection, End};
+use super::outbox::Purpose;
+use super::wills::publisher_of;
+use super::worker::Worker;
+use crate::broker::{Receipt, SessionKey, Stored, record};
+use crate::identity::{Change, Permit};
+use crate::journal::{RecordHeader, RecordKind};
+use crate::metrics::WillEnd;
+use crate::mqtt::session::{Close, SessionState};
+use crate::mqtt::topic::Filter;
+use crate::mqtt::wire::ReasonCode;
+
+/// Applies a committed change of rights to everything that lives here.
+pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
+    let mut receipt = Receipt::default();
+    let slots: Vec<u32> = worker.sessions.borrow().live_of(change.identity).collect();
+    for slot in slots {
+        let connection = worker.connections.borrow().get(slot as usize).cloned();
+        let Some(connection) = connection else {
+            continue;
+        };
+        if worker.shared.registry.is_current(&connection.principal) {
+            continue;
+        }
+        // TB-07: a client whose credential ended is told so where it can be told.
+        let close = Close::because(ReasonCode::AdministrativeAction);
+        let credential = connection.principal.credential;
+        if change.drops_state || change.credentials_ended.contains(&credential) {
+            let will = connection.inner.borrow_mut().session.take_will();
+            receipt.wills += u64::from(will.is_some());
+        }
+        if connection.session_number == 0 {
+            // Nothing of it is stored: it goes with the connection. What is stored counts
+            // below, where it is dropped.
+            let inner = connection.inner.borrow();
+            receipt.unfinished += unfinished(inner.session.state());
+            receipt.queued += queued(inner.session.state());
+        }
+        worker.end(&connection, End::Closed(close));
+        receipt.connections += 1;
+    }
+    drop_wills(worker, change, &mut receipt);
+    drop_state(worker, change, &mut receipt);
+    worker.hand_over_soon();
+    receipt
+}
+
+/// Wills that wait for their moment and came with a credential that ended.
+fn drop_wills(worker: &Worker, change: &Change, receipt: &mut Receipt) {
+    let mut sessions = worker.sessions.borrow_mut();
+    for stored in sessions.stored_of_mut(change.identity) {
+        let has_ended = change
+            .credentials_ended
+            .contains(&stored.publisher.credential);
+        if (change.drops_state || has_ended) && stored.state.will.take().is_some() {
+            receipt.wills += 1;
+            worker.wills.borrow_mut().cancel(stored.number);
+            note_will(worker, change.identity, stored);
+        }
+    }
+    if receipt.wills > 0 {
+        worker.count(|counters| counters.wills(WillEnd::Revoked, receipt.wills));
+    }
+}
+
+/// What is stored of an identity and goes with its rights: everything, or the sessions that hold
+/// a subscription outside of the rights it has now (SEC-36).
+fn drop_state(worker: &Worker, change: &Change, receipt: &mut Receipt) {
+    let permit = worker.shared.registry.permit(change.identity);
+    let goes = |stored: &Stored| change.drops_state || !lies_inside(&stored.state, &permit);
+    let dropped = worker
+        .sessions
+        .borrow_mut()
+        .take_stored(change.identity, goes);
+    for mut stored in dropped {
+        receipt.sessions += 1;
+        receipt.unfinished += unfinished(&stored.state);
+        receipt.queued += queued(&stored.state);
+        finish(worker, change.identity, &mut stored);
+    }
+    // One worker says it for all: the index is shared.
+    if change.drops_state && worker.index == 0 {
+        let publisher = change.identity.as_u128();
+        let index = &worker.shared.router.retained;
+        let retained = index.end_publisher(publisher, change.generation);
+        receipt.retained += u64::try_from(retained).unwrap_or(u64::MAX);
+        worker.sweeps.borrow_mut().add(publisher);
+    }
+}
+
+/// Whether all its subscriptions may still be made.
+pub(super) fn lies_inside(state: &SessionState, permit: &Permit) -> bool {
+    let filters = state.subscriptions.iter();
+    let mut filters = filters.map(|held| Filter::new(&held.filter));
+    filters.all(|filter| filter.is_ok_and(|filter| permit.allows_filter(&filter)))
+}
+
+/// Ends stored sessions whose time is over.
+pub(super) fn drop_expired(worker: &Worker, now: Instant) {
+    let expired = worker.sessions.borrow_mut().take_expired(now);
+    for (identity, mut stored) in expired {
+        worker.publish_will(identity, &mut stored);
+        finish(worker, identity, &mut stored);
+    }
+}
+
+/// What becomes of a session whose connection is over.
+pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
+    connection.leave_feeds(worker, &mut connection.inner.borrow_mut());
+    let inner = &mut *connection.inner.borrow_mut();
+    inner.walks.clear();
+    let session = &mut inner.session;
+    let (number, expiry_s) = (connection.session_number, session.expiry_s());
+    let clocks = Clocks::read();
+    let mut state = session.take_state();
+    if number == 0 {
+        worker.sessions.borrow_mut().remove(&connection.key);
+        if let Some(mut own) = inner.subscriptions.take() {
+            worker.shared.router.tree.clear(&mut own);
+            worker.hand_to_others(0, &mut state, |_| true);
+        }
+        return;
+    }
+    let key = &connection.key;
+    let mut stored = Stored::new(number, state, expiry_s, clocks.now);
+    stored.publisher = publisher_of(&connection.principal);
+    if expiry_s == 0 {
+        worker.sessions.borrow_mut().remove(key);
+        return end_session(worker, key, stored);
+    }
+    if expiry_s != connection.expiry_recorded_s {
+        let header = connection.header(worker, RecordKind::SessionChange, None, clocks);
+        let mut body = Vec::new();
+        let subscriptions = &stored.state.subscriptions;
+        record::encode(expiry_s, &key.client_id, subscriptions, &mut body);
+        note(worker, &header, &body);
+    }
+    if connection.has_will && stored.state.will.is_none() {
+        note_will(worker, key.identity, &stored);
+    }
+    worker.leave_will(key, &mut stored, clocks.now);
+    worker.session_stored(number, key);
+    worker.hand_to_connected(number, &mut stored.state);
+    worker.sessions.borrow_mut().store(key, stored);
+}
+
+/// A session is over, and its will is due.
+pub(super) fn end_session(worker: &Worker, key: &SessionKey, mut stored: Stored) {
+    worker.publish_will(key.identity, &mut stored);
+    finish(worker, key.identity, &mut stored);
+}
+
+/// Takes a session out of everything it is in.
+fn finish(worker: &Worker, identity: uuid::Uuid, stored: &mut Stored) {
+    worker.wills.borrow_mut().cancel(stored.number);
+    worker.shared.feeds.end_session(stored.number);
+    worker.session_ended(stored.number);
+    worker.hand_to_others(stored.number, &mut stored.state, |_| true);
+    let header = RecordHeader {
+        received_ms: Clocks::read().wall_ms,
+        ..of_session(RecordKind::SessionEnd, identity, stored)
+    };
+    note(worker, &header, &[]);
+}
+
+/// Records the will of a session that has just opened, or that it has none any more.
+pub(super) fn record_will(worker: &Worker, connection: &Connection, clocks: Clocks) -> bool {
+    let inner = connection.inner.borrow();
+    let mut body = Vec::new();
+    if let Some(will) = &inner.session.state().will {
+        record::will::encode(will, &mut body);
+    }
+    let header = connection.header(worker, RecordKind::Will, None, clocks);
+    worker.record(&header, &body)
+}
+
+/// Records that a stored session has no will any more.
+fn note_will(worker: &Worker, identity: uuid::Uuid, stored: &Stored) {
+    let header = RecordHeader {
+        received_ms: Clocks::read().wall_ms,
+        ..of_session(RecordKind::Will, identity, stored)
+    };
+    note(worker, &header, &[]);
+}
+
+fn of_session(kind: RecordKind, identity: uuid::Uuid, stored: &Stored) -> RecordHeader {
+    RecordHeader {
+        kind,
+        qos: 0,
+        profile_flags: 0,
+        parser_version: 0,
+        received_ms: 0,
+        device: identity,
+        credential: stored.publisher.credential,
+        generation: stored.publisher.generation,
+        session: stored.number,
+        packet_id: 0,
+    }
+}
+
+/// Ends of sessions and of wills that found no room and wait for it; about 60 KiB.
+const OWED_MAX: usize = 1_024;
+
+/// Records what found no room before, as far as there is room now.
+pub(super) fn write_owed(worker: &Worker) {
+    let owed = &mut *worker.owed.borrow_mut();
+    while let Some(header) = owed.front() {
+        if !worker.make_room(0, Purpose::Session) || !worker.record(header, &[]) {
+            return;
+        }
+        owed.pop_front();
+    }
+}
+
+/// Records what no acknowledgement waits for.
+fn note(worker: &Worker, header: &RecordHeader, body: &[u8]) -> bool {
+    let noted = worker.make_room(body.len(), Purpose::Session) && worker.record(header, body);
+    let owed = &mut *worker.owed.borrow_mut();
+    if !noted && body.is_empty() && owed.len() < OWED_MAX {
+        owed.push_back(*header);
+    } else if !noted {
+        // After a restart the session may be there again until it expires: nothing is lost.
+        tracing::warn!(
+            session = header.session,
+            "the journal is full: a session's end is not on disk"
+        );
+    }
+    worker.hand_over_soon();
+    noted
+}
+
+fn unfinished(state: &SessionState) -> u64 {
+    u64::try_from(state.unreleased.len() + state.in_flight.len()).unwrap_or(u64::MAX)
+}
+
+fn queued(state: &SessionState) -> u64 {
+    u64::try_from(state.queue.len()).unwrap_or(u64::MAX)
+}

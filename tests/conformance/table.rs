@@ -1,0 +1,190 @@
+//! `docs/conformance.md` is complete and true: every statement once, every test it names exists.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A row that names a statement: its number and the text of its other columns.
+struct Row {
+    statement: String,
+    about: String,
+    shown_by: String,
+}
+
+/// What stands in the last column where no test can stand.
+const REASONS: [&str; 2] = ["Binds clients.", "Does not apply: "];
+
+fn root() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from)
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The part of the page below this heading.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let (_, below) = page
+        .split_once(&format!("\n## {heading}\n"))
+        .unwrap_or_else(|| panic!("no section {heading}"));
+    below.split("\n## ").next().unwrap_or(below)
+}
+
+fn cells(line: &str) -> Option<Vec<&str>> {
+    let inner = line.strip_prefix("| ")?.strip_suffix(" |")?;
+    Some(inner.split(" | ").map(str::trim).collect())
+}
+
+fn rows(section: &str) -> Vec<Row> {
+    let lines = section.lines().filter_map(cells);
+    lines
+        .filter(|cells| cells[0].starts_with("MQTT-"))
+        .map(|cells| {
+            assert_eq!(cells.len(), 3, "three columns: {cells:?}");
+            Row {
+                statement: cells[0].to_owned(),
+                about: cells[1].to_owned(),
+                shown_by: cells[2].to_owned(),
+            }
+        })
+        .collect()
+}
+
+/// The tests named in backticks: letters, digits and `_`, no blanks, no paths.
+fn named(text: &str) -> impl Iterator<Item = &str> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted.filter(|name| {
+        let is_letter =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        name.contains('_') && name.bytes().all(is_letter)
+    })
+}
+
+fn collect_tests(folder: &Path, found: &mut BTreeMap<String, PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("it can be listed").path();
+        if path.is_dir() {
+            collect_tests(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            let text = fs::read_to_string(&path).expect("sources are UTF-8");
+            for name in tests_in(&text) {
+                found.insert(name, path.clone());
+            }
+        }
+    }
+}
+
+/// Functions behind `#[test]`, with other attributes between, and those of `proptest!`.
+fn tests_in(text: &str) -> Vec<String> {
+    let mut is_test = false;
+    let mut names = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if line == "#[test]" {
+            is_test = true;
+        } else if let Some(rest) = line.strip_prefix("fn ").filter(|_| is_test) {
+            let name: String = rest
+                .chars()
+                .take_while(|c| *c != '(' && *c != '<')
+                .collect();
+            names.push(name);
+            is_test = false;
+        } else if !line.starts_with("#[") && !line.starts_with("//") {
+            is_test = false;
+        }
+    }
+    names
+}
+
+fn existing() -> BTreeMap<String, PathBuf> {
+    let mut found = BTreeMap::new();
+    collect_tests(&root().join("src"), &mut found);
+    collect_tests(&root().join("tests"), &mut found);
+    found
+}
+
+/// What is wrong with a section: statements missing, twice or unknown, rows that say nothing.
+fn findings(section: &str, statements: &str) -> Vec<String> {
+    let wanted: BTreeSet<&str> = statements.lines().collect();
+    let rows = rows(section);
+    let mut seen = BTreeSet::new();
+    let mut findings = Vec::new();
+    for row in &rows {
+        let statement = row.statement.as_str();
+        if !wanted.contains(statement) {
+            findings.push(format!("{statement}: the standard has no such statement"));
+        }
+        if !seen.insert(statement) {
+            findings.push(format!("{statement}: there twice"));
+        }
+        let is_reason = REASONS
+            .iter()
+            .any(|reason| row.shown_by.starts_with(reason));
+        if row.about.is_empty() || (!is_reason && named(&row.shown_by).next().is_none()) {
+            findings.push(format!("{statement}: neither a test nor a reason"));
+        }
+    }
+    let missing = wanted
+        .iter()
+        .filter(|statement| !seen.contains(**statement));
+    findings.extend(missing.map(|statement| format!("{statement}: no row")));
+    findings
+}
+
+#[test]
+fn every_statement_of_both_standards_has_its_row() {
+    let page = read("docs/conformance.md");
+    for (heading, file, count) in [
+        ("MQTT 5.0", "tests/data/mqtt-5.0-statements.txt", 251),
+        ("MQTT 3.1.1", "tests/data/mqtt-3.1.1-statements.txt", 141),
+    ] {
+        let statements = read(file);
+        assert_eq!(statements.lines().count(), count, "{file}");
+        let findings = findings(section(&page, heading), &statements);
+        assert!(findings.is_empty(), "{heading}: {findings:#?}");
+    }
+}
+
+#[test]
+fn every_test_that_the_page_names_exists() {
+    let (page, existing) = (read("docs/conformance.md"), existing());
+    let missing: BTreeSet<&str> = named(&page)
+        .filter(|name| !existing.contains_key(*name))
+        .collect();
+    assert!(missing.is_empty(), "no such tests: {missing:#?}");
+}
+
+#[test]
+fn every_test_of_the_suite_stands_in_a_row() {
+    let page = read("docs/conformance.md");
+    let named: BTreeSet<&str> = named(&page).collect();
+    let suite = root().join("tests/conformance");
+    let unnamed: Vec<String> = existing()
+        .into_iter()
+        .filter(|(name, path)| {
+            path.starts_with(&suite) && name.starts_with("mqtt_") && !named.contains(name.as_str())
+        })
+        .map(|(name, _)| name)
+        .collect();
+    assert!(
+        unnamed.is_empty(),
+        "docs/conformance.md does not name {unnamed:#?}"
+    );
+}
+
+#[test]
+fn a_page_with_gaps_is_found() {
+    let section = "| MQTT-1 | a | `some_test` |\n| MQTT-1 | a | `some_test` |\n\
+        | MQTT-2 | b | later |\n| MQTT-3 | c | Binds clients. |\n| MQTT-9 | d | `some_test` |\n";
+    let findings = findings(section, "MQTT-1\nMQTT-2\nMQTT-3\nMQTT-4\n");
+    assert_eq!(findings.len(), 4, "{findings:#?}");
+}
+
+#[test]
+fn tests_are_told_from_helpers() {
+    let text =
+        "#[test]\nfn one() {\n}\nfn helper() {\n}\n#[test]\n// why\n#[ignore]\nfn two<T>() {";
+    assert_eq!(tests_in(text), ["one", "two"]);
+}
