@@ -80,7 +80,9 @@ pub(crate) fn run(seed: u64) -> u64 {
     let _named = Named(seed);
     // Neighbouring seeds begin alike: the first numbers are thrown away.
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-    (0..8).for_each(|_| drop(random.next()));
+    for _ in 0..8 {
+        let _ = random.next();
+    }
     let mut client = Client::connect(&mut random, None);
     let mut packets = 0;
     for _ in 0..STEPS {

@@ -157,3 +157,27 @@ impl Subscriber for Panics {
     fn enter(&self, _: &span::Id) {}
     fn exit(&self, _: &span::Id) {}
 }
+
+/// What its version or its client id would be refused for, DISCONNECT cannot say: the connection
+/// was never let go of.
+#[test]
+fn a_second_connect_that_no_version_takes_ends_the_connection() {
+    let broker = Parts::start(1, 1);
+    let connect = Connect::with_token(Version::V5, "a", &broker.tokens[0]);
+    for second in [
+        "100e00044d5154546302003c00027031",           // level 99
+        "100e00044d5154580402003c00027031",           // another protocol's name
+        "100c00044d5154540400003c0000",               // no client id
+        "101300044d5154540502003c041600017800027031", // data without a method
+    ] {
+        let mut wire = Wire::connect(broker.address);
+        log_in(&mut wire, &connect);
+        wire.send_hex(second);
+        let last = wire.packet();
+        assert_eq!((last[0], reason(&last)), (0xe0, 0x82), "{}", show(&last));
+        wire.expect_close();
+    }
+    let figures = broker.metrics.render();
+    assert!(figures.contains("tollgate_connections 0\n"), "{figures}");
+    broker.stop();
+}
