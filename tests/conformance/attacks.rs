@@ -506,3 +506,35 @@ fn sec_14_a_right_is_asked_for_each_packet_of_a_segment() {
     }
     watcher.expect_only_own_marker(1, &other);
 }
+
+/// A record names a session once. A subscriber in a hundred groups must not make a hundred records
+/// of every message, for which there is no room: its publishers would be refused for ever.
+#[test]
+fn sec_82_a_subscriber_in_many_groups_does_not_have_publishers_refused() {
+    const GROUPS: u8 = 100;
+    let site = Site::new();
+    let topic = site.topic("t");
+    let mut greedy = site.kept(Version::V5, "greedy");
+    for group in 0..GROUPS {
+        let filter = format!("$share/{group}/{topic}");
+        assert_eq!(greedy.subscribe_as(group + 1, &filter, 1), 1);
+    }
+    let mut publisher = site.client(Version::V5, "c");
+    let long = vec![b'p'; 60_000];
+    assert_eq!(publisher.publish(1, &topic, &long), 0);
+    let mut ids: Vec<usize> = Vec::new();
+    for _ in 0..GROUPS {
+        let message = greedy.take();
+        assert_eq!(message.payload.len(), long.len());
+        ids.extend(message.subscription_ids());
+    }
+    ids.sort_unstable();
+    assert!(
+        ids.into_iter().eq(1..=usize::from(GROUPS)),
+        "each group once"
+    );
+    greedy.disconnect();
+    assert_eq!(publisher.publish(2, &topic, b"queued"), 0);
+    let mut greedy = site.kept(Version::V5, "greedy");
+    assert_eq!(greedy.take_texts(usize::from(GROUPS)), ["queued"; 100]);
+}

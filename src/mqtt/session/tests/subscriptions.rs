@@ -1,7 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE, packet by packet.
 
 use super::*;
-use crate::mqtt::topic::Filter;
 use crate::mqtt::wire::SubscriptionOptions;
 
 /// What SUBSCRIBE did: a line for each filter that was granted.
