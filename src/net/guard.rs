@@ -2,8 +2,8 @@
 //!
 //! Where the step at hand touches what is this client's alone (frames, packets, its session, the
 //! gate, the scan of its payload), nothing of it is shared and nobody else can notice: the client's
-//! connection ends, told as 0x80, counted and logged. Anywhere else something that clients share may
-//! be half changed (the tree, what is retained, the open batch, a table): the process ends with
+//! connection ends, told as 0x80, counted and logged. Anywhere else something that clients share
+//! may be half changed (the tree, what is retained, the open batch, a table): the process ends with
 //! exit code 1, and finds what it promised in the journal.
 //!
 //! A CONNECT is looked at before anything is its client's: a panic there closes the socket.

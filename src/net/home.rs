@@ -131,14 +131,13 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let (before, number) = Before::of(worker, &opening, resumed.as_ref());
     let state = resumed.map(|resumed| resumed.state);
     let session = Session::open(&opening, worker.shared.limits, state, clocks.now);
-    let expiry_s = session.expiry_s();
     let connection = Rc::new(Connection {
         slot,
         generation: worker.next_generation(),
         principal,
         key,
         session_number: number,
-        expiry_recorded_s: expiry_s,
+        expiry_recorded_s: session.expiry_s(),
         has_will: opening.will.is_some(),
         is_over: Cell::new(false),
         _place: place,

@@ -1,5 +1,5 @@
-//! `docs/conformance.md` and `docs/security-scenarios.md` are complete and true: every statement and
-//! every scenario once, every test they name exists.
+//! `docs/conformance.md` and `docs/security-scenarios.md` are complete and true: every statement
+//! and every scenario once, every test they name exists.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

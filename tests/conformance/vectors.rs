@@ -389,7 +389,9 @@ fn in_place(site: &Site, version: Version, bytes: &[u8], must: Must) {
         let late = publish_bytes(version, 2, 99, &topic, &[], b"late");
         client.wire.send(&[bytes, &late].concat());
         let answers = client.wire.packets_until_close();
-        let is_told = |codes: &[u8]| matches!(&answers[..], [one] if one[0] == 0xe0 && codes.contains(&reason(one)));
+        let says =
+            |codes: &[u8], packet: &[u8]| packet[0] == 0xe0 && codes.contains(&reason(packet));
+        let is_told = |codes: &[u8]| matches!(&answers[..], [one] if says(codes, one));
         let is_right = match must {
             Disconnect(codes) => is_told(codes),
             _ if version == Version::V5 => answers.is_empty() || is_told(&[0x81, 0x82]),

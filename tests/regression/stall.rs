@@ -76,7 +76,8 @@ fn sec_82_messages_to_many_sessions_are_refused_or_wait_while_the_journal_is_beh
     const MESSAGES: u16 = 60;
     let setup = Setup::new()
         .set("TOLLGATE_WORKERS_COUNT", "1")
-        .set("TOLLGATE_LIMITS_CONNECTIONS_PER_IDENTITY_MAX", "100");
+        .set("TOLLGATE_LIMITS_CONNECTIONS_PER_IDENTITY_MAX", "100")
+        .set("TOLLGATE_LIMITS_SESSIONS_PER_IDENTITY_MAX", "100");
     let (setup, faults) = SyncFaults::on(setup);
     let broker = setup.start();
     let scope = ["--publish", "#", "--subscribe", "#", "--json"];
