@@ -4,6 +4,11 @@
 //! What a connection does around a session is done here as it does it: frames, decoder, gate,
 //! subscriptions, acknowledgements, deliveries. A failed run names the seed of its sequence.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "what is cast is below a small bound, and written so"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
