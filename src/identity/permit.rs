@@ -126,6 +126,8 @@ struct Pattern {
     /// Bytes in front of the first level with a wildcard, without the `/` in front of a `#`: with
     /// these begins every topic that it matches. Most topics are told apart here.
     fixed_len: usize,
+    /// Its one wildcard is a `#` behind whole levels: what begins with those levels matches.
+    is_tail: bool,
 }
 
 impl Rules {
@@ -176,6 +178,7 @@ impl Pattern {
         };
         Pattern {
             fixed_len: fixed.len(),
+            is_tail: is_tail && !fixed.is_empty(),
             filter,
         }
     }
@@ -183,8 +186,14 @@ impl Pattern {
     fn matches(&self, topic: Topic<'_>) -> bool {
         let filter = self.filter.as_filter();
         let fixed = filter.matched().as_bytes().get(..self.fixed_len);
-        fixed.is_some_and(|fixed| topic.as_str().as_bytes().starts_with(fixed))
-            && filter.matches(topic)
+        let Some(rest) = fixed.and_then(|fixed| topic.as_str().as_bytes().strip_prefix(fixed))
+        else {
+            return false;
+        };
+        match self.is_tail {
+            true => rest.first().is_none_or(|&next| next == b'/'),
+            false => filter.matches(topic),
+        }
     }
 }
 

@@ -22,6 +22,10 @@ pub(super) async fn flush_each_turn(worker: Rc<Worker>) {
     loop {
         worker.flush.notified().await;
         worker.flush();
+        if !worker.dirty.borrow().is_empty() {
+            // A queue had more than one portion: the others come first.
+            tokio::task::yield_now().await;
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use super::connection::{Connection, End};
 use super::durables::Durables;
 use super::home;
 use super::outbox::{Outbox, Purpose};
+use super::output::Lent;
 use super::route::Scratch;
 use super::start::{Guards, spawn_vital};
 use super::statistics::Statistics;
@@ -112,7 +113,7 @@ pub(super) struct Worker {
     /// Connections with deliveries of this turn.
     pub(super) dirty: RefCell<Vec<(u32, u32)>>,
     /// Buffers for what is delivered in one turn.
-    pub(super) lent: RefCell<Vec<Vec<u8>>>,
+    pub(super) lent: RefCell<Lent>,
     /// A client waits until there is room for what its message would route.
     pub(super) is_route_full: Cell<bool>,
     /// Something is in `parcels` or `dirty`.

@@ -34,7 +34,7 @@ pub use aliases::Aliased;
 use authentication::Authentication;
 pub use connect::{ConnectRefusal, Opening};
 pub use inbound::{Ending, Incoming, Refused, Verdict};
-pub use outbound::delivery::{LeftOut, Outgoing};
+pub use outbound::delivery::{LeftOut, Outgoing, Straight};
 pub use outbound::encoded::Encoded;
 pub use outbound::in_flight::{InFlight, Item, QUEUE, Sending, source_number};
 pub use outbound::queue::{Delivered, Full, Ids, Progress, Queue, QueueLimits, Unsettled};
