@@ -54,12 +54,21 @@ impl Worker {
             return;
         }
         let now_ms = Clocks::read().wall_ms;
+        let mut astray = Vec::new();
         let encoded = &mut *self.encoded.borrow_mut();
         for routed in parcel.iter() {
             encoded.begin();
             for target in routed.targets {
-                self.deliver_to(&routed, target, encoded, now_ms);
+                if !self.deliver_to(&routed, target, encoded, now_ms) {
+                    let number = target.to.number().unwrap_or(0);
+                    let message = Arc::clone(routed.message);
+                    astray.push((number, (message, how(&routed, target))));
+                }
             }
+        }
+        // The member of a share group left while its message was on the way to it.
+        for (number, taken) in astray {
+            self.route_shared(number, vec![taken]);
         }
         self.has_routed.set(true);
     }
@@ -90,7 +99,14 @@ impl Worker {
         }
     }
 
-    fn deliver_to(&self, routed: &Routed<'_>, target: &Target, encoded: &mut Encoded, now_ms: u64) {
+    /// False if another member of its share group is to get it.
+    fn deliver_to(
+        &self,
+        routed: &Routed<'_>,
+        target: &Target,
+        encoded: &mut Encoded,
+        now_ms: u64,
+    ) -> bool {
         let outcome = match self.receiver(target.to) {
             Some(Receiver::Live(connection)) => {
                 connection.deliver(self, routed, target, encoded, now_ms)
@@ -101,9 +117,14 @@ impl Worker {
             Some(Receiver::Stored(_)) | None => Err(DeliveryDrop::Gone),
         };
         if let Err(why) = outcome {
+            let is_shared = routed.share.is_some() && target.qos > QoS::AtMostOnce;
+            if is_shared && why == DeliveryDrop::Gone {
+                return false;
+            }
             self.settle(target.to.number().unwrap_or(0), routed.offset);
             self.count_undelivered(why);
         }
+        true
     }
 
     /// Puts a copy into the queue of a session without connection.
