@@ -160,7 +160,7 @@ const CLIENTS: &[Client] = &[
         limits: &[
             Limit {
                 scenario: "flow_in",
-                why: "MQTT.js reads one message at a time: the next when the last is acknowledged",
+                why: "MQTT.js reads the next message when the last one is acknowledged",
                 seen: Seen::Nothing,
             },
             Limit {

@@ -47,7 +47,7 @@ class Peer:
         )
         client.set_config({"reconnect_retries": 0})
         client.set_auth_credentials(ERRAND["token"])
-        client.on_connect = lambda c, present, code, props: peer.connack.set_result((present, props))
+        client.on_connect = lambda c, present, code, props: peer.connack.set_result(present)
         client.on_message = peer._hold if manual else peer._take
         client.on_subscribe = lambda c, mid, codes, props: peer.acks.put_nowait((mid, codes))
         client.on_unsubscribe = lambda c, mid, codes: peer.acks.put_nowait((mid, codes))
@@ -55,8 +55,7 @@ class Peer:
         await client.connect(
             "localhost", ERRAND["port"], ssl=tls, version=MQTTv50 if IS_V5 else MQTTv311
         )
-        present, peer.announced = await asyncio.wait_for(peer.connack, TIMEOUT_S)
-        peer.session_present = bool(present)
+        peer.session_present = bool(await asyncio.wait_for(peer.connack, TIMEOUT_S))
         return peer
 
     def _take(self, client, topic, payload, qos, properties, settled=None):
