@@ -417,8 +417,9 @@ impl Worker {
         if let Some(mut own) = own {
             self.deliver(&own);
             own.clear();
-            // Delivering routes nothing, so nothing was put there meanwhile.
-            if let Some(place) = self.parcels.borrow_mut().get_mut(self.index) {
+            // Unless a message of a share group came back and goes to another member here.
+            let mut parcels = self.parcels.borrow_mut();
+            if let Some(place) = parcels.get_mut(self.index).filter(|one| one.is_empty()) {
                 *place = own;
             }
         }
