@@ -177,7 +177,8 @@ fn a_second_connect_that_no_version_takes_ends_the_connection() {
         assert_eq!((last[0], reason(&last)), (0xe0, 0x82), "{}", show(&last));
         wire.expect_close();
     }
-    let figures = broker.metrics.render();
-    assert!(figures.contains("tollgate_connections 0\n"), "{figures}");
+    let metrics = broker.metrics.clone();
     broker.stop();
+    let figures = metrics.render();
+    assert!(figures.contains("tollgate_connections 0\n"), "{figures}");
 }
