@@ -92,6 +92,15 @@ impl Permit {
         self.receive.cover(filter)
     }
 
+    /// Whether anything beside the device topics may be received under an allowed filter of which
+    /// this holds.
+    #[must_use]
+    pub fn receives(&self, which: impl Fn(&Filter<'_>) -> bool) -> bool {
+        self.receive
+            .filters()
+            .any(|filter| which(&filter.as_filter()))
+    }
+
     /// Whether nothing is allowed by `other` that is not allowed here. May say no where the truth
     /// is yes, never the other way round.
     #[must_use]
@@ -141,15 +150,19 @@ impl Rules {
             || self.patterns.iter().any(|pattern| pattern.matches(topic))
     }
 
-    fn cover(&self, filter: &Filter<'_>) -> bool {
+    fn filters(&self) -> impl Iterator<Item = &FilterBuf> {
         let patterns = self.patterns.iter().map(|pattern| &pattern.filter);
-        covered(filter, self.names.iter().chain(patterns))
+        self.names.iter().chain(patterns)
+    }
+
+    fn cover(&self, filter: &Filter<'_>) -> bool {
+        covered(filter, self.filters())
     }
 
     fn cover_all(&self, other: &Rules) -> bool {
-        let patterns = other.patterns.iter().map(|pattern| &pattern.filter);
-        let mut filters = other.names.iter().chain(patterns);
-        filters.all(|filter| self.cover(&filter.as_filter()))
+        other
+            .filters()
+            .all(|filter| self.cover(&filter.as_filter()))
     }
 }
 

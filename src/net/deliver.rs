@@ -18,6 +18,7 @@ use crate::broker::router::{Parcel, Routed, Target};
 use crate::broker::tree::Subscriber;
 use crate::identity::{Action, Permit};
 use crate::metrics::DeliveryDrop;
+use crate::mqtt::message::Message;
 use crate::mqtt::session::{Delivered, Encoded, Ids, LeftOut, Outgoing, Straight};
 use crate::mqtt::topic::Topic;
 use crate::mqtt::wire::QoS;
@@ -64,13 +65,17 @@ impl Worker {
             encoded: &mut encoded,
             now_ms: Clocks::read().wall_ms,
             sent: [0; 2],
+            astray: Vec::new(),
         };
         for routed in parcel.iter() {
             delivering.message(&routed);
         }
-        let counters = &mut *self.counters.borrow_mut();
-        for (qos, sent) in (0_u8..).zip(delivering.sent) {
-            counters.delivered(qos, sent);
+        let Delivering { sent, astray, .. } = delivering;
+        for (qos, sent) in (0_u8..).zip(sent) {
+            self.counters.borrow_mut().delivered(qos, sent);
+        }
+        for (number, taken) in astray {
+            self.route_shared(number, vec![taken]);
         }
         self.has_routed.set(true);
     }
@@ -139,6 +144,8 @@ struct Delivering<'w> {
     now_ms: u64,
     /// Copies written, at QoS 0 and 1.
     sent: [u64; 2],
+    /// For members of share groups that left while their messages were on the way, by session.
+    astray: Vec<(u32, (Arc<Message>, Delivered))>,
 }
 
 /// What the gate said of one message. Sessions of one scope share a permit, which never changes:
@@ -183,6 +190,12 @@ impl<'w> Delivering<'w> {
             };
             if let Err(why) = outcome {
                 let session = target.to.number().unwrap_or(0);
+                let is_shared = routed.share.is_some() && target.qos > QoS::AtMostOnce;
+                if is_shared && why == DeliveryDrop::Gone {
+                    let taken = (Arc::clone(routed.message), how(routed, target));
+                    self.astray.push((session, taken));
+                    continue;
+                }
                 self.worker.settle(session, routed.offset);
                 self.worker.count_undelivered(why);
             }

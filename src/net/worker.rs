@@ -94,6 +94,8 @@ pub(super) struct Worker {
     /// Since when the journal takes nothing more.
     pub(super) behind_since: Cell<Option<Instant>>,
     pub(super) is_stopping: Cell<bool>,
+    /// The step at hand touches nothing but what is one client's ([`super::guard`]).
+    pub(super) is_alone: Cell<bool>,
     /// Connection tasks that have not returned yet.
     pub(super) tasks: Cell<usize>,
     /// Buffers for the message that is being routed.
@@ -159,6 +161,7 @@ impl Worker {
             parked: RefCell::default(),
             behind_since: Cell::new(None),
             is_stopping: Cell::new(false),
+            is_alone: Cell::new(false),
             tasks: Cell::new(0),
             scratch: RefCell::default(),
             settled: RefCell::default(),
