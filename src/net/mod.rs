@@ -7,7 +7,7 @@
 //! [`guard`] says what a panic ends.
 //!
 //! [`publish`] passes a message through the gate to the journal, or by [`route`] to the home
-//! workers of those who get it, where [`deliver`] writes it; [`walks`] are retained messages on
+//! workers of those who get it ([`layers`]: in which records), where [`deliver`] writes it; [`walks`] are retained messages on
 //! their way, [`wills`] wait for bad ends, [`shares`] go on when a member leaves, [`feed`] gives
 //! applications their telemetry. [`outbox`] and [`ledger`] hold what was promised until it is
 //! durable, [`pending`] what happens then, and [`worker`] is the thread all this runs on.
@@ -22,6 +22,7 @@ mod guard;
 mod handshake;
 mod home;
 mod incoming;
+mod layers;
 mod leave;
 mod ledger;
 mod linger;
