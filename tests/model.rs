@@ -20,5 +20,8 @@ mod play;
 #[path = "model/reference.rs"]
 mod reference;
 #[cfg(test)]
+#[path = "model/shares.rs"]
+mod shares;
+#[cfg(test)]
 #[path = "model/steps.rs"]
 mod steps;

@@ -1,6 +1,13 @@
 //! Plays steps on a real broker and on the reference, and compares what every client sees.
 
-use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
 
 use crate::{
     common::{
@@ -8,8 +15,9 @@ use crate::{
         packets::{Connect, Version, log_in, packet, property_block, reason, text},
         wire::Wire,
     },
-    reference::{Delivery, Options, Reference, Seen},
-    steps::Step,
+    reference::{Delivery, Options, Reference, Seen, Will},
+    shares,
+    steps::{How, Step, WillStep},
 };
 
 pub(crate) const TOPICS: &[&str] = &["a", "a/b", "a/b/c", "b", "b/b"];
@@ -20,48 +28,130 @@ pub(crate) const FILTERS: &[&str] = &["a", "a/b", "a/+", "a/#", "+/b", "b", "b/#
 pub(crate) const CLIENTS: usize = 3;
 const NARROW: usize = 2;
 
+/// The place of the share group's topic behind [`TOPICS`].
+pub(crate) const SHARED: usize = TOPICS.len();
+
 /// What client 2 may do, below the first level that is the sequence's own.
 pub(crate) const NARROW_SCOPE: &str = "+/a/#";
 
+/// And what is left of it.
+const NARROWER_SCOPE: &str = "+/a/b/#";
+
 /// How long a packet may take before it counts as missing.
-const PACKET_LIMIT: Duration = Duration::from_secs(20);
+pub(crate) fn packet_limit() -> Duration {
+    match IS_SHRINKING.load(Ordering::Relaxed) {
+        true => Duration::from_secs(4),
+        false => Duration::from_secs(20),
+    }
+}
+
+/// A difference is made smaller: where one is missing, it is missing again.
+pub(crate) static IS_SHRINKING: AtomicBool = AtomicBool::new(false);
+
+/// How long one of several is listened to, before the next one is.
+const SOON: Duration = Duration::from_millis(1);
+
+/// Longer than a sequence takes.
+const DELAY_S: u32 = 86_400;
 
 fn version(client: usize) -> Version {
     [Version::V5, Version::V311, Version::V5][client]
 }
 
-fn may_publish(client: usize, topic: &str) -> bool {
-    client != NARROW || topic == "a" || topic.starts_with("a/")
+fn may_publish(client: usize, topic: &str, is_narrowed: bool) -> bool {
+    let branch = if is_narrowed { "a/b" } else { "a" };
+    let rest = topic.strip_prefix(branch);
+    client != NARROW || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn may_subscribe(client: usize, filter: &str) -> bool {
-    client != NARROW || filter == "a" || filter.starts_with("a/")
+/// No filter of the list has a wildcard where only the narrower branch may follow.
+fn may_subscribe(client: usize, filter: &str, is_narrowed: bool) -> bool {
+    may_publish(client, filter, is_narrowed)
 }
 
 /// The broker and the tokens of its two applications: one that may do anything, and a narrow one.
 pub(crate) struct Ground {
     pub(crate) address: SocketAddr,
+    pub(crate) admin: Admin,
     pub(crate) wide: String,
     pub(crate) narrow: String,
 }
 
+/// The admin API.
+pub(crate) struct Admin {
+    pub(crate) url: String,
+    pub(crate) token: String,
+}
+
+impl Admin {
+    fn ask(&self, method: &str, path: &str, wanted: &Value) -> Value {
+        let url = format!("{}/admin/v1/apps{path}", self.url);
+        let request = match method {
+            "PATCH" => ureq::patch(url),
+            _ => ureq::post(url),
+        };
+        let request = request.header("authorization", format!("Bearer {}", self.token));
+        let mut reply = request
+            .send_json(wanted)
+            .unwrap_or_else(|error| panic!("{method} {path} {wanted}: {error}"));
+        reply.body_mut().read_json().expect("JSON")
+    }
+
+    /// A new application; its token.
+    pub(crate) fn create(&self, name: &str, filter: &str) -> String {
+        let wanted = json!({"name": name, "publish": [filter], "subscribe": [filter]});
+        let created = self.ask("POST", "", &wanted);
+        created["token"].as_str().expect("a token").to_owned()
+    }
+
+    fn narrow(&self, name: &str, filter: &str) {
+        let wanted = json!({"publish": [filter], "subscribe": [filter]});
+        self.ask("PATCH", &format!("/{name}/scope"), &wanted);
+    }
+
+    fn revoke(&self, name: &str) {
+        self.ask("POST", &format!("/{name}/revoke"), &json!({}));
+    }
+
+    fn delete(&self, name: &str) {
+        let request = ureq::delete(format!("{}/admin/v1/apps/{name}", self.url));
+        let request = request.header("authorization", format!("Bearer {}", self.token));
+        request.call().expect("it is deleted");
+    }
+}
+
 /// One client's socket and what came by it.
-struct Peer {
-    wire: Wire,
-    version: Version,
+pub(crate) struct Peer {
+    pub(crate) wire: Wire,
+    pub(crate) version: Version,
     messages: VecDeque<Message>,
     pubrels: VecDeque<u16>,
+    /// What was published at QoS 0 just before it came: it gets that or not.
+    maybe: Vec<String>,
+    /// A retained message may be one for a SUBSCRIBE.
+    has_subscribed: bool,
 }
 
 impl Peer {
+    fn new(wire: Wire, version: Version) -> Peer {
+        Peer {
+            wire,
+            version,
+            messages: VecDeque::new(),
+            pubrels: VecDeque::new(),
+            maybe: Vec::new(),
+            has_subscribed: false,
+        }
+    }
+
     /// The next packet; one that does not come is a difference.
     fn packet(&mut self) -> Vec<u8> {
-        let packet = self.wire.packet_or_close(PACKET_LIMIT);
+        let packet = self.wire.packet_or_close(packet_limit());
         packet.unwrap_or_else(|| panic!("closed before a packet"))
     }
 
     /// Reads until a packet is there that is neither PUBLISH nor PUBREL.
-    fn answer(&mut self) -> Vec<u8> {
+    pub(crate) fn answer(&mut self) -> Vec<u8> {
         loop {
             let packet = self.packet();
             if !self.sort(&packet) {
@@ -72,7 +162,13 @@ impl Peer {
 
     fn sort(&mut self, packet: &[u8]) -> bool {
         match packet[0] >> 4 {
-            3 => self.messages.push_back(Message::read(self.version, packet)),
+            3 => {
+                let message = Message::read(self.version, packet);
+                let may_be_late = message.qos == 0 && !(message.retain && self.has_subscribed);
+                if !may_be_late || !self.maybe.contains(&message.text()) {
+                    self.messages.push_back(message);
+                }
+            }
             6 => self
                 .pubrels
                 .push_back(u16::from_be_bytes([packet[2], packet[3]])),
@@ -87,6 +183,16 @@ impl Peer {
             assert!(self.sort(&packet), "unexpected {packet:02x?}");
         }
         self.messages.pop_front().expect("one is there")
+    }
+
+    /// The next message, if it comes soon.
+    pub(crate) fn message_soon(&mut self) -> Option<Message> {
+        if self.messages.is_empty()
+            && let Some(packet) = self.wire.packet_within(SOON)
+        {
+            assert!(self.sort(&packet), "unexpected {packet:02x?}");
+        }
+        self.messages.pop_front()
     }
 
     fn pubrel(&mut self) -> u16 {
@@ -108,37 +214,56 @@ impl Peer {
 /// A sequence that is being played.
 pub(crate) struct Play<'g> {
     ground: &'g Ground,
-    place: String,
-    reference: Reference,
-    peers: Vec<Option<Peer>>,
+    pub(crate) place: String,
+    pub(crate) reference: Reference,
+    pub(crate) peers: Vec<Option<Peer>>,
     /// The packet ids of what is open, beside the reference's `sent`.
-    ids: Vec<Vec<u16>>,
+    pub(crate) ids: Vec<Vec<u16>>,
     /// What each client has begun and not released: id and the bytes of the PUBLISH.
     begun: Vec<Option<u16>>,
     next_id: u16,
     next_payload: u32,
+    /// The application of the narrow client, where the sequence changes its rights, and its token.
+    own: Option<(String, String)>,
+    is_revoked: bool,
+    /// Sees everything, so that it is known when a will has been published.
+    witness: Option<Peer>,
 }
 
 impl<'g> Play<'g> {
-    pub(crate) fn new(ground: &'g Ground, place: String, is_forgetful: bool) -> Play<'g> {
+    /// To play these steps in this place.
+    pub(crate) fn new(
+        ground: &'g Ground,
+        place: String,
+        is_forgetful: bool,
+        steps: &[Step],
+    ) -> Play<'g> {
+        let has_wills = |step: &Step| matches!(step, Step::Connect { will: Some(_), .. });
+        let has_rights = |step: &Step| matches!(step, Step::Narrow | Step::Revoke);
+        let own = steps.iter().any(has_rights).then(|| {
+            let name = format!("narrow-{place}");
+            let token = ground.admin.create(&name, NARROW_SCOPE);
+            (name, token)
+        });
+        let has_wills = steps.iter().any(has_wills);
+        let witness = has_wills.then(|| witness(ground, &place));
         Play {
             ground,
             place,
             reference: Reference {
-                topics: TOPICS,
-                filters: FILTERS,
                 may_publish,
                 may_subscribe,
-                sessions: (0..CLIENTS).map(|_| None).collect(),
-                connected: vec![false; CLIENTS],
-                retained: std::collections::BTreeMap::new(),
                 is_forgetful,
+                ..Reference::new(TOPICS, FILTERS, CLIENTS)
             },
             peers: (0..CLIENTS).map(|_| None).collect(),
             ids: vec![Vec::new(); CLIENTS],
             begun: vec![None; CLIENTS],
             next_id: 0,
             next_payload: 0,
+            own,
+            is_revoked: false,
+            witness,
         }
     }
 
@@ -154,8 +279,14 @@ impl<'g> Play<'g> {
                 clean,
                 is_kept,
                 window,
-            } => self.connect(client, clean, is_kept, window),
-            Step::End { client, politely } => self.end(client, politely),
+                will,
+            } => self.connect(client, (clean, is_kept), window, will),
+            Step::End { client, how } => self.end(client, how),
+            Step::Narrow => self.narrow(),
+            Step::Revoke => self.revoke(),
+            Step::Join { client, qos } => self.join(client, qos),
+            Step::Leave { client } => self.leave(client),
+            Step::Share { client, qos } => self.share(client, qos),
             Step::Subscribe {
                 client,
                 filter,
@@ -177,41 +308,76 @@ impl<'g> Play<'g> {
         }
     }
 
-    fn connect(&mut self, client: usize, clean: bool, is_kept: bool, window: u16) {
+    fn connect(
+        &mut self,
+        client: usize,
+        (clean, is_kept): (bool, bool),
+        window: u16,
+        will: Option<WillStep>,
+    ) {
         let version = version(client);
-        // 3.1.1 has one bit for both, and no window.
-        let (clean, is_kept, window) = match version {
-            Version::V5 => (clean, is_kept, window),
-            _ => (!is_kept, is_kept, u16::MAX),
+        // 3.1.1 has one bit for both, and neither a window nor a delay.
+        let is_v5 = version == Version::V5;
+        let (clean, is_kept, window) = match is_v5 {
+            true => (clean, is_kept, window),
+            false => (!is_kept, is_kept, u16::MAX),
         };
+        let Some(handed) = self.handed(client, clean) else {
+            return;
+        };
+        let will = will.map(|will| Will {
+            topic: will.topic,
+            qos: will.qos,
+            retain: will.retain,
+            is_delayed: will.is_delayed && is_v5,
+            payload: format!("will {}", self.fresh_payload()),
+        });
         let id = format!("{}-{client}", self.place);
-        let token = if client == NARROW {
-            &self.ground.narrow
-        } else {
-            &self.ground.wide
-        };
-        let mut connect = Connect::with_token(version, &id, token);
-        if version == Version::V5 {
+        let mut connect = Connect::with_token(version, &id, self.token(client));
+        if is_v5 {
             connect = connect.receive_maximum(window);
             if is_kept {
                 connect = connect.kept();
             }
         }
         connect.clean = clean;
+        let will_topic = will.as_ref().map(|will| self.topic(will.topic));
+        if let (Some(will), Some(topic)) = (&will, &will_topic) {
+            connect.will = Some((will.qos, will.retain, topic, will.payload.as_bytes()));
+            if will.is_delayed {
+                connect = connect.will_delay(DELAY_S);
+            }
+        }
+        let may = |will: &Will| {
+            let is_narrowed = self.reference.is_narrowed;
+            may_publish(client, TOPICS[will.topic], is_narrowed)
+        };
+        let is_refused =
+            (client == NARROW && self.is_revoked) || will.as_ref().is_some_and(|will| !may(will));
         let mut wire = Wire::connect(self.ground.address);
+        if is_refused {
+            wire.send(&connect.encode());
+            let connack = wire.packet();
+            assert_ne!(connack[3], 0, "no right to connect: {connack:02x?}");
+            return;
+        }
         let connack = log_in(&mut wire, &connect);
         if let Some(mut old) = self.peers[client].take() {
             old.wire.skip_until_close();
         }
+        let mut maybe = Vec::new();
+        if let Some(before) = &mut self.reference.sessions[client] {
+            maybe.append(&mut before.missed);
+            maybe.extend(before.will.as_ref().map(|will| will.payload.clone()));
+        }
         self.peers[client] = Some(Peer {
-            wire,
-            version,
-            messages: VecDeque::new(),
-            pubrels: VecDeque::new(),
+            maybe,
+            ..Peer::new(wire, version)
         });
-        let (is_present, seen) =
+        self.forget_handed(client, &handed);
+        let (is_present, all) =
             self.reference
-                .connect(client, clean, is_kept, usize::from(window));
+                .connect(client, (clean, is_kept), usize::from(window), will);
         assert_eq!(
             connack[2] == 1,
             is_present,
@@ -221,20 +387,95 @@ impl<'g> Play<'g> {
             self.ids[client].clear();
             self.begun[client] = None;
         }
-        self.check(client, seen);
+        self.await_wills();
+        self.check_all(Some(all));
+        self.find_takers(handed);
     }
 
-    fn end(&mut self, client: usize, politely: bool) {
-        let Some(mut peer) = self.peers[client].take() else {
+    fn token(&self, client: usize) -> &'g str {
+        match &self.own {
+            _ if client != NARROW => &self.ground.wide,
+            // A sequence that changes rights is rare: its token lives as long as the test.
+            Some((_, token)) => String::leak(token.clone()),
+            None => &self.ground.narrow,
+        }
+    }
+
+    fn end(&mut self, client: usize, how: How) {
+        if self.peers[client].is_none() {
+            return;
+        }
+        let Some(handed) = self.handed(client, false) else {
             return;
         };
-        if politely {
-            peer.wire.send(&[0xe0, 0]);
-        } else {
-            peer.wire.half_close();
+        let mut peer = self.peers[client].take().expect("it is there");
+        let is_v5 = peer.version == Version::V5;
+        match how {
+            How::GoodbyeWithWill if is_v5 => peer.wire.send(&[0xe0, 1, 4]),
+            How::Goodbye => peer.wire.send(&[0xe0, 0]),
+            How::GoodbyeWithWill | How::Lost => peer.wire.half_close(),
         }
         peer.wire.skip_until_close();
-        self.reference.end(client);
+        self.forget_handed(client, &handed);
+        let all = self.reference.end(client, how == How::Goodbye);
+        self.await_wills();
+        self.check_all(Some(all));
+        self.find_takers(handed);
+    }
+
+    /// Waits until the wills that are due have been published.
+    fn await_wills(&mut self) {
+        for payload in std::mem::take(&mut self.reference.wills) {
+            let witness = self.witness.as_mut().expect("there are wills");
+            while witness.message().text() != payload {}
+        }
+    }
+
+    fn narrow(&mut self) {
+        let Some((name, _)) = &self.own else { return };
+        if self.is_revoked {
+            return;
+        }
+        let is_first = !self.reference.is_narrowed;
+        self.ground.admin.narrow(name, NARROWER_SCOPE);
+        if !is_first {
+            return;
+        }
+        if let Some(mut peer) = self.peers[NARROW].take() {
+            peer.wire.skip_until_close();
+        }
+        let all = self.reference.narrow(NARROW);
+        self.forget_forbidden();
+        self.await_wills();
+        self.check_all(Some(all));
+    }
+
+    /// What the narrow client may not receive any more is not sent, nor sent again.
+    fn forget_forbidden(&mut self) {
+        let Some(mut session) = self.reference.sessions[NARROW].take() else {
+            self.ids[NARROW].clear();
+            self.begun[NARROW] = None;
+            return;
+        };
+        let may = |delivery: &Delivery| self.reference.may_be_sent(NARROW, delivery);
+        session.waiting.retain(may);
+        let ids = std::mem::take(&mut self.ids[NARROW]).into_iter();
+        let open = std::mem::take(&mut session.sent).into_iter().zip(ids);
+        let stays = open.filter(|(sent, _)| sent.is_received || may(&sent.delivery));
+        (session.sent, self.ids[NARROW]) = stays.unzip();
+        self.reference.sessions[NARROW] = Some(session);
+    }
+
+    fn revoke(&mut self) {
+        let Some((name, _)) = &self.own else { return };
+        self.ground.admin.revoke(name);
+        self.is_revoked = true;
+        if let Some(mut peer) = self.peers[NARROW].take() {
+            peer.wire.skip_until_close();
+        }
+        self.reference.revoke(NARROW);
+        self.ids[NARROW].clear();
+        self.begun[NARROW] = None;
     }
 
     fn subscribe(&mut self, client: usize, filter: usize, options: Options) {
@@ -267,6 +508,11 @@ impl<'g> Play<'g> {
                 | u8::from(options.as_published) << 3
                 | options.retain_handling << 4,
         );
+        if !self.makes_room(client, filter, options) {
+            return;
+        }
+        let peer = self.peers[client].as_mut().expect("it is connected");
+        peer.has_subscribed = true;
         peer.wire.send(&packet(0x82, &body));
         let suback = peer.answer();
         assert_eq!((suback[0], &suback[2..4]), (0x90, &id.to_be_bytes()[..]));
@@ -277,6 +523,24 @@ impl<'g> Play<'g> {
                 self.check(client, seen);
             }
             None => assert_eq!(code, if is_v5 { 0x87 } else { 0x80 }, "not allowed"),
+        }
+    }
+
+    /// Settles until what is retained for a SUBSCRIBE fits into the client's window; false if it
+    /// cannot. What does not fit may come behind what is published later: the standard says
+    /// nothing of this order, and the messages of other sequences can hold it back.
+    fn makes_room(&mut self, client: usize, filter: usize, options: Options) -> bool {
+        let coming = self.reference.retained_count(client, filter, options);
+        loop {
+            let session = self.reference.sessions[client].as_ref().expect("connected");
+            if coming == 0 || session.sent.len() + session.waiting.len() + coming <= session.window
+            {
+                return true;
+            }
+            if session.sent.is_empty() {
+                return false;
+            }
+            self.settle(client);
         }
     }
 
@@ -297,29 +561,52 @@ impl<'g> Play<'g> {
             (0xb0, &id.to_be_bytes()[..])
         );
         let was_there = self.reference.unsubscribe(client, filter);
-        if version(client) == Version::V5 && may_subscribe(client, FILTERS[filter]) {
+        if version(client) == Version::V5 {
             assert_eq!(unsuback.last(), Some(if was_there { &0 } else { &0x11 }));
         }
     }
 
     fn publish(&mut self, client: usize, topic: usize, qos: u8, retain: bool, is_empty: bool) {
-        let (id, name) = (self.fresh_id(), self.topic(topic));
-        let payload = if is_empty {
+        let name = self.topic(topic);
+        // Where nothing is told from nothing.
+        let payload = if is_empty && !self.reference.is_missed(topic, qos) {
             String::new()
         } else {
             self.fresh_payload()
         };
-        let Some(peer) = &mut self.peers[client] else {
+        let Some(code) = self.send(client, &name, qos << 1 | u8::from(retain), &payload) else {
             return;
         };
-        let flags = qos << 1 | u8::from(retain);
-        let bytes = publish_bytes(peer.version, flags, id, &name, &[], payload.as_bytes());
+        let seen = self.reference.publish(client, topic, qos, retain, &payload);
+        if qos > 0 {
+            let expected = if seen.is_none() && version(client) == Version::V5 {
+                0x87
+            } else {
+                0
+            };
+            assert_eq!(code, expected, "publish of client {client} to {name}");
+        }
+        self.check_all(seen);
+    }
+
+    /// Publishes with the whole handshake; the reason, if the client is connected.
+    pub(crate) fn send(
+        &mut self,
+        client: usize,
+        name: &str,
+        flags: u8,
+        payload: &str,
+    ) -> Option<u8> {
+        let id = self.fresh_id();
+        let peer = self.peers[client].as_mut()?;
+        let qos = flags >> 1;
+        let bytes = publish_bytes(peer.version, flags, id, name, &[], payload.as_bytes());
         peer.wire.send(&bytes);
         let mut code = 0;
         match qos {
             0 => {
                 // It has no acknowledgement: that of a message behind it says that it is handled.
-                let behind = format!("{}-behind/a", self.place);
+                let behind = format!("{}-behind/a/b", self.place);
                 peer.wire
                     .send(&publish_bytes(peer.version, 2, id, &behind, &[], b""));
                 assert_eq!(peer.expect(0x40, id), 0);
@@ -333,16 +620,7 @@ impl<'g> Play<'g> {
                 }
             }
         }
-        let seen = self.reference.publish(client, topic, qos, retain, &payload);
-        if qos > 0 {
-            let expected = if seen.is_none() && version(client) == Version::V5 {
-                0x87
-            } else {
-                0
-            };
-            assert_eq!(code, expected, "publish of client {client} to {name}");
-        }
-        self.check_all(seen);
+        Some(code)
     }
 
     fn begin(&mut self, client: usize, topic: usize) {
@@ -510,8 +788,22 @@ impl<'g> Play<'g> {
         }
     }
 
-    /// Shows that nothing more was on its way, and ends all sessions.
+    /// Has everything delivered, shows that nothing more was on its way, and ends all sessions.
     pub(crate) fn finish(mut self) {
+        for client in 0..CLIENTS {
+            let session = &self.reference.sessions[client];
+            if let Some(window) = session.as_ref().map(|held| held.window)
+                && self.peers[client].is_none()
+            {
+                let window = u16::try_from(window).expect("a small window");
+                self.connect(client, (false, true), window, None);
+            }
+            while let Some(session) = &self.reference.sessions[client]
+                && !session.sent.is_empty()
+            {
+                self.settle(client);
+            }
+        }
         for client in 0..CLIENTS {
             if let Some(mut peer) = self.peers[client].take() {
                 peer.wire.send(&[0xc0, 0]);
@@ -520,19 +812,25 @@ impl<'g> Play<'g> {
                 assert!(peer.pubrels.is_empty(), "too much: {:?}", peer.pubrels);
                 self.peers[client] = Some(peer);
             }
-            self.connect(client, true, false, 10);
+            self.connect(client, (true, false), 10, None);
         }
         for topic in 0..TOPICS.len() {
             self.publish(0, topic, 1, true, true);
         }
+        if let Some((name, _)) = &self.own {
+            self.ground.admin.delete(name);
+        }
+        if self.witness.is_some() {
+            end_witness(self.ground, &self.place);
+        }
     }
 
-    fn fresh_id(&mut self) -> u16 {
+    pub(crate) fn fresh_id(&mut self) -> u16 {
         self.next_id += 1;
         self.next_id
     }
 
-    fn fresh_payload(&mut self) -> String {
+    pub(crate) fn fresh_payload(&mut self) -> String {
         self.next_payload += 1;
         self.next_payload.to_string()
     }
@@ -548,12 +846,13 @@ fn take_first(messages: &mut Vec<Message>, is_it: impl Fn(&Message) -> bool) -> 
     clippy::needless_pass_by_value,
     reason = "it is spoken of once, and gone"
 )]
-fn read(place: &str, message: Message) -> Delivery {
+pub(crate) fn read(place: &str, message: Message) -> Delivery {
     let topic = message
         .topic
         .strip_prefix(place)
         .and_then(|rest| rest.strip_prefix('/'));
     let topic = topic.and_then(|name| TOPICS.iter().position(|known| *known == name));
+    let topic = topic.or((message.topic == shares::topic(place)).then_some(SHARED));
     let ids = message.subscription_ids().into_iter();
     Delivery {
         topic: topic.unwrap_or_else(|| panic!("a topic of this place: {message:?}")),
@@ -561,14 +860,38 @@ fn read(place: &str, message: Message) -> Delivery {
         retain: message.retain,
         payload: message.text(),
         ids: ids.map(|id| u8::try_from(id).expect("small")).collect(),
+        share: None,
     }
 }
 
 /// What the reference expects, in the client's version: before MQTT 5 there are no identifiers.
 fn shown(client: usize, delivery: &Delivery) -> Delivery {
-    let mut delivery = delivery.clone();
+    let mut delivery = Delivery {
+        share: None,
+        ..delivery.clone()
+    };
     if version(client) != Version::V5 {
         delivery.ids.clear();
     }
     delivery
+}
+
+/// A client that keeps and gets everything of a place.
+fn witness(ground: &Ground, place: &str) -> Peer {
+    let id = format!("{place}-witness");
+    let connect = Connect::with_token(Version::V5, &id, &ground.wide).kept();
+    let mut wire = Wire::connect(ground.address);
+    log_in(&mut wire, &connect);
+    let mut peer = Peer::new(wire, Version::V5);
+    let filter = format!("{place}/#");
+    let subscribe = crate::common::packets::subscribe(Version::V5, 1, &[(&filter, 1)]);
+    peer.wire.send(&subscribe);
+    assert_eq!(peer.answer()[0], 0x90);
+    peer
+}
+
+fn end_witness(ground: &Ground, place: &str) {
+    let id = format!("{place}-witness");
+    let connect = Connect::with_token(Version::V5, &id, &ground.wide);
+    log_in(&mut Wire::connect(ground.address), &connect);
 }

@@ -11,11 +11,11 @@ pub(crate) enum Step {
         clean: bool,
         is_kept: bool,
         window: u16,
+        will: Option<WillStep>,
     },
-    /// With DISCONNECT, or by ending the socket.
     End {
         client: usize,
-        politely: bool,
+        how: How,
     },
     Subscribe {
         client: usize,
@@ -55,6 +55,52 @@ pub(crate) enum Step {
     Receive {
         client: usize,
     },
+    /// The narrow client may do less from now on.
+    Narrow,
+    /// The narrow client may do nothing any more.
+    Revoke,
+    /// SUBSCRIBE to the share group.
+    Join {
+        client: usize,
+        qos: u8,
+    },
+    Leave {
+        client: usize,
+    },
+    /// To the topic of the share group.
+    Share {
+        client: usize,
+        qos: u8,
+    },
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// With DISCONNECT.
+    Goodbye,
+    /// With DISCONNECT and reason 4, in MQTT 5.
+    GoodbyeWithWill,
+    /// By ending the socket.
+    Lost,
+}
+
+/// A will, without its payload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WillStep {
+    pub(crate) topic: usize,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    pub(crate) is_delayed: bool,
+}
+
+/// What a sequence is about, beside what all are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum About {
+    Nothing,
+    Wills,
+    Rights,
+    Shares,
 }
 
 /// A small generator (xorshift64*), so that a seed means the same for ever.
@@ -93,24 +139,43 @@ impl Random {
 /// The steps of a seed.
 pub(crate) fn steps(seed: u64, clients: usize, topics: usize, filters: usize) -> Vec<Step> {
     let mut random = Random::new(seed);
+    let about = match random.below(16) {
+        0..=5 => About::Nothing,
+        6..=9 => About::Wills,
+        10..=11 => About::Rights,
+        _ => About::Shares,
+    };
     // The same for every connection of a client: what a smaller window does, another test shows.
+    // What a share group hands on must not wait where nobody sees it.
     let windows: Vec<u16> = (0..clients)
-        .map(|_| [1, 2, 3, 20][random.below(4)])
+        .map(|_| match about {
+            About::Shares => 1_000,
+            _ => [1, 2, 3, 20][random.below(4)],
+        })
         .collect();
+    let wills = match about {
+        About::Wills | About::Rights => topics,
+        _ => 0,
+    };
     let mut steps: Vec<Step> = (0..clients)
-        .map(|client| connect(&mut random, client, windows[client]))
+        .map(|client| connect(&mut random, client, windows[client], wills))
         .collect();
     for client in 0..clients {
         steps.push(subscribe(&mut random, client, filters));
+        if about == About::Shares && !random.one_in(3) {
+            let qos = random.small(3);
+            steps.push(Step::Join { client, qos });
+        }
     }
     while steps.len() < STEPS {
         let client = random.below(clients);
+        if about != About::Nothing && random.one_in(3) {
+            steps.push(special(&mut random, about, client, windows[client], wills));
+            continue;
+        }
         steps.push(match random.below(20) {
-            0..=2 => connect(&mut random, client, windows[client]),
-            3 => Step::End {
-                client,
-                politely: random.one_in(2),
-            },
+            0..=2 => connect(&mut random, client, windows[client], wills),
+            3 => end(&mut random, client),
             4..=6 => subscribe(&mut random, client, filters),
             7 => Step::Unsubscribe {
                 client,
@@ -136,12 +201,40 @@ pub(crate) fn steps(seed: u64, clients: usize, topics: usize, filters: usize) ->
     steps
 }
 
-fn connect(random: &mut Random, client: usize, window: u16) -> Step {
+fn special(random: &mut Random, about: About, client: usize, window: u16, wills: usize) -> Step {
+    let qos = random.small(3);
+    match (about, random.below(8)) {
+        (About::Rights, 0) => Step::Narrow,
+        (About::Rights, 1) if random.one_in(2) => Step::Revoke,
+        (About::Shares, 0..=3) => Step::Share { client, qos },
+        (About::Shares, 4) => Step::Join { client, qos },
+        (About::Shares, 5) if random.one_in(2) => Step::Leave { client },
+        (_, 0..=3) => connect(random, client, window, wills),
+        _ => end(random, client),
+    }
+}
+
+fn end(random: &mut Random, client: usize) -> Step {
+    let how = [How::Goodbye, How::GoodbyeWithWill, How::Lost][random.below(3)];
+    Step::End { client, how }
+}
+
+/// With a will on one of so many topics, at times.
+fn connect(random: &mut Random, client: usize, window: u16, wills: usize) -> Step {
+    let clean = random.one_in(4);
+    let is_kept = !random.one_in(4);
+    let will = (wills > 0 && !random.one_in(3)).then(|| WillStep {
+        topic: random.below(wills),
+        qos: random.small(3),
+        retain: random.one_in(3),
+        is_delayed: random.one_in(3),
+    });
     Step::Connect {
         client,
-        clean: random.one_in(4),
-        is_kept: !random.one_in(4),
+        clean,
+        is_kept,
         window,
+        will,
     }
 }
 
