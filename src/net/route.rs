@@ -453,10 +453,11 @@ impl Worker {
     }
 
     /// Puts what is for other workers into their inboxes; true if one has no room.
-    fn hand_on(&self) -> bool {
+    pub(super) fn hand_on(&self) -> bool {
         let parcels = &mut *self.parcels.borrow_mut();
         let mut is_blocked = false;
-        for (worker, parcel) in parcels.iter_mut().enumerate() {
+        let others = parcels.iter_mut().enumerate();
+        for (worker, parcel) in others.filter(|(worker, _)| *worker != self.index) {
             let inbox = self.shared.router.inbox(worker);
             let Some(inbox) = inbox.filter(|_| !parcel.is_empty()) else {
                 continue;
