@@ -86,6 +86,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         limits: session_limits(config),
         profile: profile(config),
         one_session: config.device.sessions == DeviceSessions::One,
+        cut_at_expiry: true,
         empty_user_name_code_4: config.device.connack_style == ConnackStyle::Magenta,
         router: router_limits(config),
         statistics_every: config.mqtt.statistics_interval,

@@ -203,8 +203,16 @@ impl Connection {
         let sent = inner.session.send_qos_0(message, how, now_ms, encoded, out);
         self.mark_dirty(worker, inner);
         sent.map_err(drop_of)?;
-        worker.counters.borrow_mut().delivered(0, 1);
+        self.count_delivered(worker, QoS::AtMostOnce);
         Ok(())
+    }
+
+    /// Counts a copy that was written to the client.
+    pub(super) fn count_delivered(&self, worker: &Worker, qos: QoS) {
+        worker.counters.borrow_mut().delivered(qos.as_u8(), 1);
+        if let Some(figures) = &self.principal.figures {
+            figures.delivered();
+        }
     }
 
     /// Writes what the queue has, as far as the client takes it.
@@ -219,8 +227,8 @@ impl Connection {
             let may = |topic: Topic<'_>| permit.allows(Action::Receive, topic);
             match inner.session.next_outgoing(now_ms, may, out) {
                 Outgoing::Publish { qos, is_again } => {
+                    self.count_delivered(worker, qos);
                     let counters = &mut *worker.counters.borrow_mut();
-                    counters.delivered(qos.as_u8(), 1);
                     counters.delivered_again(u64::from(is_again));
                 }
                 Outgoing::Release => {}

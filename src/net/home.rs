@@ -150,6 +150,9 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         .borrow_mut()
         .insert(Rc::clone(&connection));
     worker.count(|counters| counters.connected());
+    if let Some(figures) = &connection.principal.figures {
+        figures.connected();
+    }
     let recorded = record_opening(worker, &connection, ended, before, clocks);
     if before.is_resumed {
         worker.session_connected(number, &connection);
@@ -260,7 +263,7 @@ fn welcome(
         replies.clear();
         // [MQTT-3.1.3-6] [MQTT-3.2.2-16]: only MQTT 5 can be told the name it was given.
         let assigned = assigned.filter(|_| opening.version == crate::mqtt::wire::Version::V5);
-        let is_sharing = connection.principal.kind == IdentityKind::Application;
+        let is_sharing = connection.principal.kind != IdentityKind::Device;
         inner
             .session
             .accept(opening, is_resumed, is_sharing, assigned, replies);

@@ -100,6 +100,7 @@ impl Parts {
             },
             one_session: true,
             empty_user_name_code_4: false,
+            cut_at_expiry: true,
             router: RouterLimits::default(),
             statistics_every: Duration::ZERO,
             restored: Restored::default(),
