@@ -5,8 +5,20 @@
 mod common;
 
 #[cfg(test)]
+#[path = "identity_service/commands.rs"]
+mod commands;
+#[cfg(test)]
+#[path = "identity_service/expiry.rs"]
+mod expiry;
+#[cfg(test)]
+#[path = "identity_service/javascript.rs"]
+mod javascript;
+#[cfg(test)]
 #[path = "identity_service/mqtt.rs"]
 mod mqtt;
+#[cfg(test)]
+#[path = "common/parts.rs"]
+mod parts;
 #[cfg(test)]
 #[path = "identity_service/python.rs"]
 mod python;

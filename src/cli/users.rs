@@ -15,7 +15,7 @@ use crate::{
     config::{Config, Sources},
     http::api::{
         AccessKeyRenewed, AccessKeyView, CreateIdentity, IdentityCreated, IdentityServiceView,
-        IdentityToken, IssueToken,
+        IdentityToken, IssueToken, UserPage, UserView,
     },
 };
 use link::Link;
@@ -50,7 +50,7 @@ struct Account {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create or delete users
+    /// Create, delete, list or show users
     User {
         #[command(subcommand)]
         command: UserCommand,
@@ -73,6 +73,10 @@ enum UserCommand {
     Create,
     /// Remove a user with its tokens and everything that is kept of it
     Delete(Whom),
+    /// List all users by id
+    List,
+    /// Show a user and what was counted of it since the broker began
+    Show(Whom),
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,10 +124,13 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
     let json = arguments.json;
     match arguments.command {
         Command::User { command } => {
-            let link = link(arguments.account, sources)?;
+            let signed = |account| link(account, sources);
+            let operator = || Client::new(&arguments.target, sources);
             match command {
-                UserCommand::Create => create(&link, json),
-                UserCommand::Delete(Whom { user }) => delete(&link, &user),
+                UserCommand::Create => create(&signed(arguments.account)?, json),
+                UserCommand::Delete(Whom { user }) => delete(&signed(arguments.account)?, &user),
+                UserCommand::List => list_users(&operator()?, json),
+                UserCommand::Show(Whom { user }) => show_user(&operator()?, &user, json),
             }
         }
         Command::Token { command } => {
@@ -261,6 +268,63 @@ fn own_endpoint(config: &Config) -> String {
         Some(port) if port > 0 => format!("{scheme}://{host}:{port}"),
         _ => format!("{scheme}://{host}"),
     }
+}
+
+/// Most pages asked for; more is a loop.
+const PAGES_MAX: usize = 10_000;
+
+/// Prints each page as it comes.
+fn list_users(client: &Client, json: bool) -> Result<(), CliError> {
+    let mut after = String::new();
+    let heading = ["USER", "CREATED", "TOKENS", "CONNECTIONS"];
+    for _ in 0..PAGES_MAX {
+        let page: UserPage = client.get(&format!("/users?limit=1000{after}"))?;
+        if json {
+            print_json(&page)?;
+        } else if !page.users.is_empty() {
+            let row = |user: &UserView| {
+                [
+                    shown(&user.id),
+                    moment::show_unsigned(user.created_ms),
+                    user.tokens.to_string(),
+                    user.connections.to_string(),
+                ]
+            };
+            let rows: Vec<_> = page.users.iter().map(row).collect();
+            print(&aligned(heading, &rows))?;
+        } else {
+            print("no users\n")?;
+        }
+        match page.next {
+            Some(next) => after = format!("&after={}", path_step(&next)),
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+fn show_user(client: &Client, user: &str, json: bool) -> Result<(), CliError> {
+    let user: UserView = client.get(&format!("/users/{}", path_step(user)))?;
+    if json {
+        return print_json(&user);
+    }
+    let facts = [
+        ("user", shown(&user.id)),
+        ("created", moment::show_unsigned(user.created_ms)),
+        ("generation", user.generation.to_string()),
+        ("live tokens", user.tokens.to_string()),
+        ("issued", user.issued.to_string()),
+        ("revocations", user.revocations.to_string()),
+        ("connections", user.connections.to_string()),
+        ("connects", user.connects.to_string()),
+        ("refused", user.connects_refused.to_string()),
+        ("messages in", user.messages_received.to_string()),
+        ("messages out", user.messages_delivered.to_string()),
+    ];
+    let lines = facts
+        .iter()
+        .map(|(name, value)| format!("{name:12}  {value}\n"));
+    print(&lines.collect::<String>())
 }
 
 fn list(client: &Client, json: bool) -> Result<(), CliError> {

@@ -17,7 +17,7 @@ use crate::identity::DeviceToken;
 pub use apps::{AppChanged, AppCreated, AppPage, AppRotated, AppView};
 pub use users::{
     AccessKeyRenewed, AccessKeyView, CreateIdentity, IdentityCreated, IdentityRef,
-    IdentityServiceView, IdentityToken, IssueToken,
+    IdentityServiceView, IdentityToken, IssueToken, UserPage, UserView,
 };
 
 /// Path prefix of every admin endpoint.

@@ -93,6 +93,8 @@ pub(super) fn routes() -> Vec<Route> {
             identity_service::public_keys,
         ),
         get("/admin/v1/identity", identity_service::show),
+        get("/admin/v1/users", identity_service::list),
+        get("/admin/v1/users/{user}", identity_service::one),
         post(
             "/admin/v1/identity/keys/{key}/renew",
             identity_service::renew,

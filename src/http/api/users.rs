@@ -92,3 +92,41 @@ pub struct AccessKeyRenewed {
     /// What the broker did about them.
     pub receipt: Receipt,
 }
+
+/// A user of the identity service as the operator sees it, with what was counted of it since the
+/// broker's start. No secret in it, ever (ID-61).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserView {
+    /// `8:acs:…`
+    pub id: String,
+    /// When it was created.
+    pub created_ms: u64,
+    /// Grows whenever its tokens are revoked.
+    pub generation: u32,
+    /// Tokens that open the door now.
+    pub tokens: u64,
+    /// Connections there are.
+    pub connections: u64,
+    /// Tokens issued.
+    pub issued: u64,
+    /// Revocations of all its tokens.
+    pub revocations: u64,
+    /// Connections that were accepted.
+    pub connects: u64,
+    /// Connections that were refused with its name.
+    pub connects_refused: u64,
+    /// Messages that came from it.
+    pub messages_received: u64,
+    /// Copies of messages that went to it.
+    pub messages_delivered: u64,
+}
+
+/// One page of users, by id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserPage {
+    /// The users of this page, ordered by id.
+    pub users: Vec<UserView>,
+    /// The value of `after` that asks for the next page; absent on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}

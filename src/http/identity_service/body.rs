@@ -84,7 +84,8 @@ pub(super) fn wanted_token(
         Refusal::new(Cause::InvalidRequest, message).target(member)
     })?;
     let scopes = UserScopes::named(names).map_err(|_| bad_scopes())?;
-    Ok(Some(WantedToken { scopes, minutes }))
+    let life_s = minutes * 60;
+    Ok(Some(WantedToken { scopes, life_s }))
 }
 
 /// ID-10.

@@ -8,6 +8,7 @@
 //! a key.
 
 mod body;
+mod directory;
 mod keys;
 mod refusal;
 mod signature;
@@ -19,6 +20,7 @@ use axum::response::IntoResponse;
 use uuid::Uuid;
 
 pub use crate::identity::AccessKeyText;
+pub(super) use directory::{list, one};
 pub(super) use keys::{public_keys, renew, show};
 pub(super) use refusal::{Cause, Refusal};
 pub use signature::{Signed, signed_headers};

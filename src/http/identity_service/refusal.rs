@@ -58,14 +58,15 @@ causes! {
 
 /// Body of a refusal. Members that would be null are left out.
 #[derive(Serialize)]
-struct Body {
-    error: Inner,
+pub(in crate::http) struct Body<'r> {
+    pub(in crate::http) error: Inner<'r>,
 }
 
+/// The inside of it.
 #[derive(Serialize)]
-struct Inner {
+pub(in crate::http) struct Inner<'r> {
     code: &'static str,
-    message: String,
+    message: &'r str,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'static str>,
     details: [(); 0],
@@ -86,10 +87,22 @@ impl Refusal {
     }
 
     /// Names the member at fault.
-    pub(super) fn target(self, target: &'static str) -> Refusal {
+    pub(in crate::http) fn target(self, target: &'static str) -> Refusal {
         Refusal {
             target: Some(target),
             ..self
+        }
+    }
+
+    /// Its body.
+    pub(in crate::http) fn body(&self) -> Body<'_> {
+        Body {
+            error: Inner {
+                code: self.cause.code(),
+                message: &self.message,
+                target: self.target,
+                details: [],
+            },
         }
     }
 }
@@ -117,13 +130,7 @@ impl From<Refused> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = self.cause.status();
-        let error = Inner {
-            code: self.cause.code(),
-            message: self.message,
-            target: self.target,
-            details: [],
-        };
-        let mut response = (status, Json(Body { error })).into_response();
+        let mut response = (status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("HMAC-SHA256");

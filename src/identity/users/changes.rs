@@ -30,8 +30,9 @@ const CLEARED_AT_ONCE: u32 = 64;
 pub struct WantedToken {
     /// What it allows.
     pub scopes: UserScopes,
-    /// How long, in minutes; within [`super::LIFE_MINUTES`].
-    pub minutes: u32,
+    /// How long, in seconds. Whoever asks from outside gets whole minutes within
+    /// [`super::LIFE_MINUTES`].
+    pub life_s: u32,
 }
 
 /// A token that was issued. The text is overwritten when it is dropped, as well as safe code can.
@@ -271,7 +272,7 @@ impl Shared {
     ) -> Result<Issued, RegistryError> {
         let cleared = users::remove_expired(transaction, now_ms, CLEARED_AT_ONCE)?;
         let issued_s = now_ms / 1_000;
-        let expires_s = issued_s + u64::from(wanted.minutes) * 60;
+        let expires_s = issued_s + u64::from(wanted.life_s);
         let new = NewToken {
             kind: CredentialKind::USER_TOKEN,
             created_ms: now_ms,
