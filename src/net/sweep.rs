@@ -104,7 +104,8 @@ impl Worker {
         self.end(connection, End::Closed(close));
     }
 
-    /// Cuts off silent clients and those whose token expired, drops expired sessions, tells MQTT 5 clients of a stuck journal.
+    /// Cuts off silent clients and those whose token expired, drops expired sessions, tells MQTT 5
+    /// clients of a stuck journal.
     fn sweep_at(&self, now: Instant) {
         let is_stuck = self.is_stuck();
         let (mut over, mut refused, mut slow) = (Vec::new(), Vec::new(), Vec::new());

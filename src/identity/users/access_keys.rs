@@ -137,23 +137,32 @@ pub(super) struct AccessKey {
 pub(super) struct AccessKeys([Option<AccessKey>; 2]);
 
 impl AccessKeys {
-    /// Opens what the database holds; `None` if a row was not sealed here.
-    pub(super) fn open(rows: Vec<AccessKeyRow>, registry_key: &RegistryKey) -> Option<AccessKeys> {
+    /// Opens what the database holds. A key that was sealed with another registry key, one that
+    /// was lost, is of no use to anybody: it is left out, and its signatures are refused.
+    pub(super) fn open(rows: Vec<AccessKeyRow>, registry_key: &RegistryKey) -> AccessKeys {
         let mut keys = AccessKeys::default();
         for row in rows {
-            let name = AccessKeyName::ALL
-                .into_iter()
-                .find(|name| name.number() == row.name)?;
+            let mut names = AccessKeyName::ALL.into_iter();
+            let Some(name) = names.find(|name| name.number() == row.name) else {
+                continue;
+            };
             let info = AccessKeyInfo {
                 name,
                 version: row.version,
                 created_ms: row.created_ms,
             };
-            let mut bytes = opened(row.sealed, info, registry_key)?;
+            let Some(mut bytes) = opened(row.sealed, info, registry_key) else {
+                tracing::warn!(
+                    key = name.as_str(),
+                    "this access key was sealed with another registry key, or is damaged: it is \
+                     refused; make a new one with `tollgate identity key renew`"
+                );
+                continue;
+            };
             keys.set(AccessKey::new(info, &bytes));
             bytes.fill(0);
         }
-        Some(keys)
+        keys
     }
 
     pub(super) fn set(&mut self, key: AccessKey) {
@@ -260,14 +269,14 @@ mod tests {
                 .windows(8)
                 .any(|part| plain.windows(8).any(|p| p == part))
         );
-        let keys = AccessKeys::open(vec![row.clone()], &ours).unwrap();
+        let keys = AccessKeys::open(vec![row.clone()], &ours);
         assert_eq!(keys.infos(), [INFO]);
         let signature = base64::decode(&key().sign("text")).unwrap();
         assert_eq!(keys.version_of("text", &signature), Some(7));
         assert_eq!(keys.version_of("texts", &signature), None);
-        assert!(AccessKeys::open(vec![row.clone()], &other).is_none());
+        assert_eq!(AccessKeys::open(vec![row.clone()], &other).infos(), []);
         let moved = AccessKeyRow { name: 0, ..row };
-        assert!(AccessKeys::open(vec![moved], &ours).is_none());
+        assert_eq!(AccessKeys::open(vec![moved], &ours).infos(), []);
     }
 
     #[test]

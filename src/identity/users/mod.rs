@@ -112,12 +112,7 @@ impl Users {
             let count = devices::count(connection, devices::USER)?;
             Ok((count, users::access_keys(connection)?))
         })?;
-        let keys = AccessKeys::open(rows, key).ok_or_else(|| {
-            let what = "an access key in the state database cannot be opened: it was sealed with \
-                        another registry key, or is damaged; restore data and secrets from one \
-                        backup";
-            StoreError::Failed(what.into())
-        })?;
+        let keys = AccessKeys::open(rows, key);
         Ok(Users {
             resource,
             signer,

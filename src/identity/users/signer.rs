@@ -69,9 +69,8 @@ impl Signer {
     /// The public key as a JSON Web Key Set (RFC 7517).
     pub(super) fn public_keys(&self) -> String {
         let Signer { key_id, x, y, .. } = self;
-        format!(
-            r#"{{"keys":[{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}","kid":"{key_id}","use":"sig","alg":"ES256"}}]}}"#
-        )
+        let names = format!(r#""kid":"{key_id}","use":"sig","alg":"ES256""#);
+        format!(r#"{{"keys":[{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}",{names}}}]}}"#)
     }
 }
 
