@@ -25,5 +25,11 @@ mod paho;
 #[path = "clients/rumqtt.rs"]
 mod rumqtt;
 #[cfg(test)]
+#[path = "clients/scenarios.rs"]
+mod scenarios;
+#[cfg(test)]
+#[path = "clients/scenarios_mosquitto.rs"]
+mod scenarios_mosquitto;
+#[cfg(test)]
 #[path = "clients/site.rs"]
 mod site;

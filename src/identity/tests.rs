@@ -231,6 +231,20 @@ proptest! {
             prop_assert!(permit.allows(Action::Receive, topic));
         }
     }
+
+    /// A rule allows what its filter matches, whichever way it is looked up.
+    #[test]
+    fn sec_31_a_rule_allows_what_its_filter_matches(
+        filter in "(\\$?a/|b/|/|\\+/){0,3}(#|\\+|a|b|ab)",
+        topic in "(\\$?a/|b/|/){0,3}(a|b|ab|x)?",
+    ) {
+        if topic.is_empty() {
+            return Ok(());
+        }
+        let (filter, topic) = (Filter::new(&filter).unwrap(), Topic::new(&topic).unwrap());
+        let permit = Permit::filters(Vec::new(), vec![filter.into()]);
+        prop_assert_eq!(permit.allows(Action::Receive, topic), filter.matches(topic));
+    }
 }
 
 #[test]

@@ -246,6 +246,12 @@ pub(super) const TAKEOVERS: Figure = figure(
     Unit::Count,
     "Connections that were closed because their session was taken over by another.",
 );
+pub(super) const CONNECTION_PANICS: Figure = figure(
+    "tollgate_connection_panics_total",
+    Kind::Counter,
+    Unit::Count,
+    "Connections that ended because a packet of theirs led to a panic: a bug, to be reported.",
+);
 pub(super) const JOURNAL_DURABLE: Figure = figure(
     "tollgate_journal_durable_offset",
     Kind::Gauge,
@@ -386,6 +392,7 @@ pub const FIGURES: &[Figure] = &[
     CONNECTS,
     CONNECTS_REFUSED,
     TAKEOVERS,
+    CONNECTION_PANICS,
     users::CONNECTIONS_EXPIRED,
     door::HANDSHAKES,
     door::HANDSHAKE_BYTES,

@@ -30,7 +30,7 @@ use crate::identity::{Action, IdentityKind, Principal, USER_ID_PREFIX};
 use crate::metrics::{ConnectRefusal as Refusal, TlsFailure};
 use crate::mqtt::session::{ConnectRefusal, Opening};
 use crate::mqtt::topic::Topic;
-use crate::mqtt::wire::{self, Connect, Version, WireError};
+use crate::mqtt::wire::{self, Connect, Property, Version, WireError};
 
 /// PROXY header, TLS handshake and CONNECT together must be through in this time (SEC-70).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -143,7 +143,9 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted) {
         Err(_) => return guest.out_of_time(&greeter),
     };
     let leftover = bytes.split_off(connect_len.min(bytes.len()));
-    match admit(&greeter, &bytes, guest.from) {
+    let from = guest.from;
+    let admitted = greeter.guarded(from, || admit(&greeter, &bytes, from));
+    match admitted.unwrap_or(Err(Failure::Silent(Refusal::BadConnect))) {
         Ok((principal, opening)) => {
             drop(bytes);
             send_home(&greeter, stream, principal, opening, leftover, guest.place);
@@ -313,6 +315,12 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, O
                 Version::V311,
             ));
         }
+        Err(WireError::PropertyMissing {
+            property: Property::AuthenticationMethod,
+        }) => {
+            // SEC-26: only MQTT 5 has it, and is told what is missing.
+            return Err(Failure::Refused(ConnectRefusal::ProtocolError, Version::V5));
+        }
         Err(error) => {
             tracing::debug!(%from, %error, "no session: malformed CONNECT");
             return Err(Failure::Silent(Refusal::BadConnect));
@@ -455,6 +463,7 @@ pub(super) fn metric(refusal: ConnectRefusal) -> Refusal {
         | ConnectRefusal::BadAuthenticationMethod => Refusal::BadCredential,
         ConnectRefusal::UnknownClientId | ConnectRefusal::ClientIdRequired => Refusal::BadClientId,
         ConnectRefusal::NotAuthorized => Refusal::NotAuthorized,
+        ConnectRefusal::ProtocolError => Refusal::BadConnect,
         ConnectRefusal::RateExceeded => Refusal::Throttled,
         ConnectRefusal::TooManySessions => Refusal::IdentitySessions,
         ConnectRefusal::TooManyConnections => Refusal::IdentityConnections,

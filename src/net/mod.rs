@@ -3,7 +3,8 @@
 //! [`acceptor`] deals sockets out, as far as there are [`places`]; [`handshake`] takes one as far
 //! as CONNECT on the thread of a [`greeter`], in turns ([`turnstile`]), and [`throttle`] slows down
 //! who guesses; [`home`] opens its session on the session's home worker, [`leave`] keeps or ends
-//! it; [`connection`] reads it and [`incoming`] takes what it says.
+//! it; [`connection`] reads it and [`incoming`] takes what it says;
+//! [`guard`] says what a panic ends.
 //!
 //! [`publish`] passes a message through the gate to the journal, or by [`route`] to the home
 //! workers of those who get it, where [`deliver`] writes it; [`walks`] are retained messages on
@@ -17,6 +18,7 @@ mod deliver;
 mod durables;
 mod feed;
 mod greeter;
+mod guard;
 mod handshake;
 mod home;
 mod incoming;

@@ -40,7 +40,11 @@ impl Connection {
         if let Some(figures) = &self.principal.figures {
             figures.received();
         }
-        match inner.session.handle_publish(publish, clocks.now, replies) {
+        let incoming = worker.alone(|| {
+            let session = &mut inner.session;
+            session.handle_publish(publish, clocks.now, replies)
+        });
+        match incoming {
             Ok(Incoming::New(aliased)) => {
                 let topic = aliased.as_ref().map(|aliased| aliased.topic().as_str());
                 let publish = Publish {
@@ -76,7 +80,8 @@ impl Connection {
             worker.count_refused(Refusal::ProtocolError);
             return Err(Close::because(ReasonCode::TopicAliasInvalid));
         };
-        let verdict = match self.decide(worker, topic, publish.payload) {
+        let route = worker.alone(|| self.decide(worker, topic, publish.payload));
+        let verdict = match route {
             Route::Ordinary => self.route_on(worker, publish, topic, clocks, recorded),
             Route::Telemetry => {
                 let packet_id = publish.packet_id.filter(|_| publish.qos.as_u8() == 2);
@@ -95,9 +100,10 @@ impl Connection {
                 Verdict::Refused(refused)
             }
         };
-        inner
-            .session
-            .settle(publish.qos, publish.packet_id, verdict, replies)
+        worker.alone(|| {
+            let session = &mut inner.session;
+            session.settle(publish.qos, publish.packet_id, verdict, replies)
+        })
     }
 
     /// Records the release of a QoS 2 message; PUBCOMP waits for it.

@@ -25,6 +25,12 @@ use crate::mqtt::wire::{PacketId, QoS};
 /// pass it.
 const PARCEL_BYTES_MAX: usize = 1024 * 1024;
 
+/// Records that one message takes more because a kept session gets it through several share groups:
+/// a record names a session once. Copies of further groups reach it without a record, and not
+/// through a crash: else a hundred groups of one subscriber would make a hundred records of each
+/// message, and have its publisher refused.
+const MORE_RECORDS_MAX: usize = 3;
+
 /// A message that is to be routed.
 #[derive(Clone, Copy)]
 pub(super) struct Routing<'a> {
@@ -152,6 +158,7 @@ impl Worker {
             }
         }
         seal_open(kept, message);
+        let mut more_records = 0;
         for share in found.shares() {
             let Some(chosen) = share.candidates.first() else {
                 continue;
@@ -161,6 +168,14 @@ impl Worker {
             }
             let filter = self.shared.router.tree.group_filter(share.group);
             let filter: Option<Arc<str>> = filter.map(Arc::from);
+            let session = chosen.subscriber().number();
+            if session.is_some_and(|session| targets.has(session)) {
+                if more_records == MORE_RECORDS_MAX {
+                    self.send_shared(found, message, routing, (chosen, filter));
+                    continue;
+                }
+                more_records += 1;
+            }
             let share = (chosen, filter.as_ref());
             if !self.keep(found, targets, kept, message, routing, share) {
                 return Some(false);
@@ -295,6 +310,23 @@ impl Worker {
         self.has_routed.set(true);
     }
 
+    /// Sends a copy of a share group that no record names.
+    fn send_shared(
+        &self,
+        found: &Matches,
+        message: &Arc<Message>,
+        routing: Routing<'_>,
+        (chosen, filter): (&Delivery, Option<Arc<str>>),
+    ) {
+        let parcels = &mut *self.parcels.borrow_mut();
+        if let Some(parcel) = parcels.get_mut(usize::from(chosen.worker())) {
+            let (qos, retain) = sent_with(chosen, routing);
+            parcel.push(chosen.subscriber(), qos, retain, found.ids(chosen));
+            parcel.seal(Arc::clone(message), 0, filter);
+            self.has_routed.set(true);
+        }
+    }
+
     /// Gives a message of a share group to another member. False if there is none.
     pub(super) fn route_to_member(&self, message: &Arc<Message>, filter: &Arc<str>) -> bool {
         let scratch = &mut *self.scratch.borrow_mut();
@@ -385,8 +417,9 @@ impl Worker {
         if let Some(mut own) = own {
             self.deliver(&own);
             own.clear();
-            // Delivering routes nothing, so nothing was put there meanwhile.
-            if let Some(place) = self.parcels.borrow_mut().get_mut(self.index) {
+            // Unless a message of a share group came back and goes to another member here.
+            let mut parcels = self.parcels.borrow_mut();
+            if let Some(place) = parcels.get_mut(self.index).filter(|one| one.is_empty()) {
                 *place = own;
             }
         }

@@ -32,6 +32,8 @@ pub(crate) struct Parts {
     feed: FeedThread,
     pub(crate) registry: Registry,
     pub(crate) journal: Journal,
+    /// What it counts.
+    pub(crate) metrics: Metrics,
     /// Where MQTT without TLS is spoken.
     pub(crate) address: SocketAddr,
     /// A token of each device: `device-0`, `device-1`…
@@ -106,7 +108,7 @@ impl Parts {
             registry: registry.clone(),
             journal: journal.clone(),
             feeds: feed.feeds(),
-            metrics,
+            metrics: metrics.clone(),
             limits: SESSION_LIMITS,
             profile: Profile {
                 payload_size_max: 65_536,
@@ -126,6 +128,7 @@ impl Parts {
             feed,
             registry,
             journal,
+            metrics,
             address,
             tokens,
             _dir: dir,

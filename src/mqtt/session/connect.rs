@@ -56,6 +56,8 @@ pub enum ConnectRefusal {
     ClientIdRequired,
     /// An authentication method that is not supported (SEC-26).
     BadAuthenticationMethod,
+    /// MQTT 5: authentication data without a method (SEC-26).
+    ProtocolError,
     /// The identity has as many sessions as it may have (SEC-28).
     TooManySessions,
     /// The identity has as many connections as it may have (SEC-28).
@@ -85,6 +87,7 @@ impl ConnectRefusal {
             Self::NoCredentials => (ReasonCode::NotAuthorized, 0x05),
             Self::ClientIdRequired => (ReasonCode::ClientIdentifierNotValid, 0x02),
             Self::BadAuthenticationMethod => (ReasonCode::BadAuthenticationMethod, 0x05),
+            Self::ProtocolError => (ReasonCode::ProtocolError, 0x05),
             Self::TooManySessions | Self::TooManyConnections => (ReasonCode::QuotaExceeded, 0x03),
             Self::PacketTooLarge => (ReasonCode::PacketTooLarge, 0x03),
             Self::StorageFull => (ReasonCode::QuotaExceeded, 0x03),
