@@ -300,7 +300,7 @@ fn the_registry_refuses_devices_beyond_its_limit() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("data")).unwrap();
     let secrets = Secrets::open(&dir.path().join("secrets"), true).unwrap();
-    let registry = Registry::open_with(store.clone(), &secrets, 2).unwrap();
+    let registry = Registry::open_with(store.clone(), &secrets, 2, UserTopics::default()).unwrap();
     let create = |registry: &Registry, name| {
         registry
             .create_device(&DeviceName::new(name).unwrap(), None)
@@ -314,7 +314,7 @@ fn the_registry_refuses_devices_beyond_its_limit() {
         "{error}"
     );
     registry.rotate("one", None).unwrap();
-    let reopened = Registry::open_with(store, &secrets, 2).unwrap();
+    let reopened = Registry::open_with(store, &secrets, 2, UserTopics::default()).unwrap();
     assert!(matches!(
         create(&reopened, "three"),
         Err(RegistryError::Full { .. })

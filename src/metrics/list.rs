@@ -2,7 +2,7 @@
 
 use metrics::Unit;
 
-use super::{door, feed, history, routing};
+use super::{door, feed, history, routing, users};
 
 /// One figure: everything there is to know about it but its value.
 #[derive(Clone, Copy, Debug)]
@@ -393,6 +393,7 @@ pub const FIGURES: &[Figure] = &[
     CONNECTS_REFUSED,
     TAKEOVERS,
     CONNECTION_PANICS,
+    users::CONNECTIONS_EXPIRED,
     door::HANDSHAKES,
     door::HANDSHAKE_BYTES,
     door::ACCEPT_PAUSES,
@@ -439,6 +440,10 @@ pub const FIGURES: &[Figure] = &[
     DEVICES,
     SCOPES,
     TOKENS,
+    users::USERS,
+    users::USER_TOKENS,
+    users::USER_TOKENS_ISSUED,
+    users::USER_REVOCATIONS,
     PROCESS_MEMORY,
     PROCESS_DESCRIPTORS,
     PROCESS_DESCRIPTORS_MAX,

@@ -272,6 +272,7 @@ impl<'w> Delivering<'w> {
             .send_qos_0(message, how, self.now_ms, self.encoded, out);
         sent.map_err(drop_of)?;
         self.sent[0] += 1;
+        connection.count_for_user();
         Ok(())
     }
 
@@ -292,6 +293,7 @@ impl<'w> Delivering<'w> {
         match session.send_qos_1(routed.message, how, self.now_ms, self.encoded, out) {
             Straight::Sent => {
                 self.sent[1] += 1;
+                connection.count_for_user();
                 Ok(true)
             }
             Straight::MustWait => Ok(false),
@@ -311,6 +313,20 @@ fn how(routed: &Routed<'_>, target: &Target) -> Delivered {
 }
 
 impl Connection {
+    /// Counts a copy that was written to a user, by its own figures.
+    #[inline]
+    fn count_for_user(&self) {
+        if let Some(figures) = &self.principal.figures {
+            figures.delivered();
+        }
+    }
+
+    /// Counts a copy that was written to the client.
+    pub(super) fn count_delivered(&self, worker: &Worker, qos: QoS) {
+        worker.counters.borrow_mut().delivered(qos.as_u8(), 1);
+        self.count_for_user();
+    }
+
     /// Whether a copy at QoS 1 need not be held once it is written: the session ends with this
     /// connection, and no other member of a share group would get it then.
     #[inline]
@@ -353,8 +369,8 @@ impl Connection {
             let may = |topic: Topic<'_>| permit.allows(Action::Receive, topic);
             match inner.session.next_outgoing(now_ms, may, out) {
                 Outgoing::Publish { qos, is_again } => {
+                    self.count_delivered(worker, qos);
                     let counters = &mut *worker.counters.borrow_mut();
-                    counters.delivered(qos.as_u8(), 1);
                     counters.delivered_again(u64::from(is_again));
                 }
                 Outgoing::Release => {}

@@ -151,6 +151,9 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         .borrow_mut()
         .insert(Rc::clone(&connection));
     worker.count(|counters| counters.connected());
+    if let Some(figures) = &connection.principal.figures {
+        figures.connected();
+    }
     let recorded = record_opening(worker, &connection, ended, before, clocks);
     if before.is_resumed {
         worker.session_connected(number, &connection);
@@ -303,8 +306,8 @@ fn may_share(principal: &Principal) -> bool {
     let permit = &principal.permit;
     match principal.kind {
         IdentityKind::Application => permit.receives(|_| true),
-        // Its own topics are never shared.
-        IdentityKind::Device => permit.receives(is_ordinary),
+        // A device's own topics are never shared.
+        IdentityKind::Device | IdentityKind::User => permit.receives(is_ordinary),
     }
 }
 

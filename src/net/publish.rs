@@ -37,6 +37,9 @@ impl Connection {
         recorded: &mut Recorded,
     ) -> Result<(), Close> {
         worker.count_received(publish.qos);
+        if let Some(figures) = &self.principal.figures {
+            figures.received();
+        }
         let incoming = worker.alone(|| {
             let session = &mut inner.session;
             session.handle_publish(publish, clocks.now, replies)
@@ -146,7 +149,7 @@ impl Connection {
     fn decide(&self, worker: &Worker, topic: Topic<'_>, payload: &[u8]) -> Route {
         let is_allowed = self.principal.permit.allows(Action::Publish, topic);
         let name = topic.as_str();
-        if self.principal.kind == IdentityKind::Application {
+        if self.principal.kind != IdentityKind::Device {
             device_api::route_application(name, is_allowed)
         } else if is_allowed {
             device_api::route(name, payload, &worker.shared.profile)

@@ -93,7 +93,9 @@ impl Connection {
             IdentityKind::Device if !is_allowed || !is_ordinary(filter) => {
                 Err(ReasonCode::TopicFilterInvalid)
             }
-            IdentityKind::Application if !is_allowed => Err(ReasonCode::NotAuthorized),
+            IdentityKind::Application | IdentityKind::User if !is_allowed => {
+                Err(ReasonCode::NotAuthorized)
+            }
             IdentityKind::Application if Wanted::of(filter).is_some() => Ok(Source::Feed),
             _ if is_ordinary(filter) => Ok(Source::Tree),
             _ => Err(ReasonCode::TopicFilterInvalid),

@@ -51,6 +51,8 @@ pub(super) struct Shared {
     pub(super) profile: Profile,
     pub(super) one_session: bool,
     pub(super) empty_user_name_code_4: bool,
+    /// Connections end with the token that they showed.
+    pub(super) cut_at_expiry: bool,
     pub(super) metrics: Metrics,
     pub(super) feeds: Feeds,
     pub(super) router: Router,
@@ -355,6 +357,9 @@ impl Worker {
             }
             counters.disconnected();
             counters.flush();
+        }
+        if let Some(figures) = &connection.principal.figures {
+            figures.disconnected();
         }
         tracing::debug!(device = %connection.principal.identity, ?end, "connection ended");
         leave::keep_or_end(self, connection);

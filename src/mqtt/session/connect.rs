@@ -42,6 +42,8 @@ pub enum ConnectRefusal {
     UnsupportedVersion,
     /// Unknown token, wrong user name or password.
     BadCredentials,
+    /// A bad, expired or revoked token of a user, or one of another user than the user name says.
+    BadUserToken,
     /// Neither user name nor password, and the client id is not known.
     UnknownClientId,
     /// No client id, user name or password at all.
@@ -79,7 +81,7 @@ impl ConnectRefusal {
         let (v5, v3) = match self {
             Self::UnsupportedVersion => (ReasonCode::UnsupportedProtocolVersion, 0x01),
             Self::BadCredentials => (ReasonCode::BadUserNameOrPassword, 0x05),
-            Self::MissingUserName => (ReasonCode::BadUserNameOrPassword, 0x04),
+            Self::BadUserToken | Self::MissingUserName => (ReasonCode::BadUserNameOrPassword, 0x04),
             Self::NotAuthorized => (ReasonCode::NotAuthorized, 0x05),
             Self::UnknownClientId => (ReasonCode::ClientIdentifierNotValid, 0x02),
             Self::NoCredentials => (ReasonCode::NotAuthorized, 0x05),
