@@ -34,5 +34,8 @@ mod scenarios_mosquitto;
 #[path = "clients/scenarios_paho_c.rs"]
 mod scenarios_paho_c;
 #[cfg(test)]
+#[path = "clients/scenarios_rumqttc.rs"]
+mod scenarios_rumqttc;
+#[cfg(test)]
 #[path = "clients/site.rs"]
 mod site;

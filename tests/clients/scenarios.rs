@@ -13,7 +13,7 @@ use crate::{
         broker::Broker,
         tools::{clients_dir, printed, repository, run, tool},
     },
-    scenarios_mosquitto, scenarios_paho_c,
+    scenarios_mosquitto, scenarios_paho_c, scenarios_rumqttc,
 };
 
 /// A name, what is shown, and the versions of MQTT that have it.
@@ -139,7 +139,11 @@ const CLIENTS: &[Client] = &[
         pinned: Some(("requirements.txt", "paho-mqtt==2.1.0")),
         versions: ALL,
         player: Player::Script("python", "scenarios_paho.py"),
-        limits: &[],
+        limits: &[Limit {
+            scenario: "alias_from",
+            why: ALIAS_LEFT,
+            seen: Seen::Without(&[]),
+        }],
     },
     Client {
         name: "gmqtt 0.8.0",
@@ -273,7 +277,44 @@ const CLIENTS: &[Client] = &[
             },
         ],
     },
+    Client {
+        name: "rumqttc 0.25",
+        pinned: Some(("../../Cargo.toml", "rumqttc = { version = \"0.25\"")),
+        versions: V5,
+        player: Player::Programs(scenarios_rumqttc::play),
+        limits: &[
+            Limit {
+                scenario: "alias_from",
+                why: ALIAS_LEFT,
+                seen: Seen::Without(&[]),
+            },
+            Limit {
+                scenario: "alias_to",
+                why: "not tried",
+                seen: Seen::Nothing,
+            },
+            Limit {
+                scenario: "will_delay",
+                why: "not tried",
+                seen: Seen::Nothing,
+            },
+            Limit {
+                scenario: "request",
+                why: "not tried",
+                seen: Seen::Nothing,
+            },
+            Limit {
+                scenario: "options",
+                why: "not tried",
+                seen: Seen::Nothing,
+            },
+        ],
+    },
 ];
+
+/// What users of some must do.
+const ALIAS_LEFT: &str = "only if its user asks for aliases; it hands on an empty topic and the \
+                          alias, and leaves it to its user what that stands for";
 
 /// Why the example programs of Paho C do not play some.
 const NO_OPTION: &str = "the example programs have no option for it";
@@ -291,6 +332,11 @@ fn gmqtt_plays_every_scenario() {
 #[test]
 fn mqttjs_plays_every_scenario() {
     play_all("MQTT.js");
+}
+
+#[test]
+fn rumqttc_plays_every_scenario() {
+    play_all("rumqttc");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::common::{
     wire::Wire,
 };
 
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 20;
 const MESSAGES: u16 = 50;
 
 #[test]
