@@ -119,13 +119,8 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let slot = u32::try_from(worker.connections.borrow().vacant_key())
         .expect("a process has far fewer than 2^32 sockets");
     let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
-    // A narrowing ends what is outside of it; where a crash came between, it is not resumed
-    // (SEC-38).
-    let may_resume = |stored: &Stored| {
-        !opening.clean_start && leave::lies_inside(&stored.state, &principal.permit)
-    };
     let (ended, resumed) = match stored {
-        Some(stored) if may_resume(&stored) => (None, Some(stored)),
+        Some(stored) if may_resume(&stored, &opening, &principal, clocks) => (None, Some(stored)),
         ended => (ended, None),
     };
     let (before, number) = Before::of(worker, &opening, resumed.as_ref());
@@ -168,6 +163,15 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         None => refuse(worker, &connection, ConnectRefusal::StorageFull),
     }
     serve(worker, connection);
+}
+
+/// Whether the session goes on with this CONNECT.
+fn may_resume(stored: &Stored, opening: &Opening, who: &Principal, clocks: Clocks) -> bool {
+    // [MQTT-4.1.0-2], also where the sweep has not come by yet.
+    let is_over = stored.expires.is_some_and(|end| end <= clocks.now);
+    // A narrowing ends what is outside of it; where a crash came between, it is not resumed
+    // (SEC-38).
+    !opening.clean_start && !is_over && leave::lies_inside(&stored.state, &who.permit)
 }
 
 /// What of a session there was before its connection.

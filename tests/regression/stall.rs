@@ -68,7 +68,8 @@ fn sec_80_keep_alive_stands_still_while_a_client_is_not_read() {
 }
 
 /// A message for many kept sessions takes a lot of room in the journal. While there is none its
-/// publisher is refused or waits; what was acknowledged reaches everybody.
+/// publisher is refused or waits; what was acknowledged reaches everybody. Each copy names its
+/// group with all of its name here: 160 KB for each message.
 #[test]
 fn sec_82_messages_to_many_sessions_are_refused_or_wait_while_the_journal_is_behind() {
     const MEMBERS: usize = 10;
@@ -90,7 +91,6 @@ fn sec_82_messages_to_many_sessions_are_refused_or_wait_while_the_journal_is_beh
             &Connect::with_token(Version::V5, name, token).kept(),
         );
         for group in 0..GROUPS {
-            // Each copy names its group, with all of its name: 160 KB for each message.
             let filter = format!("$share/{name}-{group}-{}/fan/t", "n".repeat(4_000));
             assert_eq!(member.subscribe(&filter, 1), 1);
         }
