@@ -14,6 +14,7 @@ import sys
 import time
 
 PASSWORD = "x"  # Mosquitto wants one; the user name is the token, as for Tollgate
+APP_TOKEN = "bench-application-token"  # of subscribers, and of who publishes to them
 START_LIMIT_S = 60
 STOP_LIMIT_S = 60
 MOSQUITTO = """\
@@ -28,6 +29,7 @@ password_file {dir}/passwords
 persistence false
 log_type error
 set_tcp_nodelay true
+max_queued_messages 0
 max_connections -1
 """
 
@@ -132,7 +134,8 @@ def mosquitto(home, wrap, count, certificates, more=""):
     """The tokens of `count` devices are its users; it has the certificate of that Tollgate."""
     port, tls_port = free_port(), free_port()
     passwords = home / "passwords"
-    passwords.write_text("".join(f"{token(number)}:{PASSWORD}\n" for number in range(count)))
+    users = [APP_TOKEN, *map(token, range(count))]
+    passwords.write_text("".join(f"{user}:{PASSWORD}\n" for user in users))
     subprocess.run(["mosquitto_passwd", "-U", passwords], check=True)
     shutil.copy(certificates / "certs/ca-root.pem", home / "ca.pem")
     shutil.copy(certificates / "certs/server.pem", home / "server.pem")
@@ -149,16 +152,27 @@ def mosquitto(home, wrap, count, certificates, more=""):
 
 def create_devices(broker, folder, count):
     """All in one change."""
-    admin = (folder / "secrets/admin.token").read_text().strip()
-    client = http.client.HTTPConnection("127.0.0.1", broker.http_port)
-    headers = {"Authorization": f"Bearer {admin}", "Content-Type": "application/x-ndjson"}
     rows = ({"name": f"bench-{number}", "token": token(number)} for number in range(count))
     body = "".join(f"{json.dumps(row)}\n" for row in rows)
-    client.request("POST", "/admin/v1/bulk/devices", body, headers)
+    post(broker, folder, "/admin/v1/bulk/devices", "application/x-ndjson", body)
+
+
+def create_app(broker, folder):
+    """An application that may publish and receive below bench/."""
+    scope = ["bench/#"]
+    body = {"name": "bench-app", "token": APP_TOKEN, "publish": scope, "subscribe": scope}
+    post(broker, folder, "/admin/v1/apps", "application/json", json.dumps(body))
+
+
+def post(broker, folder, path, content_type, body):
+    admin = (folder / "secrets/admin.token").read_text().strip()
+    client = http.client.HTTPConnection("127.0.0.1", broker.http_port)
+    headers = {"Authorization": f"Bearer {admin}", "Content-Type": content_type}
+    client.request("POST", path, body, headers)
     reply = client.getresponse()
     said = reply.read()
-    if reply.status != 200:
-        die(f"no devices: {reply.status} {said.decode()}")
+    if reply.status not in (200, 201):
+        die(f"{path}: {reply.status} {said.decode()}")
 
 
 def metric(broker, name):

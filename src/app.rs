@@ -27,7 +27,7 @@ use crate::broker::{Checkpointer, Restored};
 use crate::config::{Config, ConnackStyle, DeviceSessions};
 use crate::device_api::Profile;
 use crate::http::{HttpParts, HttpServer};
-use crate::identity::{DeviceName, Registry, Secrets};
+use crate::identity::{DeviceName, Registry, Secrets, UserScope, UserTopics};
 use crate::journal::{
     Journal, JournalError, JournalOptions, JournalStatus, Offset, OnCommit, RealDisk, Recovery,
 };
@@ -64,7 +64,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let journal = open_journal(config, &metrics)?;
     let ballast = journal.clone();
     store.on_disk_full(Arc::new(move || ballast.release_ballast()));
-    let registry = Registry::open(store.clone(), &secrets)?;
+    let registry = Registry::open_for(store.clone(), &secrets, user_topics(config)?)?;
     let bound = Bound::bind(config)?;
     let certificates = listeners::certificates(config, &metrics)?;
     let tls = certificates.as_ref().map(Reloader::tls);
@@ -86,6 +86,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         limits: session_limits(config),
         profile: profile(config),
         one_session: config.device.sessions == DeviceSessions::One,
+        cut_at_expiry: config.identity.cut_at_expiry,
         empty_user_name_code_4: config.device.connack_style == ConnackStyle::Magenta,
         router: router_limits(config),
         statistics_every: config.mqtt.statistics_interval,
@@ -110,6 +111,19 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     supervisor::stopping();
     tracing::info!(signal, "stopping");
     stop(http, net, feed, checkpointer, &history, &journal)
+}
+
+/// What the scopes of users' tokens stand for.
+///
+/// # Errors
+/// A filter that cannot be used, with its key.
+pub fn user_topics(config: &Config) -> Result<UserTopics, AppError> {
+    let lists = config.identity.topics.each_ref().map(Vec::as_slice);
+    UserTopics::new(lists).map_err(|(place, what)| {
+        let scope = UserScope::ALL.get(place).map_or("", |scope| scope.as_str());
+        let key = scope.replace('.', "_");
+        AppError::UserTopics { key, what }
+    })
 }
 
 /// A core dump would hold keys and tokens (SEC-78).

@@ -51,6 +51,8 @@ pub struct Config {
     pub https: Http,
     /// What devices may do and how they are answered.
     pub device: Device,
+    /// What tokens of users allow, and how they end.
+    pub identity: Identity,
     /// What an address, an identity and all together may take.
     pub limits: Limits,
     /// The durable log.
@@ -155,6 +157,16 @@ pub enum ConnackStyle {
     Thingsboard,
     /// Magenta's: 0x04 for an absent or empty user name.
     Magenta,
+}
+
+/// `[identity]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// A connection ends when the token that opened it expires (SEC-40).
+    pub cut_at_expiry: bool,
+    /// What `chat`, `chat.join`, `chat.join.limited`, `voip` and `voip.join` stand for, each a list
+    /// of `subscribe FILTER` and `publish FILTER`.
+    pub topics: [Vec<String>; 5],
 }
 
 /// `[journal]`
@@ -264,6 +276,7 @@ fn checked(layers: &Layers) -> Result<Config, ConfigError> {
             listen: layers.addresses(&key::HTTPS_LISTEN)?,
         },
         device: device(layers, packet_size_max_bytes)?,
+        identity: identity(layers)?,
         limits: limits::checked(layers, receive_maximum)?,
         journal: Journal {
             size_max_bytes: layers.number(&key::JOURNAL_SIZE_MAX_BYTES)?,
@@ -324,6 +337,19 @@ fn device(layers: &Layers, packet_size_max_bytes: u32) -> Result<Device, ConfigE
             "magenta" => ConnackStyle::Magenta,
             _ => ConnackStyle::Thingsboard,
         },
+    })
+}
+
+fn identity(layers: &Layers) -> Result<Identity, ConfigError> {
+    Ok(Identity {
+        cut_at_expiry: layers.switch(&key::IDENTITY_CUT_AT_EXPIRY)?,
+        topics: [
+            layers.rights(&key::IDENTITY_CHAT)?,
+            layers.rights(&key::IDENTITY_CHAT_JOIN)?,
+            layers.rights(&key::IDENTITY_CHAT_JOIN_LIMITED)?,
+            layers.rights(&key::IDENTITY_VOIP)?,
+            layers.rights(&key::IDENTITY_VOIP_JOIN)?,
+        ],
     })
 }
 

@@ -18,6 +18,7 @@ mod history;
 mod list;
 mod process;
 mod routing;
+mod users;
 mod worker;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use feed::{FeedDrop, FeedFigures};
 pub use history::FileFigures;
 pub use list::{ConnectRefusal, FIGURES, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
 pub use routing::{DeliveryDrop, RoutingFigures, WillEnd};
+pub use users::UsersFigures;
 pub use worker::WorkerCounters;
 
 use distribution::Distribution;
@@ -40,6 +42,7 @@ use feed::FeedHandles;
 use history::HistoryHandles;
 use process::Process;
 use routing::RoutingHandles;
+use users::UsersHandles;
 use worker::WorkerHandles;
 
 /// The figures of one broker. Cloning shares them.
@@ -102,6 +105,7 @@ struct Shared {
     devices: Gauge,
     scopes: Gauge,
     tokens: Gauge,
+    users: UsersHandles,
     process: Process,
 }
 
@@ -139,6 +143,7 @@ impl Metrics {
                 devices: one_gauge(&list::DEVICES),
                 scopes: one_gauge(&list::SCOPES),
                 tokens: one_gauge(&list::TOKENS),
+                users: UsersHandles::new(),
                 process: Process::new(),
             }
         });
@@ -220,6 +225,16 @@ impl Metrics {
         self.shared.devices.set(devices as f64);
         self.shared.scopes.set(scopes as f64);
         self.shared.tokens.set(tokens as f64);
+    }
+
+    /// Takes over what the identity service says of itself.
+    pub fn set_users(&self, figures: UsersFigures) {
+        self.shared.users.set(figures);
+    }
+
+    /// A connection ended because its token expired.
+    pub fn connection_expired(&self) {
+        self.shared.users.expired();
     }
 
     /// Takes over what the history says of its files and latest values.

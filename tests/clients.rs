@@ -25,5 +25,17 @@ mod paho;
 #[path = "clients/rumqtt.rs"]
 mod rumqtt;
 #[cfg(test)]
+#[path = "clients/scenarios.rs"]
+mod scenarios;
+#[cfg(test)]
+#[path = "clients/scenarios_mosquitto.rs"]
+mod scenarios_mosquitto;
+#[cfg(test)]
+#[path = "clients/scenarios_paho_c.rs"]
+mod scenarios_paho_c;
+#[cfg(test)]
+#[path = "clients/scenarios_rumqttc.rs"]
+mod scenarios_rumqttc;
+#[cfg(test)]
 #[path = "clients/site.rs"]
 mod site;

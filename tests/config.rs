@@ -236,6 +236,7 @@ fn every_key_can_be_set_by_its_variable() {
             Shape::Names => "a.example, 10.0.0.1",
             Shape::Networks => "10.0.0.0/8, ::1",
             Shape::Pairs => "/somewhere:/else",
+            Shape::Rights => "publish somewhere/else",
             Shape::Switch => "true",
             Shape::Number { most, .. } => &most.to_string(),
             Shape::Choice(words) => words[1],
@@ -633,5 +634,34 @@ fn a_flag_is_named_when_its_value_is_wrong() {
         error
             .to_string()
             .starts_with("--mqtt-listen: mqtt.listen = \"here\": allowed is")
+    );
+}
+
+#[test]
+fn id_43_the_scopes_of_users_stand_for_what_the_specification_says() {
+    let config = from_file("[log]\nlevel = \"info\"\n").unwrap();
+    assert!(config.identity.cut_at_expiry);
+    assert_eq!(
+        config.identity.topics.each_ref().map(Vec::as_slice),
+        tollgate::identity::UserTopics::DEFAULT.map(|list| list.to_vec())
+    );
+    let topics = |text: &str| {
+        let config = from_file(&format!("[identity]\nvoip_join = [{text}]\n"));
+        config.map(|config| tollgate::app::user_topics(&config).map_err(|error| error.to_string()))
+    };
+    assert!(topics("").unwrap().is_ok());
+    assert!(topics(r#""publish call/{id}/+""#).unwrap().is_ok());
+    for bad in [
+        r#""call/+""#,
+        r#""publish ""#,
+        "7",
+        &"\"publish a\",".repeat(33),
+    ] {
+        assert!(topics(bad).is_err(), "{bad}");
+    }
+    let refused = topics(r#""subscribe $SYS/#""#).unwrap().unwrap_err();
+    assert!(
+        refused.starts_with("identity.voip_join has the filter"),
+        "{refused}"
     );
 }

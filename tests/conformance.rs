@@ -2,12 +2,16 @@
 //! which statement (`docs/conformance.md`).
 //!
 //! A test is named after the statement it shows: `mqtt_3_8_4_3_…` for [MQTT-3.8.4-3] of MQTT 5
-//! (and of 3.1.1 where both have it), `mqtt_311_…` where only 3.1.1 does, `s_…` for a step list
-//! of the security requirements. That nothing happens is shown by a marker sent behind it.
+//! (and of 3.1.1 where both have it), `mqtt_311_…` where only 3.1.1 does, `p_…` and `s_…` for a
+//! case or a step list of the security requirements (`docs/security-scenarios.md`). That nothing
+//! happens is shown by a marker sent behind it.
 
 #[cfg(test)]
 mod common;
 
+#[cfg(test)]
+#[path = "conformance/attacks.rs"]
+mod attacks;
 #[cfg(test)]
 #[path = "conformance/connect.rs"]
 mod connect;
@@ -44,6 +48,9 @@ mod table;
 #[cfg(test)]
 #[path = "conformance/topics.rs"]
 mod topics;
+#[cfg(test)]
+#[path = "conformance/vectors.rs"]
+mod vectors;
 #[cfg(test)]
 #[path = "conformance/wills.rs"]
 mod wills;

@@ -1,4 +1,5 @@
-//! Random bytes against the codec (SEC-01, REL-20); `fuzz/README.md` says how to run it.
+//! Random bytes against the codec (SEC-01, REL-20), and random packets against a session (REL-21);
+//! `fuzz/README.md` says how to run it.
 //!
 //! `TOLLGATE_FUZZ_SECONDS` bounds the time (default 60 where `CI` is set, else 10),
 //! `TOLLGATE_SEED` repeats a run.
@@ -8,6 +9,9 @@
     clippy::panic,
     reason = "a test stops where it is wrong"
 )]
+
+#[path = "fuzz_bytes/sequences.rs"]
+mod sequences;
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
@@ -41,12 +45,7 @@ const SENDERS: [Sender; 2] = [Sender::Client, Sender::Server];
 
 #[test]
 fn rel_20_no_bytes_break_the_codec() {
-    let in_ci = std::env::var_os("CI").is_some();
-    let seconds = number_from("TOLLGATE_FUZZ_SECONDS").unwrap_or(if in_ci {
-        SECONDS_DEFAULT_CI
-    } else {
-        SECONDS_DEFAULT
-    });
+    let seconds = seconds();
     let seed = number_from("TOLLGATE_SEED").unwrap_or_else(seed_of_the_clock);
     let mut corpus = Corpus::open(Path::new("fuzz/corpus/wire"));
     println!(
@@ -81,6 +80,34 @@ fn rel_20_no_bytes_break_the_codec() {
         corpus.outcomes.len() > 100,
         "the inputs reach too little of the codec"
     );
+}
+
+#[test]
+fn rel_21_no_sequence_breaks_a_session() {
+    let seed = number_from("TOLLGATE_SEED").unwrap_or_else(seed_of_the_clock);
+    println!("seed {seed}, {} s", seconds());
+    let begun = Instant::now();
+    let end = begun + Duration::from_secs(seconds());
+    let (mut tried, mut packets) = (0, 0);
+    while Instant::now() < end {
+        // The clock is asked once for many sequences.
+        for _ in 0..16 {
+            packets += sequences::run(seed.wrapping_add(tried));
+            tried += 1;
+        }
+    }
+    let elapsed = begun.elapsed().as_secs_f64();
+    println!("{tried} sequences with {packets} packets in {elapsed:.1} s, seed {seed}");
+}
+
+/// How long each test may take.
+fn seconds() -> u64 {
+    let in_ci = std::env::var_os("CI").is_some();
+    number_from("TOLLGATE_FUZZ_SECONDS").unwrap_or(if in_ci {
+        SECONDS_DEFAULT_CI
+    } else {
+        SECONDS_DEFAULT
+    })
 }
 
 /// Inputs to mutate, and what has been seen.

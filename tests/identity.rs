@@ -16,8 +16,9 @@ use std::time::Instant;
 
 use aws_lc_rs::hmac;
 use tollgate::identity::{
-    AdminToken, CredentialKind, DeviceName, DeviceToken, ENDED_CREDENTIALS_KEPT, IdentityKind,
-    Page, Registry, RegistryError, Secrets, SecretsError, TokenHint, TokenReport,
+    AccessKeyName, AdminToken, CredentialKind, DeviceName, DeviceToken, ENDED_CREDENTIALS_KEPT,
+    IDENTITY_KEY_FILE, IdentityKind, Page, Registry, RegistryError, Secrets, SecretsError,
+    TokenHint, TokenReport,
 };
 use tollgate::store::{Store, devices};
 use uuid::Uuid;
@@ -664,18 +665,20 @@ fn sec_60_sec_78_secrets_are_made_once_unlike_others_and_closed() {
     place.open_secrets().unwrap();
     other.open_secrets().unwrap();
     assert_eq!(mode(&place.secrets()), 0o700);
-    for file in [place.key_file(), place.admin_file()] {
+    let signing_key = |place: &Place| place.secrets().join(IDENTITY_KEY_FILE);
+    for file in [place.key_file(), place.admin_file(), signing_key(&place)] {
         assert_eq!(mode(&file), 0o600);
     }
     assert_eq!(
         fs::read_dir(place.secrets()).unwrap().count(),
-        2,
+        3,
         "something was left behind"
     );
     let read = |file: PathBuf| fs::read_to_string(file).unwrap();
     let (key, admin) = (read(place.key_file()), read(place.admin_file()));
     assert_ne!(key, read(other.key_file()));
     assert_ne!(admin, read(other.admin_file()));
+    assert_ne!(read(signing_key(&place)), read(signing_key(&other)));
     assert_eq!(key.len(), 65);
     place.open_secrets().unwrap();
     assert_eq!(
@@ -796,7 +799,7 @@ fn what_a_crash_left_of_a_first_start_does_not_stop_the_next() {
     set_mode(&place.secrets(), 0o700);
     fs::write(place.secrets().join(".registry.key.new"), "half").unwrap();
     place.open_secrets().unwrap();
-    assert_eq!(fs::read_dir(place.secrets()).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(place.secrets()).unwrap().count(), 3);
 }
 
 #[test]
@@ -853,6 +856,10 @@ fn without_credentials_a_new_key_is_made_and_devices_get_new_tokens() {
         .open()
         .create_device(&name("boiler"), token("mine"))
         .unwrap();
+    place
+        .open()
+        .renew_access_key(AccessKeyName::Primary)
+        .unwrap();
     fs::remove_file(place.key_file()).unwrap();
     let store = Store::open(&place.data()).unwrap();
     store
@@ -864,6 +871,10 @@ fn without_credentials_a_new_key_is_made_and_devices_get_new_tokens() {
     let (renewed, token, _) = registry.rotate("boiler", None).unwrap();
     assert_eq!(renewed.id, device.id);
     assert!(registry.authenticate(token.expose()).is_some());
+    // Access keys were sealed with the key that is lost.
+    assert_eq!(registry.access_keys(), []);
+    let renewed = registry.renew_access_key(AccessKeyName::Primary).unwrap();
+    assert_eq!((renewed.info.version, renewed.changes.len()), (2, 0));
 }
 
 /// SEC-52 by structure: the index compares digests with a comparison of constant time, and a

@@ -20,5 +20,7 @@ mod panics;
 mod pause;
 #[path = "regression/receipt.rs"]
 mod receipt;
+#[path = "regression/shares.rs"]
+mod shares;
 #[path = "regression/stall.rs"]
 mod stall;

@@ -13,6 +13,8 @@ use crate::store::StoreError;
 
 /// Exit code: something else went wrong.
 pub(super) const EXIT_OTHER: u8 = 1;
+/// Exit code: the configuration is wrong.
+const EXIT_CONFIGURATION: u8 = 2;
 /// Exit code: the journal could not be written or synced (REL-04).
 pub(super) const EXIT_JOURNAL: u8 = 3;
 /// Exit code: the start was refused; nothing was served.
@@ -30,6 +32,14 @@ pub enum AppError {
     /// The registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A scope of users' tokens cannot stand for what it should.
+    #[error("identity.{key} {what}")]
+    UserTopics {
+        /// The key in its section.
+        key: String,
+        /// What is wrong with it, as the rest of a sentence.
+        what: String,
+    },
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -80,6 +90,7 @@ impl AppError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::UserTopics { .. } => EXIT_CONFIGURATION,
             Self::Journal(JournalError::Panicked { .. }) => EXIT_JOURNAL,
             Self::Journal(JournalError::Unwritten { .. })
             | Self::Thread(_)

@@ -12,7 +12,10 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    app::certificates::{self, State},
+    app::{
+        self,
+        certificates::{self, State},
+    },
     cli::{
         CliError,
         client::{Client, Target},
@@ -116,6 +119,9 @@ fn configuration(config: &Config, report: &mut Report) {
         None => "no file; the defaults stand".to_owned(),
     };
     report.add("configuration", Fine, from);
+    if let Err(error) = app::user_topics(config) {
+        report.add("configuration", Failed, error.to_string());
+    }
     if config.mqtt.listen.is_empty() && config.mqtts.listen.is_empty() {
         report.add(
             "configuration",

@@ -55,6 +55,14 @@ pub enum CliError {
         /// What came back.
         what: String,
     },
+    /// Nothing answers where a connection string says.
+    #[error("no identity service answers at {url}: {what}")]
+    NoService {
+        /// The address that was tried.
+        url: String,
+        /// What the system said.
+        what: String,
+    },
     /// The configuration gives no address to speak to.
     #[error("{0}")]
     NoAddress(String),
@@ -121,7 +129,9 @@ impl CliError {
             CliError::App(error) => error.exit_code(),
             CliError::Bench(error) => error.exit_code(),
             CliError::Check(_) => 4,
-            CliError::NoBroker { .. } | CliError::NotTollgate { .. } => 5,
+            CliError::NoBroker { .. }
+            | CliError::NoService { .. }
+            | CliError::NotTollgate { .. } => 5,
             CliError::Refused { .. } | CliError::BadRows { .. } => 6,
             CliError::Skipped { .. } => 7,
             CliError::Backup(error) => match error {

@@ -33,6 +33,7 @@ mod store;
 mod table;
 mod tail;
 mod token;
+mod users;
 
 use std::io::{self, Write};
 
@@ -84,6 +85,8 @@ enum Command {
     App(app::Arguments),
     /// Say what a token is worth
     Token(token::Arguments),
+    /// Users of the identity service, their tokens, and the keys of back ends
+    Identity(users::Arguments),
     /// Read a device's telemetry back
     Query(query::Arguments),
     /// Print what devices send, as it becomes durable
@@ -119,6 +122,7 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Device(command) => device::run(command, &sources),
         Command::App(command) => app::run(command, &sources),
         Command::Token(command) => token::run(command, &sources),
+        Command::Identity(command) => users::run(command, &sources),
         Command::Query(command) => query::run(&command, &sources),
         Command::Tail(command) => tail::run(&command, &sources),
         Command::Check(command) => check::run(&command, &sources),

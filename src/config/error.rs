@@ -4,6 +4,7 @@
 use std::{fmt, io, path::PathBuf};
 
 use super::key::{Key, Shape};
+use super::value::RIGHTS_MAX;
 
 /// Why the settings were refused. Nothing has been written or bound when this is returned.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +169,10 @@ impl fmt::Display for Expected {
                  with zeros behind the prefix"
             ),
             Shape::Pairs => write!(f, "a list of \"CERTIFICATE:KEY\", each a path"),
+            Shape::Rights => write!(
+                f,
+                "a list of \"subscribe FILTER\" and \"publish FILTER\", at most {RIGHTS_MAX}"
+            ),
             Shape::Switch => write!(f, "true or false, without quotes"),
             Shape::Number { least, most, unit } => {
                 write!(f, "a whole number from {least} to {most} ({unit})")

@@ -35,6 +35,8 @@ pub enum Shape {
     Networks,
     /// A list of pairs `"CERTIFICATE:KEY"` of paths.
     Pairs,
+    /// A list of `"subscribe FILTER"` and `"publish FILTER"`.
+    Rights,
     /// `true` or `false`.
     Switch,
     /// A whole number in a range.
@@ -112,6 +114,12 @@ pub const KEYS: &[&Key] = &[
     &DEVICE_CAST_STRINGS,
     &DEVICE_STRING_SIZE_MAX_BYTES,
     &DEVICE_CONNACK_STYLE,
+    &IDENTITY_CUT_AT_EXPIRY,
+    &IDENTITY_CHAT,
+    &IDENTITY_CHAT_JOIN,
+    &IDENTITY_CHAT_JOIN_LIMITED,
+    &IDENTITY_VOIP,
+    &IDENTITY_VOIP_JOIN,
     &LIMITS_CONNECTIONS_MAX,
     &LIMITS_CONNECTIONS_PER_ADDRESS_MAX,
     &LIMITS_HANDSHAKES_PER_ADDRESS_MAX,
@@ -280,6 +288,66 @@ pub(super) const DEVICE_CONNACK_STYLE: Key = Key::new(
     "connack_style",
     r#""thingsboard""#,
     Shape::Choice(&["thingsboard", "magenta"]),
+);
+
+pub(super) const IDENTITY_CUT_AT_EXPIRY: Key =
+    Key::new("identity", "cut_at_expiry", "true", Shape::Switch);
+pub(super) const IDENTITY_CHAT: Key = Key::new(
+    "identity",
+    "chat",
+    r#"[
+        "subscribe chat/+/#",
+        "subscribe user/{id}/#",
+        "publish chat/+/messages",
+        "publish chat/+/typing",
+        "publish chat/+/members",
+        "publish chat/+/admin",
+    ]"#,
+    Shape::Rights,
+);
+pub(super) const IDENTITY_CHAT_JOIN: Key = Key::new(
+    "identity",
+    "chat_join",
+    r#"[
+        "subscribe chat/+/#",
+        "subscribe user/{id}/#",
+        "publish chat/+/messages",
+        "publish chat/+/typing",
+        "publish chat/+/members",
+    ]"#,
+    Shape::Rights,
+);
+pub(super) const IDENTITY_CHAT_JOIN_LIMITED: Key = Key::new(
+    "identity",
+    "chat_join_limited",
+    r#"[
+        "subscribe chat/+/#",
+        "subscribe user/{id}/#",
+        "publish chat/+/messages",
+        "publish chat/+/typing",
+    ]"#,
+    Shape::Rights,
+);
+pub(super) const IDENTITY_VOIP: Key = Key::new(
+    "identity",
+    "voip",
+    r#"[
+        "subscribe call/+/#",
+        "subscribe user/{id}/#",
+        "publish call/+/signal",
+        "publish call/+/admin",
+    ]"#,
+    Shape::Rights,
+);
+pub(super) const IDENTITY_VOIP_JOIN: Key = Key::new(
+    "identity",
+    "voip_join",
+    r#"[
+        "subscribe call/+/#",
+        "subscribe user/{id}/#",
+        "publish call/+/signal",
+    ]"#,
+    Shape::Rights,
 );
 
 pub(super) const JOURNAL_SIZE_MAX_BYTES: Key = Key::new(

@@ -26,6 +26,9 @@ const PAIRS_MAX: usize = 64;
 /// Most names in `certs.names`; a certificate with more is refused by small clients.
 const NAMES_MAX: usize = 64;
 
+/// Most filters that one scope of the identity service may stand for.
+pub(super) const RIGHTS_MAX: usize = 32;
+
 impl Layers {
     pub(super) fn number<T: TryFrom<u64>>(&self, key: &'static Key) -> Result<T, ConfigError> {
         let found = self.find(key);
@@ -131,6 +134,20 @@ impl Layers {
         pairs
             .filter(|pairs| pairs.len() <= PAIRS_MAX)
             .ok_or_else(|| refused(key, found))
+    }
+
+    pub(super) fn rights(&self, key: &'static Key) -> Result<Vec<String>, ConfigError> {
+        let found = self.find(key);
+        let is_right = |item: &String| {
+            let filter = item
+                .strip_prefix("subscribe ")
+                .or_else(|| item.strip_prefix("publish "));
+            filter.is_some_and(|filter| !filter.is_empty())
+        };
+        match found.items() {
+            Some(items) if items.len() <= RIGHTS_MAX && items.iter().all(is_right) => Ok(items),
+            _ => Err(refused(key, found)),
+        }
     }
 
     pub(super) fn filter(&self, key: &'static Key) -> Result<String, ConfigError> {

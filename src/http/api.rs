@@ -5,6 +5,7 @@
 //! misspelt one is an error; replies may gain fields, so readers ignore what they do not know.
 
 mod apps;
+mod users;
 
 use std::fmt;
 
@@ -14,6 +15,10 @@ use uuid::Uuid;
 
 use crate::identity::DeviceToken;
 pub use apps::{AppChanged, AppCreated, AppPage, AppRotated, AppView};
+pub use users::{
+    AccessKeyRenewed, AccessKeyView, CreateIdentity, IdentityCreated, IdentityRef,
+    IdentityServiceView, IdentityToken, IssueToken, UserPage, UserView,
+};
 
 /// Path prefix of every admin endpoint.
 pub const ADMIN_PREFIX: &str = "/admin/v1";

@@ -32,7 +32,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
         let (head, body) = request.into_parts();
         // Before the body is asked for: a refused client need not send it.
         expect_json(&head.headers)?;
-        let bytes = read(&head.headers, head.extensions.get(), body).await?;
+        let bytes = read(&head.headers, head.extensions.get(), body, BODY_BYTES_MAX).await?;
         parse(&bytes).map(JsonBody)
     }
 }
@@ -42,7 +42,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJ
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
         let (head, body) = request.into_parts();
-        let bytes = read(&head.headers, head.extensions.get(), body).await?;
+        let bytes = read(&head.headers, head.extensions.get(), body, BODY_BYTES_MAX).await?;
         if bytes.is_empty() {
             return Ok(OptionalJsonBody(T::default()));
         }
@@ -64,41 +64,45 @@ fn expect_json(headers: &HeaderMap) -> Result<(), Refused> {
     Err(Refused::new(Code::NotJson, message).target("Content-Type"))
 }
 
-async fn read(
+/// The whole of a body that has at most `most` bytes.
+pub(super) async fn read(
     headers: &HeaderMap,
     deadline: Option<&Deadline>,
     body: Body,
+    most: usize,
 ) -> Result<Vec<u8>, Refused> {
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse::<u64>().ok());
-    let limit = u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX);
+    let limit = u64::try_from(most).unwrap_or(u64::MAX);
     if declared.is_some_and(|length| length > limit) {
-        return Err(too_large());
+        return Err(too_large(most));
     }
     match deadline {
-        Some(Deadline(at)) => timeout_at(*at, collect(body)).await.map_err(|_| late())?,
-        None => collect(body).await,
+        Some(Deadline(at)) => timeout_at(*at, collect(body, most))
+            .await
+            .map_err(|_| late())?,
+        None => collect(body, most).await,
     }
 }
 
-async fn collect(body: Body) -> Result<Vec<u8>, Refused> {
+async fn collect(body: Body, most: usize) -> Result<Vec<u8>, Refused> {
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.next().await {
         let chunk: Bytes = chunk
             .map_err(|_| Refused::new(Code::BadRequest, "the body ended before it was complete"))?;
-        if bytes.len().saturating_add(chunk.len()) > BODY_BYTES_MAX {
-            return Err(too_large());
+        if bytes.len().saturating_add(chunk.len()) > most {
+            return Err(too_large(most));
         }
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
 }
 
-fn too_large() -> Refused {
-    let message = format!("the body is longer than {BODY_BYTES_MAX} bytes");
+fn too_large(most: usize) -> Refused {
+    let message = format!("the body is longer than {most} bytes");
     Refused::new(Code::BodyTooLarge, message)
 }
 

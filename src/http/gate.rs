@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use axum::http::{HeaderMap, Request, header, uri::Authority};
 
+use super::identity_service;
 use super::platform;
 use super::refused::{Code, Refused};
 
@@ -13,14 +14,23 @@ use super::refused::{Code, Refused};
 /// 429; a stranger who uses up his share never locks the operator out.
 pub(super) const REQUESTS_PER_SECOND_MAX: u32 = 100;
 
+/// The same for signed requests to the identity service, of all back ends together.
+pub(super) const SIGNED_PER_SECOND_MAX: u32 = 1_000;
+
 /// Paths that need no token. All others do, also those that do not exist: deny by default.
-const OPEN_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+const OPEN_PATHS: [&str; 4] = [
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    identity_service::PUBLIC_KEYS_PATH,
+];
 
 /// Decides for each request whether it goes on.
 pub(super) struct Gate {
     names: Vec<String>,
     strangers: Bucket,
     operators: Bucket,
+    back_ends: Bucket,
 }
 
 impl Gate {
@@ -31,6 +41,7 @@ impl Gate {
             names,
             strangers: Bucket::new(REQUESTS_PER_SECOND_MAX),
             operators: Bucket::new(REQUESTS_PER_SECOND_MAX),
+            back_ends: Bucket::new(SIGNED_PER_SECOND_MAX),
         }
     }
 
@@ -56,6 +67,16 @@ impl Gate {
         self.strangers.take(now)?;
         let message = "send the admin token: Authorization: Bearer tga_…";
         Err(Refused::new(Code::Unauthorized, message).target("Authorization"))
+    }
+
+    /// Counts a request to the identity service: a stranger's, unless it is signed.
+    pub(super) fn count_signed(&self, is_signed: bool) -> Result<(), Refused> {
+        let bucket = if is_signed {
+            &self.back_ends
+        } else {
+            &self.strangers
+        };
+        bucket.take(Instant::now())
     }
 
     /// A web page that had its own name point at this address (DNS rebinding) is found out here:
@@ -234,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_but_three_needs_the_token() {
+    fn every_path_but_four_needs_the_token() {
         let gate = Gate::new(Vec::new());
         for path in [
             "/admin/v1/devices",

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::service::{ServiceState, Shared};
 use crate::journal::{FullReason, JournalStatus};
-use crate::metrics::{FileFigures, HistoryFigures, JournalFigures, JournalState};
+use crate::metrics::{FileFigures, HistoryFigures, JournalFigures, JournalState, UsersFigures};
 
 /// The API's description, as it stands in the documentation.
 const OPENAPI: &str = include_str!("../../docs/openapi.yaml");
@@ -134,6 +134,13 @@ fn note_figures(shared: &ServiceState) {
     shared
         .metrics
         .set_registry(registry.devices_total(), tokens, scopes);
+    let users = registry.user_totals();
+    shared.metrics.set_users(UsersFigures {
+        users: users.users,
+        tokens: users.tokens,
+        issued: users.issued,
+        revocations: users.revocations,
+    });
     let history = shared.history.status();
     shared.metrics.set_history(HistoryFigures {
         lag_records: durable.saturating_sub(history.read.number()),

@@ -14,6 +14,7 @@
 //! origin can neither send the token nor read a reply.
 
 pub mod api;
+pub mod identity_service;
 
 mod admin;
 mod backup;

@@ -121,7 +121,7 @@ pub(super) fn bad(name: &str, what: &str) -> Refused {
 }
 
 /// Undoes the encoding of a form: `%XX` and `+`.
-fn decoded(text: &str) -> Result<String, Refused> {
+pub(super) fn decoded(text: &str) -> Result<String, Refused> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

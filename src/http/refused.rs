@@ -58,6 +58,8 @@ codes! {
     DeviceNotFound = NOT_FOUND "device_not_found",
     /// No such application.
     AppNotFound = NOT_FOUND "app_not_found",
+    /// No such user.
+    UserNotFound = NOT_FOUND "user_not_found",
     /// The endpoint exists, but not with this method.
     MethodNotAllowed = METHOD_NOT_ALLOWED "method_not_allowed",
     /// The body did not arrive in time.

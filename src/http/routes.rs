@@ -2,10 +2,11 @@
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::http::Method;
+use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
+use super::identity_service::{self, Refusal};
 use super::refused::{Code, Refused};
 use super::service::Shared;
 use super::{admin, backup, bulk, health, history, identities, platform, tail};
@@ -73,6 +74,31 @@ pub(super) fn routes() -> Vec<Route> {
             "/api/plugins/telemetry/{entityType}/{id}/values/timeseries/history",
             platform::values,
         ),
+        post("/identities", identity_service::create),
+        delete("/identities/{id}", identity_service::delete),
+        post(
+            "/identities/{id}/:issueAccessToken",
+            identity_service::issue,
+        ),
+        post(
+            "/identities/{id}/:revokeAccessTokens",
+            identity_service::revoke,
+        ),
+        post(
+            "/teamsUser/:exchangeAccessToken",
+            identity_service::exchange,
+        ),
+        get(
+            identity_service::PUBLIC_KEYS_PATH,
+            identity_service::public_keys,
+        ),
+        get("/admin/v1/identity", identity_service::show),
+        get("/admin/v1/users", identity_service::list),
+        get("/admin/v1/users/{user}", identity_service::one),
+        post(
+            "/admin/v1/identity/keys/{key}/renew",
+            identity_service::renew,
+        ),
         get("/admin/v1/openapi.yaml", health::openapi),
         get("/healthz", health::health),
         get("/readyz", health::readiness),
@@ -85,7 +111,9 @@ pub(super) fn routes() -> Vec<Route> {
 
 /// The endpoints, and the refusals of everything else.
 pub(super) fn router(shared: Shared) -> Router {
-    let router = routes().into_iter().fold(Router::new(), |router, route| {
+    // A step of a path may begin with a colon, as those of the identity service do.
+    let empty = Router::new().without_v07_checks();
+    let router = routes().into_iter().fold(empty, |router, route| {
         router.route(route.path, route.handler)
     });
     router
@@ -94,17 +122,22 @@ pub(super) fn router(shared: Shared) -> Router {
         .with_state(shared)
 }
 
-async fn not_found() -> Response {
-    Refused::new(
-        Code::NotFound,
-        "no such endpoint; see /admin/v1/openapi.yaml",
-    )
-    .into_response()
+async fn not_found(uri: Uri) -> Response {
+    let message = "no such endpoint; see /admin/v1/openapi.yaml";
+    refused(&uri, Refused::new(Code::NotFound, message))
 }
 
-async fn method_not_allowed() -> Response {
+async fn method_not_allowed(uri: Uri) -> Response {
     let message = "the endpoint does not take this method; the header Allow lists those it takes";
-    Refused::new(Code::MethodNotAllowed, message).into_response()
+    refused(&uri, Refused::new(Code::MethodNotAllowed, message))
+}
+
+/// A refusal in the form of those whom the path belongs to.
+fn refused(uri: &Uri, refused: Refused) -> Response {
+    if identity_service::is_ours(uri.path()) {
+        return Refusal::from(refused).into_response();
+    }
+    refused.into_response()
 }
 
 fn get<H: Handler<T, Shared>, T: 'static>(path: &'static str, handler: H) -> Route {

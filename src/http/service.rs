@@ -16,6 +16,7 @@ use super::REQUEST_TIME_MAX;
 use super::body::Deadline;
 use super::bulk;
 use super::gate::Gate;
+use super::identity_service::{self, Refusal};
 use super::lanes::Lanes;
 use super::platform::{self, in_platform_form};
 use super::refused::{Code, Refused};
@@ -58,17 +59,15 @@ pub(super) struct ServiceParts {
 #[derive(Clone)]
 pub(super) struct Service {
     gate: Arc<Gate>,
-    secrets: Arc<Secrets>,
-    metrics: Metrics,
+    shared: Shared,
     router: Router,
 }
 
 impl Service {
     pub(super) fn new(parts: ServiceParts) -> Service {
-        let metrics = parts.metrics.clone();
         let shared = Arc::new(ServiceState {
             registry: parts.registry,
-            secrets: Arc::clone(&parts.secrets),
+            secrets: parts.secrets,
             history: parts.history,
             control: parts.control,
             journal: parts.journal,
@@ -78,9 +77,8 @@ impl Service {
         });
         Service {
             gate: Arc::new(Gate::new(parts.names)),
-            secrets: parts.secrets,
-            metrics,
-            router: routes::router(shared),
+            router: routes::router(Shared::clone(&shared)),
+            shared,
         }
     }
 
@@ -88,9 +86,33 @@ impl Service {
     pub(super) async fn answer(self, request: Request<Incoming>, local: IpAddr) -> Response<Body> {
         let started = Instant::now();
         let method = request.method().clone();
+        let mut response = if identity_service::is_ours(request.uri().path()) {
+            self.answer_signed(request, started).await
+        } else {
+            self.answer_operator(request, local, started).await
+        };
+        let headers = response.headers_mut();
+        // A token that is shown once must not stay in anybody's cache.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let nosniff = HeaderValue::from_static("nosniff");
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+        let status = response.status().as_u16();
+        self.shared.metrics.http_request(status);
+        // Not the address: it may hold what a caller put there by mistake (SEC-55).
+        tracing::debug!(%method, status, elapsed = ?started.elapsed(), "HTTP request");
+        response
+    }
+
+    /// A request with the admin token, or to what is open to everybody.
+    async fn answer_operator(
+        &self,
+        request: Request<Incoming>,
+        local: IpAddr,
+        started: Instant,
+    ) -> Response<Body> {
         let is_platform = request.uri().path().starts_with(platform::PREFIX);
-        let is_admin = |token: &str| self.secrets.admin_token_matches(token);
-        let mut response = match self.gate.admit(&request, local, is_admin) {
+        let is_admin = |token: &str| self.shared.secrets.admin_token_matches(token);
+        match self.gate.admit(&request, local, is_admin) {
             Ok(()) => {
                 let time = match request.uri().path() {
                     bulk::PATH => bulk::IMPORT_TIME_MAX,
@@ -100,22 +122,33 @@ impl Service {
             }
             Err(refused) if is_platform => in_platform_form(refused),
             Err(refused) => refused.into_response(),
+        }
+    }
+
+    /// A request to the identity service, which is signed.
+    async fn answer_signed(
+        &self,
+        mut request: Request<Incoming>,
+        started: Instant,
+    ) -> Response<Body> {
+        let client_id = identity_service::client_request_id(request.headers());
+        let admitted = identity_service::admit(&self.shared, &mut request);
+        let counted = self.gate.count_signed(admitted.is_ok());
+        let mut response = match (counted, admitted) {
+            (Err(refused), _) => Refusal::from(refused).into_response(),
+            (Ok(()), Err(refusal)) => refusal.into_response(),
+            (Ok(()), Ok(())) => {
+                let time = REQUEST_TIME_MAX;
+                self.dispatch(request, started + time, time).await
+            }
         };
-        let headers = response.headers_mut();
-        // A token that is shown once must not stay in anybody's cache.
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let nosniff = HeaderValue::from_static("nosniff");
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-        let status = response.status().as_u16();
-        self.metrics.http_request(status);
-        // Not the address: it may hold what a caller put there by mistake (SEC-55).
-        tracing::debug!(%method, status, elapsed = ?started.elapsed(), "HTTP request");
+        identity_service::finish(&mut response, client_id);
         response
     }
 
     /// Notes that a connection was opened (true) or closed (false).
     pub(super) fn connection(&self, opened: bool) {
-        self.metrics.http_connection(opened);
+        self.shared.metrics.http_connection(opened);
     }
 
     async fn dispatch(
@@ -124,6 +157,7 @@ impl Service {
         deadline: Instant,
         time: Duration,
     ) -> Response<Body> {
+        let is_signed = identity_service::is_ours(request.uri().path());
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Deadline(deadline));
         let reply = self.router.clone().call(request);
@@ -135,7 +169,12 @@ impl Service {
                     "not done after {} s; a change that was asked for may still be made",
                     time.as_secs()
                 );
-                Refused::new(Code::RequestTimeout, message).into_response()
+                let refused = Refused::new(Code::RequestTimeout, message);
+                if is_signed {
+                    Refusal::from(refused).into_response()
+                } else {
+                    refused.into_response()
+                }
             }
         }
     }

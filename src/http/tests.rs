@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::api::*;
+use super::identity_service::{API_VERSIONS, Cause, Refusal};
 use super::refused::Code;
 use super::routes::routes;
 use crate::identity::{FILTERS_MAX, SCOPE_BYTES_MAX};
@@ -73,7 +74,10 @@ fn only_the_open_paths_are_described_as_open() {
         .iter()
         .filter(|(_, below)| below.contains(&"      security: []"));
     let open: Vec<&str> = open.map(|(path, _)| path.as_str()).collect();
-    assert_eq!(open, ["/healthz", "/metrics", "/readyz"]);
+    assert_eq!(
+        open,
+        ["/.well-known/jwks.json", "/healthz", "/metrics", "/readyz"]
+    );
 }
 
 #[test]
@@ -85,6 +89,18 @@ fn every_code_is_in_the_description_and_the_other_way_round() {
     let coded = Code::ALL
         .iter()
         .map(|code| format!("{} {}", code.as_str(), code.status().as_u16()));
+    assert_eq!(described, coded.collect());
+}
+
+#[test]
+fn every_cause_of_the_identity_service_is_in_the_description() {
+    let described: BTreeSet<String> = section("x-identity-codes:")
+        .iter()
+        .map(|line| line.trim_start_matches("  - ").to_owned())
+        .collect();
+    let coded = Cause::ALL
+        .iter()
+        .map(|cause| format!("{} {}", cause.code(), cause.status().as_u16()));
     assert_eq!(described, coded.collect());
 }
 
@@ -128,6 +144,11 @@ fn the_limits_are_in_the_description() {
         format!("{} s for a request", super::REQUEST_TIME_MAX.as_secs()),
         format!("{} requests a second", super::gate::REQUESTS_PER_SECOND_MAX),
         format!("{} connections", super::CONNECTIONS_MAX),
+        format!(
+            "{} signed requests a second",
+            super::gate::SIGNED_PER_SECOND_MAX
+        ),
+        format!("enum: [\"{}\"]", API_VERSIONS.join("\", \"")),
     ] {
         assert!(DESCRIPTION.contains(&words), "{words}");
     }
@@ -135,7 +156,16 @@ fn the_limits_are_in_the_description() {
 
 /// Every body with every field it can have, as JSON.
 fn bodies() -> Vec<(&'static str, Vec<String>)> {
-    [requests(), devices(), changes(), apps(), fleet(), others()].concat()
+    [
+        requests(),
+        devices(),
+        changes(),
+        apps(),
+        users(),
+        fleet(),
+        others(),
+    ]
+    .concat()
 }
 
 type Bodies = Vec<(&'static str, Vec<String>)>;
@@ -264,6 +294,75 @@ fn apps() -> Bodies {
         ("AppCreated", json(&created)),
         ("AppRotated", json(&rotated)),
         ("AppChanged", json(&changed)),
+    ]
+}
+
+fn users() -> Bodies {
+    let key = AccessKeyView {
+        name: "primary".to_owned(),
+        version: 1,
+        created_ms: 1,
+    };
+    let user = UserView {
+        id: "8:acs:x".to_owned(),
+        created_ms: 1,
+        generation: 1,
+        tokens: 1,
+        connections: 1,
+        issued: 1,
+        revocations: 1,
+        connects: 1,
+        connects_refused: 1,
+        messages_received: 1,
+        messages_delivered: 1,
+    };
+    let issued = IdentityToken {
+        token: token(),
+        expires_on: "t".to_owned(),
+    };
+    let identity = IdentityRef { id: "i".to_owned() };
+    let service = IdentityServiceView {
+        resource: Uuid::nil(),
+        users: 1,
+        tokens: 1,
+        keys: vec![key.clone()],
+    };
+    let renewed = AccessKeyRenewed {
+        key: key.clone(),
+        access_key: token(),
+        users: 1,
+        receipt: Receipt::default(),
+    };
+    let page = UserPage {
+        users: vec![user.clone()],
+        next: Some("a".to_owned()),
+    };
+    let create = CreateIdentity {
+        create_token_with_scopes: filters(),
+        expires_in_minutes: Some(60),
+    };
+    let issue = IssueToken {
+        scopes: filters(),
+        expires_in_minutes: Some(60),
+    };
+    let created = IdentityCreated {
+        identity: identity.clone(),
+        access_token: Some(issued.clone()),
+    };
+    let refusal = Refusal::new(Cause::InvalidScopes, "m").target("scopes");
+    vec![
+        ("AccessKeyView", json(&key)),
+        ("AccessKeyRenewed", json(&renewed)),
+        ("IdentityServiceView", json(&service)),
+        ("UserView", json(&user)),
+        ("UserPage", json(&page)),
+        ("CreateIdentity", json(&create)),
+        ("IssueToken", json(&issue)),
+        ("IdentityCreated", json(&created)),
+        ("IdentityRef", json(&identity)),
+        ("IdentityToken", json(&issued)),
+        ("IdentityError", json(&refusal.body())),
+        ("IdentityErrorBody", json(&refusal.body().error)),
     ]
 }
 

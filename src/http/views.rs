@@ -41,6 +41,7 @@ fn credential_views(credentials: Vec<CredentialInfo>) -> Vec<CredentialView> {
         id: credential.id,
         kind: match credential.kind {
             CredentialKind::AccessToken => "access_token",
+            CredentialKind::UserToken => "user_token",
             _ => "unknown",
         }
         .to_owned(),
@@ -100,9 +101,13 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
         RegistryError::NotFound { kind, .. } => match kind {
             IdentityKind::Device => Code::DeviceNotFound,
             IdentityKind::Application => Code::AppNotFound,
+            IdentityKind::User => Code::UserNotFound,
         },
         RegistryError::Invalid { .. } => Code::BadField,
-        RegistryError::Full { .. } | RegistryError::ScopesFull { .. } => Code::RegistryFull,
+        RegistryError::Full { .. }
+        | RegistryError::ScopesFull { .. }
+        | RegistryError::TokensFull { .. } => Code::RegistryFull,
+        RegistryError::KeyReplaced => Code::Unauthorized,
         RegistryError::Store(StoreError::Full) => Code::StorageFull,
         // These name files of ours: for the log, not for the caller (SEC-76).
         RegistryError::WrongKey { .. } | RegistryError::Store(_) => {
@@ -116,6 +121,7 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
         RegistryError::NotFound { kind, .. } => refused.target(match kind {
             IdentityKind::Device => "device",
             IdentityKind::Application => "app",
+            IdentityKind::User => "user",
         }),
         RegistryError::Invalid { field, .. } => refused.target(*field),
         _ => refused,

@@ -7,6 +7,7 @@ use super::key::Digest;
 use super::scope::{self, Owner};
 use super::{
     Application, Device, DeviceName, DeviceToken, IdentityKind, RegistryError, Scope, ScopeChange,
+    User,
 };
 use crate::store::devices::{self, CredentialRow, DeviceRow, NewCredential};
 use crate::store::scopes::{self, Filters};
@@ -47,6 +48,13 @@ pub const APPLICATION: As<Application> = As {
     kind: IdentityKind::Application,
     read: Application::from_rows,
     fresh_token: DeviceToken::for_application,
+};
+
+/// A user of the identity service. Its tokens are made by [`super::Registry::issue_token`] alone.
+pub const USER: As<User> = As {
+    kind: IdentityKind::User,
+    read: User::from_rows,
+    fresh_token: DeviceToken::generate,
 };
 
 /// What a change left.
@@ -240,7 +248,7 @@ fn refuse_taken(connection: &Connection, digest: &Digest) -> Result<(), Registry
 }
 
 /// Ends what is live and raises the generation.
-fn end_credentials(
+pub(super) fn end_credentials(
     transaction: &Transaction<'_>,
     mut row: DeviceRow,
     at_ms: u64,

@@ -92,6 +92,8 @@ pub enum IdentityKind {
     Device,
     /// It does what its filters say.
     Application,
+    /// It does what the scopes of its token say.
+    User,
 }
 
 impl IdentityKind {
@@ -100,6 +102,7 @@ impl IdentityKind {
         match self {
             IdentityKind::Device => devices::DEVICE,
             IdentityKind::Application => devices::APPLICATION,
+            IdentityKind::User => devices::USER,
         }
     }
 
@@ -107,6 +110,7 @@ impl IdentityKind {
     pub(super) const fn from_number(number: u8) -> IdentityKind {
         match number {
             devices::DEVICE => IdentityKind::Device,
+            devices::USER => IdentityKind::User,
             _ => IdentityKind::Application,
         }
     }
@@ -117,6 +121,7 @@ impl fmt::Display for IdentityKind {
         f.write_str(match self {
             IdentityKind::Device => "device",
             IdentityKind::Application => "application",
+            IdentityKind::User => "user",
         })
     }
 }
@@ -144,6 +149,37 @@ pub struct Device {
     pub credentials: Vec<CredentialInfo>,
 }
 
+/// A user of the identity service; holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Never reused.
+    pub id: Uuid,
+    /// The id as the world writes it: `8:acs:…`.
+    pub name: String,
+    /// Wall clock, ms.
+    pub created_ms: u64,
+    /// Grows when its tokens are revoked.
+    pub generation: u32,
+    /// Live ones and the last ended ones, oldest first.
+    pub credentials: Vec<CredentialInfo>,
+}
+
+impl User {
+    pub(super) fn from_rows(
+        row: DeviceRow,
+        _scope: &Filters,
+        credentials: Vec<CredentialRow>,
+    ) -> User {
+        User {
+            id: row.id,
+            name: row.name,
+            created_ms: row.created_ms,
+            generation: row.generation,
+            credentials: CredentialInfo::from_rows(credentials),
+        }
+    }
+}
+
 /// A credential, named by its public id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CredentialInfo {
@@ -157,6 +193,8 @@ pub struct CredentialInfo {
     pub revoked_ms: Option<u64>,
     /// Whether a person chose the text: such a token may be weak (SEC-50).
     pub chosen: bool,
+    /// When it ends by itself; wall clock, ms.
+    pub expires_ms: Option<u64>,
 }
 
 /// What a peer shows to prove who it is.
@@ -166,6 +204,8 @@ pub struct CredentialInfo {
 pub enum CredentialKind {
     /// An access token as the MQTT user name.
     AccessToken,
+    /// A token of the identity service, as the MQTT password.
+    UserToken,
     /// Written by a newer version.
     Unknown,
 }
@@ -173,10 +213,13 @@ pub enum CredentialKind {
 impl CredentialKind {
     /// The number in the database.
     pub(super) const ACCESS_TOKEN: u8 = 1;
+    /// The number in the database.
+    pub(super) const USER_TOKEN: u8 = 2;
 
     fn from_number(number: u8) -> CredentialKind {
         match number {
             Self::ACCESS_TOKEN => CredentialKind::AccessToken,
+            Self::USER_TOKEN => CredentialKind::UserToken,
             _ => CredentialKind::Unknown,
         }
     }
@@ -236,6 +279,7 @@ impl CredentialInfo {
             created_ms: row.created_ms,
             revoked_ms: row.revoked_ms,
             chosen: row.chosen,
+            expires_ms: row.expires_ms,
         };
         rows.into_iter().map(info).collect()
     }

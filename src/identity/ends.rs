@@ -59,7 +59,7 @@ impl Registry {
             changes::rotate(transaction, whose, &name_or_id, &new)
         };
         let (shown, change) = self.change(work, move |(changed, credential), shared| {
-            let change = shared.end(&changed, After::StateStays);
+            let change = shared.end(whose.kind, &changed, After::StateStays);
             let entry = TokenEntry {
                 identity: changed.id,
                 credential,
@@ -85,8 +85,8 @@ impl Registry {
         let work = move |transaction: &Transaction<'_>| {
             changes::revoke(transaction, whose, &name_or_id, now_ms())
         };
-        self.change(work, |changed, shared| {
-            let change = shared.end(&changed, After::StateGoes);
+        self.change(work, move |changed, shared| {
+            let change = shared.end(whose.kind, &changed, After::StateGoes);
             (changed.shown, change)
         })
     }
@@ -108,7 +108,7 @@ impl Registry {
         self.change(work, move |changed, shared| {
             shared.count(whose.kind, -1);
             shared.scopes.remove(changed.id);
-            let change = shared.end(&changed, After::DeviceGoes);
+            let change = shared.end(whose.kind, &changed, After::IdentityGoes);
             let mut tombstones = shared
                 .tombstones
                 .write()
@@ -142,10 +142,10 @@ impl Registry {
 
 /// What is left of an identity after its credentials ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum After {
+pub(super) enum After {
     StateStays,
     StateGoes,
-    DeviceGoes,
+    IdentityGoes,
 }
 
 impl Shared {
@@ -174,6 +174,7 @@ impl Shared {
         }
         let change = Change {
             identity: id,
+            kind,
             generation,
             credentials_ended: Vec::new(),
             ends_sessions: done.narrows,
@@ -182,12 +183,17 @@ impl Shared {
         (done.changed.shown, change)
     }
 
-    fn end<T>(&self, changed: &Changed<T>, after: After) -> Change {
+    pub(super) fn end<T>(&self, kind: IdentityKind, changed: &Changed<T>, after: After) -> Change {
         let digests: Vec<Digest> = changed.ended.iter().map(|(_, digest)| *digest).collect();
-        let left = (after != After::DeviceGoes).then_some(changed.generation);
+        let left = (after != After::IdentityGoes).then_some(changed.generation);
         self.index.end(changed.id, left, &digests);
+        if kind == IdentityKind::User {
+            let ended = changed.ended.iter().map(|(id, _)| *id);
+            self.users.forget_tokens(ended);
+        }
         Change {
             identity: changed.id,
+            kind,
             generation: changed.generation,
             credentials_ended: changed.ended.iter().map(|(id, _)| *id).collect(),
             ends_sessions: true,

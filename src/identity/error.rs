@@ -56,6 +56,15 @@ pub enum RegistryError {
         /// Devices or applications.
         limit: u64,
     },
+    /// There are as many tokens of users as there may be.
+    #[error("users have {limit} tokens, which is the limit; they end by themselves within a day")]
+    TokensFull {
+        /// Tokens.
+        limit: usize,
+    },
+    /// The access key that asked was replaced meanwhile.
+    #[error("the access key of this request was replaced")]
+    KeyReplaced,
     /// The different scopes take as much memory as they may.
     #[error(
         "the different scopes take {limit} bytes, which is the limit; give many devices one scope \

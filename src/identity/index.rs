@@ -80,6 +80,11 @@ impl TokenIndex {
         }
     }
 
+    /// Forgets a credential that expired: its time has refused it before.
+    pub(super) fn remove(&self, digest: &Digest) {
+        self.tokens.remove(&DigestKey::new(digest));
+    }
+
     /// Gives an identity whose rights shrank a new generation: its live credentials go on with it,
     /// and whoever found one of them before is no longer current. `then` runs between the two.
     pub(super) fn renew(

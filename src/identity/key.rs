@@ -17,6 +17,12 @@ const CHECK_TEXT: &[u8] = b"tollgate registry key check 1\n";
 /// Put before the admin token, for the same reason.
 const ADMIN_LABEL: &[u8] = b"tollgate admin token\n";
 
+/// Put before a user's token: it is never a device's, whatever its text.
+const USER_LABEL: &[u8] = b"tollgate user token\n";
+
+/// Digested for the key that seals access keys.
+const SEALING_LABEL: &[u8] = b"tollgate sealing of access keys 1\n";
+
 /// Holds the key's inner and outer hash states, computed once: a digest is one short HMAC.
 #[derive(Clone)]
 pub(super) struct RegistryKey(hmac::Key);
@@ -32,6 +38,15 @@ impl RegistryKey {
 
     pub(super) fn admin_digest(&self, token: &str) -> Digest {
         self.digest(&[ADMIN_LABEL, token.as_bytes()])
+    }
+
+    pub(super) fn user_digest(&self, token: &str) -> Digest {
+        self.digest(&[USER_LABEL, token.as_bytes()])
+    }
+
+    /// The key that access keys are sealed with.
+    pub(super) fn sealing_key(&self) -> [u8; 32] {
+        self.digest(&[SEALING_LABEL])
     }
 
     /// A value that tells this key from any other and gives nothing of it away.

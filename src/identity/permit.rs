@@ -92,6 +92,15 @@ impl Permit {
         self.receive.cover(filter)
     }
 
+    /// Whether anything beside the device topics may be received under an allowed filter of which
+    /// this holds.
+    #[must_use]
+    pub fn receives(&self, which: impl Fn(&Filter<'_>) -> bool) -> bool {
+        self.receive
+            .filters()
+            .any(|filter| which(&filter.as_filter()))
+    }
+
     /// Whether nothing is allowed by `other` that is not allowed here. May say no where the truth
     /// is yes, never the other way round.
     #[must_use]
@@ -117,6 +126,8 @@ struct Pattern {
     /// Bytes in front of the first level with a wildcard, without the `/` in front of a `#`: with
     /// these begins every topic that it matches. Most topics are told apart here.
     fixed_len: usize,
+    /// Its one wildcard is a `#` behind whole levels: what begins with those levels matches.
+    is_tail: bool,
 }
 
 impl Rules {
@@ -139,15 +150,19 @@ impl Rules {
             || self.patterns.iter().any(|pattern| pattern.matches(topic))
     }
 
-    fn cover(&self, filter: &Filter<'_>) -> bool {
+    fn filters(&self) -> impl Iterator<Item = &FilterBuf> {
         let patterns = self.patterns.iter().map(|pattern| &pattern.filter);
-        covered(filter, self.names.iter().chain(patterns))
+        self.names.iter().chain(patterns)
+    }
+
+    fn cover(&self, filter: &Filter<'_>) -> bool {
+        covered(filter, self.filters())
     }
 
     fn cover_all(&self, other: &Rules) -> bool {
-        let patterns = other.patterns.iter().map(|pattern| &pattern.filter);
-        let mut filters = other.names.iter().chain(patterns);
-        filters.all(|filter| self.cover(&filter.as_filter()))
+        other
+            .filters()
+            .all(|filter| self.cover(&filter.as_filter()))
     }
 }
 
@@ -163,6 +178,7 @@ impl Pattern {
         };
         Pattern {
             fixed_len: fixed.len(),
+            is_tail: is_tail && !fixed.is_empty(),
             filter,
         }
     }
@@ -170,8 +186,14 @@ impl Pattern {
     fn matches(&self, topic: Topic<'_>) -> bool {
         let filter = self.filter.as_filter();
         let fixed = filter.matched().as_bytes().get(..self.fixed_len);
-        fixed.is_some_and(|fixed| topic.as_str().as_bytes().starts_with(fixed))
-            && filter.matches(topic)
+        let Some(rest) = fixed.and_then(|fixed| topic.as_str().as_bytes().strip_prefix(fixed))
+        else {
+            return false;
+        };
+        match self.is_tail {
+            true => rest.first().is_none_or(|&next| next == b'/'),
+            false => filter.matches(topic),
+        }
     }
 }
 

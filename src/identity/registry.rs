@@ -22,9 +22,10 @@ use super::index::{TokenEntry, TokenIndex};
 use super::key::{self, Digest, RegistryKey};
 use super::scopes::{SCOPES_BYTES_MAX, Scopes};
 use super::token::TOKEN_BYTES_MAX;
+use super::users::Users;
 use super::{
     APPLICATIONS_MAX, CredentialKind, Device, DeviceName, DevicePage, DeviceToken, IdentityKind,
-    Page, Permit, Principal, ProfileFlags, RegistryError, Scope, Secrets,
+    Page, Permit, Principal, ProfileFlags, RegistryError, Scope, Secrets, USERS_MAX, UserTopics,
 };
 pub use import::{IMPORT_FAULTS_MAX, IMPORT_ROWS_MAX, Import, ImportRow, Imported, RowFault};
 
@@ -61,6 +62,8 @@ pub(super) struct Shared {
     pub(super) devices: AtomicU64,
     pub(super) applications: AtomicU64,
     devices_max: u64,
+    /// Of the identity service.
+    pub(super) users: Users,
     // A leaf lock: pushed to by the writer thread, copied by readers.
     pub(super) tombstones: RwLock<Vec<(Uuid, u64)>>,
 }
@@ -68,8 +71,10 @@ pub(super) struct Shared {
 /// What the broker has to do everywhere after a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// The device.
+    /// The device, application or user.
     pub identity: Uuid,
+    /// Which of them.
+    pub kind: IdentityKind,
     /// Its generation from now on.
     pub generation: u32,
     /// Credentials that are no longer valid; their connections end, their wills are not published.
@@ -87,15 +92,29 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::WrongKey`], or what the database says.
     pub fn open(store: Store, secrets: &Secrets) -> Result<Registry, RegistryError> {
-        Registry::open_with(store, secrets, DEVICES_MAX)
+        Registry::open_with(store, secrets, DEVICES_MAX, UserTopics::default())
+    }
+
+    /// As [`Registry::open`], with these topics for the scopes of users' tokens.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_for(
+        store: Store,
+        secrets: &Secrets,
+        topics: UserTopics,
+    ) -> Result<Registry, RegistryError> {
+        Registry::open_with(store, secrets, DEVICES_MAX, topics)
     }
 
     pub(super) fn open_with(
         store: Store,
         secrets: &Secrets,
         devices_max: u64,
+        topics: UserTopics,
     ) -> Result<Registry, RegistryError> {
         check_key(&store, secrets)?;
+        let users = Users::open(&store, secrets.key(), secrets.signer(), topics)?;
         let scopes = Scopes::new(SCOPES_BYTES_MAX);
         let ((devices, applications), tombstones, index) = store.read(|connection| {
             let devices = devices::count(connection, devices::DEVICE)?;
@@ -127,6 +146,7 @@ impl Registry {
             devices: AtomicU64::new(devices),
             applications: AtomicU64::new(applications),
             devices_max,
+            users,
             tombstones: RwLock::new(tombstones),
         });
         Ok(Registry { store, shared })
@@ -147,7 +167,7 @@ impl Registry {
         let permit = match self.shared.scopes.permit(entry.identity) {
             Some(permit) => permit,
             None if kind == IdentityKind::Device => Arc::clone(&self.shared.permit),
-            // Deleted a moment ago.
+            // Deleted a moment ago. Users' tokens are looked up elsewhere.
             None => return None,
         };
         Some(Principal {
@@ -158,6 +178,7 @@ impl Registry {
             profile: ProfileFlags::default(),
             permit,
             expires_at_ms: None,
+            figures: None,
         })
     }
 
@@ -165,9 +186,13 @@ impl Registry {
     /// after the connection was registered, so that a change in between is not missed (SEC-34).
     #[must_use]
     pub fn is_current(&self, principal: &Principal) -> bool {
-        self.shared
-            .index
-            .is_current(principal.identity, principal.generation)
+        let Principal {
+            identity,
+            credential,
+            ..
+        } = *principal;
+        self.shared.index.is_current(identity, principal.generation)
+            && (principal.kind != IdentityKind::User || self.shared.users.knows(credential))
     }
 
     /// What an identity may do now, for what waits in its name: queued messages and wills are asked
@@ -415,6 +440,7 @@ impl Shared {
         let (held, limit) = match kind {
             IdentityKind::Device => (&self.devices, self.devices_max),
             IdentityKind::Application => (&self.applications, APPLICATIONS_MAX),
+            IdentityKind::User => (self.users.count(), USERS_MAX),
         };
         if held.load(Ordering::Relaxed) < limit {
             return Ok(());
@@ -426,6 +452,7 @@ impl Shared {
         let held = match kind {
             IdentityKind::Device => &self.devices,
             IdentityKind::Application => &self.applications,
+            IdentityKind::User => self.users.count(),
         };
         // Two's complement: adding a negative number this way takes away.
         held.fetch_add(more.cast_unsigned(), Ordering::Relaxed);

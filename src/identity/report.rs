@@ -3,6 +3,7 @@
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::registry::now_ms;
 use super::token;
 use super::{IdentityKind, Registry, RegistryError, TokenHint};
 use crate::store::devices;
@@ -13,7 +14,7 @@ use crate::store::devices;
 pub enum TokenReport {
     /// A device can connect with it.
     Live {
-        /// Whether a device or an application.
+        /// Whether a device, an application or a user.
         kind: IdentityKind,
         /// Its name.
         device: String,
@@ -26,7 +27,7 @@ pub enum TokenReport {
     },
     /// It was valid once.
     Revoked {
-        /// Whether a device or an application.
+        /// Whether a device, an application or a user.
         kind: IdentityKind,
         /// Its name.
         device: String,
@@ -36,7 +37,7 @@ pub enum TokenReport {
         credential: u64,
         /// Wall clock, ms.
         since_ms: u64,
-        /// When it ended; wall clock, ms.
+        /// When it ended or expired; wall clock, ms.
         at_ms: u64,
     },
     /// No device has it, or had it lately.
@@ -53,7 +54,14 @@ impl Registry {
     /// The database failed.
     pub fn check_token(&self, token: &str) -> Result<TokenReport, RegistryError> {
         let digest = self.shared().key.token_digest(token);
-        let owner = self.ask(|snapshot| Ok(devices::owner_of(snapshot, &digest)?))?;
+        let of_user = self.shared().key.user_digest(token);
+        let owner = self.ask(|snapshot| {
+            let found = devices::owner_of(snapshot, &digest)?;
+            Ok(match found {
+                None => devices::owner_of(snapshot, &of_user)?,
+                found => found,
+            })
+        })?;
         Ok(match owner {
             None => TokenReport::Unknown {
                 hint: token::hint(token),
@@ -62,7 +70,8 @@ impl Registry {
                 let (id, since_ms) = (device.id, credential.created_ms);
                 let kind = IdentityKind::from_number(device.kind);
                 let (device, number) = (device.name, credential.id);
-                match credential.revoked_ms {
+                let expired = credential.expires_ms.filter(|at| *at <= now_ms());
+                match credential.revoked_ms.or(expired) {
                     None => TokenReport::Live {
                         kind,
                         device,

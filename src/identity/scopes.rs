@@ -149,7 +149,8 @@ impl Known {
     fn of(&mut self, kind: IdentityKind) -> &mut HashMap<Filters, Arc<Common>> {
         match kind {
             IdentityKind::Device => &mut self.devices,
-            IdentityKind::Application => &mut self.applications,
+            // Users have none: their tokens say what they may.
+            IdentityKind::Application | IdentityKind::User => &mut self.applications,
         }
     }
 }

@@ -1,23 +1,28 @@
-//! The secrets directory: the registry key and the admin token.
+//! The secrets directory: the registry key, the admin token, the key that users' tokens are
+//! signed with.
 //!
 //! # Format
 //! `registry.key`: 64 hexadecimal digits (32 random bytes) and a line end. `admin.token`: the
-//! token and a line end. The directory is 0700, the files 0600; a file that others may read stops
+//! token and a line end. `identity.key`: a private key (PKCS#8) in base 64 and a line end. The
+//! directory is 0700, the files 0600; a file that others may read stops
 //! the start (SEC-78). A file is written beside, synced and renamed, so that it is whole or not
 //! there. Anything else in them is refused, never repaired (SEC-42): a new registry key would make
 //! every token unknown.
 //!
 //! A missing admin token is made anew at the next start: removing the file is how it is replaced.
+//! So is a missing signing key: tokens that were signed with the old one go on.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_lc_rs::rand;
 
 use super::key::{self, Digest, KEY_BYTES, RegistryKey};
+use super::users::Signer;
 use super::{AdminToken, SecretsError};
 
 /// The file of the registry key in the secrets directory.
@@ -25,6 +30,9 @@ pub const REGISTRY_KEY_FILE: &str = "registry.key";
 
 /// The file of the admin token in the secrets directory.
 pub const ADMIN_TOKEN_FILE: &str = "admin.token";
+
+/// The file of the key that users' tokens are signed with, in the secrets directory.
+pub const IDENTITY_KEY_FILE: &str = "identity.key";
 
 /// What to do when no backup has the key.
 pub(super) const KEY_LOST: &str = "If it is lost for good, every device needs a new token: \
@@ -39,6 +47,7 @@ pub struct Secrets {
     dir: PathBuf,
     key: RegistryKey,
     admin: Digest,
+    signer: Arc<Signer>,
 }
 
 impl Secrets {
@@ -68,6 +77,7 @@ impl Secrets {
             dir: dir.to_owned(),
             key,
             admin,
+            signer: Arc::new(signer(dir)?),
         })
     }
 
@@ -101,6 +111,10 @@ impl Secrets {
         &self.key
     }
 
+    pub(super) fn signer(&self) -> Arc<Signer> {
+        Arc::clone(&self.signer)
+    }
+
     pub(super) fn key_path(&self) -> PathBuf {
         self.dir.join(REGISTRY_KEY_FILE)
     }
@@ -125,6 +139,22 @@ fn read_key(path: &Path) -> Result<RegistryKey, SecretsError> {
     let key = RegistryKey::new(&bytes);
     bytes.fill(0);
     Ok(key)
+}
+
+/// The signing key of `dir`, a new one where there is none.
+fn signer(dir: &Path) -> Result<Signer, SecretsError> {
+    let path = dir.join(IDENTITY_KEY_FILE);
+    if is_missing(&path)? {
+        let fresh = Signer::generate().ok_or(SecretsError::Random)?;
+        write_line(dir, IDENTITY_KEY_FILE, &fresh)?;
+    }
+    let text = read_line(&path)?;
+    Signer::read(&text).ok_or(SecretsError::Damaged {
+        path,
+        what: "does not hold one private key (P-256, PKCS#8 in base 64) in one line",
+        advice: "Remove it and start the broker again: it makes a new one, and tokens of users \
+                 that were signed with the old one go on",
+    })
 }
 
 /// The one line of a secret file that only its owner can read.

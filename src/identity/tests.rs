@@ -231,6 +231,20 @@ proptest! {
             prop_assert!(permit.allows(Action::Receive, topic));
         }
     }
+
+    /// A rule allows what its filter matches, whichever way it is looked up.
+    #[test]
+    fn sec_31_a_rule_allows_what_its_filter_matches(
+        filter in "(\\$?a/|b/|/|\\+/){0,3}(#|\\+|a|b|ab)",
+        topic in "(\\$?a/|b/|/){0,3}(a|b|ab|x)?",
+    ) {
+        if topic.is_empty() {
+            return Ok(());
+        }
+        let (filter, topic) = (Filter::new(&filter).unwrap(), Topic::new(&topic).unwrap());
+        let permit = Permit::filters(Vec::new(), vec![filter.into()]);
+        prop_assert_eq!(permit.allows(Action::Receive, topic), filter.matches(topic));
+    }
 }
 
 #[test]
@@ -286,7 +300,7 @@ fn the_registry_refuses_devices_beyond_its_limit() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("data")).unwrap();
     let secrets = Secrets::open(&dir.path().join("secrets"), true).unwrap();
-    let registry = Registry::open_with(store.clone(), &secrets, 2).unwrap();
+    let registry = Registry::open_with(store.clone(), &secrets, 2, UserTopics::default()).unwrap();
     let create = |registry: &Registry, name| {
         registry
             .create_device(&DeviceName::new(name).unwrap(), None)
@@ -300,7 +314,7 @@ fn the_registry_refuses_devices_beyond_its_limit() {
         "{error}"
     );
     registry.rotate("one", None).unwrap();
-    let reopened = Registry::open_with(store, &secrets, 2).unwrap();
+    let reopened = Registry::open_with(store, &secrets, 2, UserTopics::default()).unwrap();
     assert!(matches!(
         create(&reopened, "three"),
         Err(RegistryError::Full { .. })

@@ -2,7 +2,7 @@
 
 use metrics::Unit;
 
-use super::{door, feed, history, routing};
+use super::{door, feed, history, routing, users};
 
 /// One figure: everything there is to know about it but its value.
 #[derive(Clone, Copy, Debug)]
@@ -246,6 +246,12 @@ pub(super) const TAKEOVERS: Figure = figure(
     Unit::Count,
     "Connections that were closed because their session was taken over by another.",
 );
+pub(super) const CONNECTION_PANICS: Figure = figure(
+    "tollgate_connection_panics_total",
+    Kind::Counter,
+    Unit::Count,
+    "Connections that ended because a packet of theirs led to a panic: a bug, to be reported.",
+);
 pub(super) const JOURNAL_DURABLE: Figure = figure(
     "tollgate_journal_durable_offset",
     Kind::Gauge,
@@ -386,6 +392,8 @@ pub const FIGURES: &[Figure] = &[
     CONNECTS,
     CONNECTS_REFUSED,
     TAKEOVERS,
+    CONNECTION_PANICS,
+    users::CONNECTIONS_EXPIRED,
     door::HANDSHAKES,
     door::HANDSHAKE_BYTES,
     door::ACCEPT_PAUSES,
@@ -432,6 +440,10 @@ pub const FIGURES: &[Figure] = &[
     DEVICES,
     SCOPES,
     TOKENS,
+    users::USERS,
+    users::USER_TOKENS,
+    users::USER_TOKENS_ISSUED,
+    users::USER_REVOCATIONS,
     PROCESS_MEMORY,
     PROCESS_DESCRIPTORS,
     PROCESS_DESCRIPTORS_MAX,

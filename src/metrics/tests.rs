@@ -87,6 +87,7 @@ fn the_ledger_of_a_worker_adds_up_and_is_visible_after_a_flush() {
     worker.disconnected();
     worker.connect_refused(ConnectRefusal::Unavailable);
     worker.taken_over();
+    worker.panicked();
     assert!(
         metrics
             .render()
@@ -107,6 +108,7 @@ fn the_ledger_of_a_worker_adds_up_and_is_visible_after_a_flush() {
         "tollgate_connects_total 2\n",
         "tollgate_connects_refused_total{reason=\"unavailable\"} 1\n",
         "tollgate_takeovers_total 1\n",
+        "tollgate_connection_panics_total 1\n",
     ] {
         assert!(text.contains(row), "{row} in\n{text}");
     }

@@ -29,6 +29,7 @@ pub struct WorkerCounters {
     disconnects: u64,
     connects_refused: [u64; ConnectRefusal::COUNT],
     takeovers: u64,
+    panics: u64,
     fed: u64,
     fed_again: u64,
     feed_dropped: [u64; FeedDrop::COUNT],
@@ -55,6 +56,7 @@ pub(super) struct WorkerHandles {
     connects: Counter,
     connects_refused: Vec<Counter>,
     takeovers: Counter,
+    panics: Counter,
     fed: Counter,
     fed_again: Counter,
     feed_dropped: Vec<Counter>,
@@ -147,6 +149,12 @@ impl WorkerCounters {
         self.touched = true;
     }
 
+    /// A connection ended because a packet of it led to a panic.
+    pub fn panicked(&mut self) {
+        self.panics = self.panics.saturating_add(1);
+        self.touched = true;
+    }
+
     /// A connection was closed because another one took over its session.
     pub fn taken_over(&mut self) {
         self.takeovers = self.takeovers.saturating_add(1);
@@ -206,6 +214,7 @@ impl WorkerCounters {
         move_one(&mut self.repeated, &self.handles.repeated);
         move_one(&mut self.connects, &self.handles.connects);
         move_one(&mut self.takeovers, &self.handles.takeovers);
+        move_one(&mut self.panics, &self.handles.panics);
         move_one(&mut self.fed, &self.handles.fed);
         move_one(&mut self.fed_again, &self.handles.fed_again);
         move_all(&mut self.feed_dropped, &self.handles.feed_dropped);
@@ -226,6 +235,7 @@ impl WorkerCounters {
             disconnects: 0,
             connects_refused: [0; ConnectRefusal::COUNT],
             takeovers: 0,
+            panics: 0,
             fed: 0,
             fed_again: 0,
             feed_dropped: [0; FeedDrop::COUNT],
@@ -260,6 +270,7 @@ impl WorkerHandles {
             connects: one_counter(&list::CONNECTS),
             connects_refused: counters(&list::CONNECTS_REFUSED),
             takeovers: one_counter(&list::TAKEOVERS),
+            panics: one_counter(&list::CONNECTION_PANICS),
             fed: one_counter(&feed::DELIVERED),
             fed_again: one_counter(&feed::REDELIVERED),
             feed_dropped: counters(&feed::DROPPED),

@@ -292,7 +292,7 @@ impl Connection {
             replies.clear();
             let mut recorded = Recorded::default();
             for packet in parked.iter() {
-                let needed = self.needs_room(inner, packet);
+                let needed = self.needs_room(worker, inner, packet);
                 let must_wait =
                     worker.is_route_full.get() && self.must_wait_to_route(worker, inner, packet);
                 if must_wait || needed.is_some_and(|(bytes, why)| !worker.make_room(bytes, why)) {

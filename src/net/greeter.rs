@@ -123,6 +123,13 @@ impl Greeter {
         }
     }
 
+    /// A CONNECT led to a panic.
+    pub(super) fn count_panic(&self) {
+        let counters = &mut *self.counters.borrow_mut();
+        counters.panicked();
+        counters.flush();
+    }
+
     pub(super) fn count_connect_refused(&self, why: ConnectRefusal) {
         let counters = &mut *self.counters.borrow_mut();
         counters.connect_refused(why);

@@ -26,11 +26,11 @@ use super::throttle::{self, Verdict};
 use super::tls::{self, Tls};
 use super::wills;
 use crate::broker::SessionKey;
-use crate::identity::{Action, IdentityKind, Principal};
+use crate::identity::{Action, IdentityKind, Principal, USER_ID_PREFIX};
 use crate::metrics::{ConnectRefusal as Refusal, TlsFailure};
 use crate::mqtt::session::{ConnectRefusal, Opening};
 use crate::mqtt::topic::Topic;
-use crate::mqtt::wire::{self, Connect, Version, WireError};
+use crate::mqtt::wire::{self, Connect, Property, Version, WireError};
 
 /// PROXY header, TLS handshake and CONNECT together must be through in this time (SEC-70).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -143,7 +143,9 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted) {
         Err(_) => return guest.out_of_time(&greeter),
     };
     let leftover = bytes.split_off(connect_len.min(bytes.len()));
-    match admit(&greeter, &bytes, guest.from) {
+    let from = guest.from;
+    let admitted = greeter.guarded(from, || admit(&greeter, &bytes, from));
+    match admitted.unwrap_or(Err(Failure::Silent(Refusal::BadConnect))) {
         Ok((principal, opening)) => {
             drop(bytes);
             send_home(&greeter, stream, principal, opening, leftover, guest.place);
@@ -313,6 +315,12 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, O
                 Version::V311,
             ));
         }
+        Err(WireError::PropertyMissing {
+            property: Property::AuthenticationMethod,
+        }) => {
+            // SEC-26: only MQTT 5 has it, and is told what is missing.
+            return Err(Failure::Refused(ConnectRefusal::ProtocolError, Version::V5));
+        }
         Err(error) => {
             tracing::debug!(%from, %error, "no session: malformed CONNECT");
             return Err(Failure::Silent(Refusal::BadConnect));
@@ -342,8 +350,15 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, O
 }
 
 /// TB-01 and TB-04: the user name is the device access token; a password beside it is ignored.
+/// Tokens of users are the password, or the user name where there is none (ID-42).
 fn authenticate(greeter: &Greeter, connect: &Connect<'_>) -> Result<Principal, ConnectRefusal> {
     let user_name = connect.user_name.unwrap_or("");
+    if let Some((id, token)) = user_token(user_name, connect.password.unwrap_or(&[])) {
+        let user = greeter.shared.registry.authenticate_user(id, token);
+        // A device's token may have any form.
+        let device = || greeter.shared.registry.authenticate(user_name);
+        return user.or_else(device).ok_or(ConnectRefusal::BadUserToken);
+    }
     if let Some(principal) = greeter.shared.registry.authenticate(user_name) {
         return Ok(principal);
     }
@@ -356,6 +371,23 @@ fn authenticate(greeter: &Greeter, connect: &Connect<'_>) -> Result<Principal, C
         (None, None) => ConnectRefusal::UnknownClientId,
         _ => ConnectRefusal::BadCredentials,
     })
+}
+
+/// The id and the token of a user, if it is one who connects: the id is empty where the token says
+/// it all.
+fn user_token<'c>(user_name: &'c str, password: &'c [u8]) -> Option<(&'c str, &'c [u8])> {
+    if user_name.starts_with(USER_ID_PREFIX) {
+        return Some((user_name, password));
+    }
+    if user_name.is_empty() {
+        return is_like_jwt(password).then_some(("", password));
+    }
+    (password.is_empty() && is_like_jwt(user_name.as_bytes())).then_some(("", user_name.as_bytes()))
+}
+
+/// Whether a text begins like a signed token and has its three parts.
+fn is_like_jwt(text: &[u8]) -> bool {
+    text.starts_with(b"eyJ") && text.iter().filter(|byte| **byte == b'.').count() == 2
 }
 
 /// A failed authentication: refused as what it is, or as one of too many (SEC-27).
@@ -425,11 +457,13 @@ pub(super) fn metric(refusal: ConnectRefusal) -> Refusal {
     match refusal {
         ConnectRefusal::UnsupportedVersion => Refusal::UnsupportedVersion,
         ConnectRefusal::BadCredentials
+        | ConnectRefusal::BadUserToken
         | ConnectRefusal::MissingUserName
         | ConnectRefusal::NoCredentials
         | ConnectRefusal::BadAuthenticationMethod => Refusal::BadCredential,
         ConnectRefusal::UnknownClientId | ConnectRefusal::ClientIdRequired => Refusal::BadClientId,
         ConnectRefusal::NotAuthorized => Refusal::NotAuthorized,
+        ConnectRefusal::ProtocolError => Refusal::BadConnect,
         ConnectRefusal::RateExceeded => Refusal::Throttled,
         ConnectRefusal::TooManySessions => Refusal::IdentitySessions,
         ConnectRefusal::TooManyConnections => Refusal::IdentityConnections,

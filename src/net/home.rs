@@ -2,8 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use super::connection::{Clocks, Connection, End, Inner};
+use super::durables::is_ordinary;
 use super::handshake::{Arrival, CONNECT_TIMEOUT, metric, say_goodbye};
 use super::leave;
 use super::linger::linger;
@@ -12,8 +14,8 @@ use super::output::Output;
 use super::publish::Recorded;
 use super::stream::Stream;
 use super::worker::Worker;
-use crate::broker::{NoPlace, Reserved, Stored, record};
-use crate::identity::IdentityKind;
+use crate::broker::{NoPlace, Reserved, Stored, record, vital};
+use crate::identity::{IdentityKind, Principal};
 use crate::journal::RecordKind;
 use crate::metrics::SlowReader;
 use crate::mqtt::session::{Close, ConnectRefusal, Opening, Replies, Session};
@@ -129,14 +131,13 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let (before, number) = Before::of(worker, &opening, resumed.as_ref());
     let state = resumed.map(|resumed| resumed.state);
     let session = Session::open(&opening, worker.shared.limits, state, clocks.now);
-    let expiry_s = session.expiry_s();
     let connection = Rc::new(Connection {
         slot,
         generation: worker.next_generation(),
         principal,
         key,
         session_number: number,
-        expiry_recorded_s: expiry_s,
+        expiry_recorded_s: session.expiry_s(),
         has_will: opening.will.is_some(),
         is_over: Cell::new(false),
         _place: place,
@@ -150,13 +151,22 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         .borrow_mut()
         .insert(Rc::clone(&connection));
     worker.count(|counters| counters.connected());
+    if let Some(figures) = &connection.principal.figures {
+        figures.connected();
+    }
     let recorded = record_opening(worker, &connection, ended, before, clocks);
     if before.is_resumed {
         worker.session_connected(number, &connection);
     }
-    connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
-    let known = (before.is_resumed, assigned.as_deref());
-    welcome(worker, &connection, &opening, known, recorded, &leftover);
+    match recorded {
+        Some(recorded) => {
+            connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
+            let known = (before.is_resumed, assigned.as_deref());
+            welcome(worker, &connection, &opening, known, recorded, &leftover);
+        }
+        // What CONNACK would promise is not on its way to the disk.
+        None => refuse(worker, &connection, ConnectRefusal::StorageFull),
+    }
     serve(worker, connection);
 }
 
@@ -199,22 +209,26 @@ fn serve(worker: &Rc<Worker>, connection: Rc<Connection>) {
     let worker = Rc::clone(worker);
     worker.tasks.set(worker.tasks.get() + 1);
     tokio::task::spawn_local(async move {
-        let end = std::future::poll_fn(|cx| connection.poll(&worker, cx)).await;
-        worker.end(&connection, end);
+        let served = |cx: &mut Context<'_>| {
+            let polled = worker.guarded(&connection, || connection.poll(&worker, cx));
+            polled.unwrap_or_else(Poll::Ready)
+        };
+        let end = std::future::poll_fn(served).await;
+        vital::run("network", || worker.end(&connection, end));
         linger(connection).await;
         worker.tasks.set(worker.tasks.get() - 1);
         worker.progress.notify_waiters();
     });
 }
 
-/// Records what opening a session changes; its CONNACK waits for that.
+/// Records what opening a session changes; its CONNACK waits for that. `None` if there is no room.
 fn record_opening(
     worker: &Worker,
     connection: &Connection,
     ended: Option<Stored>,
     before: Before,
     clocks: Clocks,
-) -> Recorded {
+) -> Option<Recorded> {
     // A resumed session's records may still be on their way, even where nothing changes.
     let mut any = connection.session_number != 0 || ended.is_some();
     if let Some(ended) = ended {
@@ -225,12 +239,18 @@ fn record_opening(
     let change = (before.begins.then_some(RecordKind::SessionBegin))
         .or(is_changed.then_some(RecordKind::SessionChange));
     if let Some(kind) = change {
-        any |= record_state(worker, connection, kind, clocks);
+        any = true;
+        if !record_state(worker, connection, kind, clocks) {
+            return None;
+        }
     }
     if before.had_will || connection.has_will {
-        any |= leave::record_will(worker, connection, clocks);
+        any = true;
+        if !leave::record_will(worker, connection, clocks) {
+            return None;
+        }
     }
-    Recorded { any, connack: any }
+    Some(Recorded { any, connack: any })
 }
 
 /// The older connection of the same session goes first, so that its state moves once (TB-06).
@@ -260,7 +280,7 @@ fn welcome(
         replies.clear();
         // [MQTT-3.1.3-6] [MQTT-3.2.2-16]: only MQTT 5 can be told the name it was given.
         let assigned = assigned.filter(|_| opening.version == crate::mqtt::wire::Version::V5);
-        let is_sharing = connection.principal.kind == IdentityKind::Application;
+        let is_sharing = may_share(&connection.principal);
         inner
             .session
             .accept(opening, is_resumed, is_sharing, assigned, replies);
@@ -272,10 +292,22 @@ fn welcome(
         worker.hand_over_soon();
     }
     // TB-08: what came behind CONNECT is handled now, in order.
-    if !leftover.is_empty()
-        && let Err(end) = connection.received(worker, inner, leftover)
-    {
-        inner.ends_with(end);
+    if !leftover.is_empty() {
+        let received = worker.guarded(connection, || connection.received(worker, inner, leftover));
+        if let Err(end) = received.unwrap_or_else(Err) {
+            inner.ends_with(end);
+        }
+    }
+}
+
+/// Whether the client could join any share group. A scope that is widened later says so at the
+/// next CONNECT; one that is narrowed ends the connection.
+fn may_share(principal: &Principal) -> bool {
+    let permit = &principal.permit;
+    match principal.kind {
+        IdentityKind::Application => permit.receives(|_| true),
+        // A device's own topics are never shared.
+        IdentityKind::Device | IdentityKind::User => permit.receives(is_ordinary),
     }
 }
 
@@ -284,6 +316,8 @@ fn welcome(
 pub(super) fn refuse(worker: &Worker, connection: &Connection, refusal: ConnectRefusal) {
     {
         let inner = &mut *connection.inner.borrow_mut();
+        // SEC-37: the will of a CONNECT that is refused is never published.
+        let _ = inner.session.take_will();
         let mut connack = Vec::new();
         refusal.write(inner.session.version(), &mut connack);
         inner.output.write(&connack);
@@ -315,5 +349,7 @@ fn record_state(
         subscriptions,
         &mut body,
     );
-    worker.record(&connection.header(worker, kind, None, clocks), &body)
+    // A resumed session brings more than its CONNECT did, for which room was made.
+    worker.make_room(body.len(), Purpose::Session)
+        && worker.record(&connection.header(worker, kind, None, clocks), &body)
 }

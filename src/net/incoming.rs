@@ -5,7 +5,9 @@ use super::outbox::Purpose;
 use super::publish::Recorded;
 use super::queued::ENTRY_ROOM_BYTES;
 use super::worker::Worker;
+use crate::broker::record::SUBSCRIPTION_BYTES;
 use crate::device_api;
+use crate::limits::FILTERS_BYTES_MAX;
 use crate::metrics::Refusal;
 use crate::mqtt::session::{Close, Replies, Step};
 use crate::mqtt::topic::TOPIC_BYTES_MAX;
@@ -34,7 +36,8 @@ impl Connection {
         let mut taken = 0;
         loop {
             let rest = input.get(taken..).unwrap_or(&[]);
-            let packet = match wire::frame(rest, packet_size_max) {
+            let framed = worker.alone(|| wire::frame(rest, packet_size_max));
+            let packet = match framed {
                 Ok(Some(frame)) => match frame.packet(rest) {
                     Some(packet) => packet,
                     None => return (taken, Ok(())),
@@ -62,7 +65,7 @@ impl Connection {
         replies: &mut Replies,
         recorded: &mut Recorded,
     ) -> Result<Taken, End> {
-        if let Some((bytes, purpose)) = self.needs_room(inner, packet) {
+        if let Some((bytes, purpose)) = self.needs_room(worker, inner, packet) {
             let behind = !inner.parked.is_empty();
             if behind || !worker.make_room(bytes, purpose) {
                 // The client was heard, whatever the journal does (SEC-80).
@@ -75,16 +78,23 @@ impl Connection {
             return self.park(worker, inner, packet, clocks);
         }
         let version = inner.session.version();
-        if let Some(decoded) = wire::decode_publish(version, Sender::Client, packet) {
+        let decoded = worker.alone(|| {
+            // Not in release builds.
+            tracing::trace!(slot = self.slot, bytes = packet.len(), "a packet came");
+            wire::decode_publish(version, Sender::Client, packet)
+        });
+        if let Some(decoded) = decoded {
             let publish = decoded.map_err(|error| End::Closed(Close::from(&error)))?;
             return self
                 .take_publish(worker, inner, &publish, clocks, replies, recorded)
                 .map(|()| Taken::Yes)
                 .map_err(End::Closed);
         }
-        let decoded = wire::decode(version, Sender::Client, packet)
-            .map_err(|error| End::Closed(Close::from(&error)))?;
-        let step = inner.session.handle(&decoded, clocks.now, replies);
+        let step = worker.alone(|| {
+            let decoded = wire::decode(version, Sender::Client, packet);
+            let decoded = decoded.map_err(|error| Close::from(&error))?;
+            inner.session.handle(&decoded, clocks.now, replies)
+        });
         match step.map_err(End::Closed)? {
             // PUBLISH was taken above.
             Step::Done | Step::Publish(..) | Step::Repeated => {}
@@ -131,7 +141,12 @@ impl Connection {
 
     /// The room that the packet and its acknowledgement may need, and for what; `None` if it
     /// needs none.
-    pub(super) fn needs_room(&self, inner: &Inner, packet: &[u8]) -> Option<(usize, Purpose)> {
+    pub(super) fn needs_room(
+        &self,
+        worker: &Worker,
+        inner: &Inner,
+        packet: &[u8],
+    ) -> Option<(usize, Purpose)> {
         match PacketType::from_first_byte(*packet.first()?).ok()? {
             // An alias may stand for a topic that the record holds.
             PacketType::Publish => Some((packet.len() + TOPIC_BYTES_MAX, Purpose::Message)),
@@ -142,8 +157,11 @@ impl Connection {
             // The record holds the whole session: its client id and all its filters.
             PacketType::Subscribe | PacketType::Unsubscribe => {
                 let held = &inner.session.state().subscriptions;
-                let filters: usize = held.iter().map(|held| held.filter.len() + 3).sum();
-                let bytes = packet.len() + self.key.client_id.len() + filters + 8;
+                let filters = (held.bytes() + packet.len()).min(FILTERS_BYTES_MAX);
+                // One of the packet takes at least three bytes there.
+                let count = held.len() + packet.len() / 3;
+                let count = count.min(worker.shared.limits.subscriptions_max.max(held.len()));
+                let bytes = self.key.client_id.len() + filters + count * SUBSCRIPTION_BYTES + 8;
                 Some((bytes, Purpose::Session))
             }
             // Its answer stands in line behind CONNACK.

@@ -8,7 +8,7 @@ use super::outbox::Purpose;
 use super::wills::publisher_of;
 use super::worker::Worker;
 use crate::broker::{Receipt, SessionKey, Stored, record};
-use crate::identity::{Change, Permit};
+use crate::identity::{Change, IdentityKind, Permit};
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::WillEnd;
 use crate::mqtt::session::{Close, SessionState};
@@ -28,7 +28,10 @@ pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
             continue;
         }
         // TB-07: a client whose credential ended is told so where it can be told.
-        let close = Close::because(ReasonCode::AdministrativeAction);
+        let close = Close::because(match change.kind {
+            IdentityKind::User => ReasonCode::NotAuthorized, // ID-30
+            IdentityKind::Device | IdentityKind::Application => ReasonCode::AdministrativeAction,
+        });
         let credential = connection.principal.credential;
         if change.drops_state || change.credentials_ended.contains(&credential) {
             let will = connection.inner.borrow_mut().session.take_will();
@@ -72,7 +75,10 @@ fn drop_wills(worker: &Worker, change: &Change, receipt: &mut Receipt) {
 /// a subscription outside of the rights it has now (SEC-36).
 fn drop_state(worker: &Worker, change: &Change, receipt: &mut Receipt) {
     let permit = worker.shared.registry.permit(change.identity);
-    let goes = |stored: &Stored| change.drops_state || !lies_inside(&stored.state, &permit);
+    // What a user may is said by the token that comes next: it is asked when that resumes.
+    let is_narrowed =
+        |stored: &Stored| change.kind != IdentityKind::User && !lies_inside(&stored.state, &permit);
+    let goes = |stored: &Stored| change.drops_state || is_narrowed(stored);
     let dropped = worker
         .sessions
         .borrow_mut()

@@ -19,10 +19,25 @@ pub struct UnsentLimits {
     pub timeout: Duration,
 }
 
-/// Buffers for deliveries that a worker keeps, and the size beyond which one is given back to the
-/// system.
-const LENT_MAX: usize = 256;
-const LENT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of deliveries that are collected for one write. A turn with more for one client writes
+/// meanwhile, so that buffers stay small and are not read again from main memory.
+const TURN_BYTES: usize = 32 * 1024;
+
+/// Room of a new buffer for deliveries, bytes: a burst of small messages.
+const TURN_BYTES_FIRST: usize = 1024;
+
+/// Bytes that the buffers for deliveries of one worker may keep while they are empty, and the
+/// size beyond which one is given back to the system.
+const LENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+const LENT_ONE_BYTES_MAX: usize = 2 * TURN_BYTES;
+
+/// Buffers for what is delivered in a turn, used again and again by a worker's connections.
+#[derive(Default)]
+pub(super) struct Lent {
+    free: Vec<Vec<u8>>,
+    /// Room in all of them.
+    bytes: usize,
+}
 
 /// The stream of one connection. Whoever has something to say writes at once; what the kernel
 /// does not take is kept, and the connection's task is woken to write it when it can.
@@ -45,6 +60,28 @@ pub(super) struct Output {
     /// Since when bytes wait and none of them has gone.
     stuck_since: Option<Instant>,
     is_overfull: bool,
+}
+
+impl Lent {
+    fn take(&mut self) -> Vec<u8> {
+        match self.free.pop() {
+            Some(buffer) => {
+                self.bytes = self.bytes.saturating_sub(buffer.capacity());
+                buffer
+            }
+            None => Vec::with_capacity(TURN_BYTES_FIRST),
+        }
+    }
+
+    /// Keeps an empty buffer, unless enough is kept.
+    fn give_back(&mut self, buffer: Vec<u8>) {
+        let room = buffer.capacity();
+        let is_of_use = (1..=LENT_ONE_BYTES_MAX).contains(&room);
+        if is_of_use && self.bytes + room <= LENT_BYTES_MAX {
+            self.bytes += room;
+            self.free.push(buffer);
+        }
+    }
 }
 
 impl Output {
@@ -112,25 +149,29 @@ impl Output {
 
     /// The buffer for what is delivered in this turn; `lent` are buffers of the worker's. Whoever
     /// adds to it sees to it that [`Output::flush`] is called before the turn ends.
-    pub(super) fn turn(&mut self, lent: &mut Vec<Vec<u8>>) -> &mut Vec<u8> {
+    #[inline]
+    pub(super) fn turn(&mut self, lent: &mut Lent) -> &mut Vec<u8> {
         if self.turn.capacity() == 0 {
-            self.turn = lent.pop().unwrap_or_default();
+            self.turn = lent.take();
         }
         &mut self.turn
     }
 
+    /// True if so much was delivered in this turn that it should be written now.
+    #[inline]
+    pub(super) fn is_turn_full(&self) -> bool {
+        self.turn.len() >= TURN_BYTES
+    }
+
     /// Writes what was delivered in this turn and gives the buffer back.
-    pub(super) fn flush(&mut self, lent: &mut Vec<Vec<u8>>) {
+    pub(super) fn flush(&mut self, lent: &mut Lent) {
         let mut turn = std::mem::take(&mut self.turn);
         if !turn.is_empty() {
             self.fed += turn.len();
             self.write(&turn);
             turn.clear();
         }
-        let is_of_use = (1..=LENT_BYTES_MAX).contains(&turn.capacity());
-        if is_of_use && lent.len() < LENT_MAX {
-            lent.push(turn);
-        }
+        lent.give_back(turn);
     }
 
     /// Writes `bytes` behind all that was written before, now or later.

@@ -37,7 +37,14 @@ impl Connection {
         recorded: &mut Recorded,
     ) -> Result<(), Close> {
         worker.count_received(publish.qos);
-        match inner.session.handle_publish(publish, clocks.now, replies) {
+        if let Some(figures) = &self.principal.figures {
+            figures.received();
+        }
+        let incoming = worker.alone(|| {
+            let session = &mut inner.session;
+            session.handle_publish(publish, clocks.now, replies)
+        });
+        match incoming {
             Ok(Incoming::New(aliased)) => {
                 let topic = aliased.as_ref().map(|aliased| aliased.topic().as_str());
                 let publish = Publish {
@@ -73,7 +80,8 @@ impl Connection {
             worker.count_refused(Refusal::ProtocolError);
             return Err(Close::because(ReasonCode::TopicAliasInvalid));
         };
-        let verdict = match self.decide(worker, topic, publish.payload) {
+        let route = worker.alone(|| self.decide(worker, topic, publish.payload));
+        let verdict = match route {
             Route::Ordinary => self.route_on(worker, publish, topic, clocks, recorded),
             Route::Telemetry => {
                 let packet_id = publish.packet_id.filter(|_| publish.qos.as_u8() == 2);
@@ -92,9 +100,10 @@ impl Connection {
                 Verdict::Refused(refused)
             }
         };
-        inner
-            .session
-            .settle(publish.qos, publish.packet_id, verdict, replies)
+        worker.alone(|| {
+            let session = &mut inner.session;
+            session.settle(publish.qos, publish.packet_id, verdict, replies)
+        })
     }
 
     /// Records the release of a QoS 2 message; PUBCOMP waits for it.
@@ -140,7 +149,7 @@ impl Connection {
     fn decide(&self, worker: &Worker, topic: Topic<'_>, payload: &[u8]) -> Route {
         let is_allowed = self.principal.permit.allows(Action::Publish, topic);
         let name = topic.as_str();
-        if self.principal.kind == IdentityKind::Application {
+        if self.principal.kind != IdentityKind::Device {
             device_api::route_application(name, is_allowed)
         } else if is_allowed {
             device_api::route(name, payload, &worker.shared.profile)

@@ -12,11 +12,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::layers::{Layers, MORE_RECORDS_MAX};
 use super::outbox::Purpose;
 use super::worker::Worker;
 use crate::broker::record::message::{self as record, Fixed, Flags, Target, Targets};
 use crate::broker::router::Parcel;
-use crate::broker::tree::{Delivery, Matches, Subscriber};
+use crate::broker::tree::{Delivery, Matches, Share, Subscriber};
 use crate::mqtt::message::Message;
 use crate::mqtt::topic::{Filter, Topic};
 use crate::mqtt::wire::{PacketId, QoS};
@@ -61,6 +62,7 @@ pub(super) struct Scratch {
     /// Copies that wait for the message's record, by worker.
     kept: Vec<Parcel>,
     members: Vec<Delivery>,
+    layers: Layers,
     /// Of the message, if it is to be retained ([`crate::broker::router::UnderWay`]).
     serial: u64,
 }
@@ -140,6 +142,7 @@ impl Worker {
             found,
             targets,
             kept,
+            layers,
             serial,
             ..
         } = scratch;
@@ -152,19 +155,8 @@ impl Worker {
             }
         }
         seal_open(kept, message);
-        for share in found.shares() {
-            let Some(chosen) = share.candidates.first() else {
-                continue;
-            };
-            if !is_kept(chosen, routing.qos) {
-                continue;
-            }
-            let filter = self.shared.router.tree.group_filter(share.group);
-            let filter: Option<Arc<str>> = filter.map(Arc::from);
-            let share = (chosen, filter.as_ref());
-            if !self.keep(found, targets, kept, message, routing, share) {
-                return Some(false);
-            }
+        if !self.keep_shares(found, targets, kept, layers, message, routing) {
+            return Some(false);
         }
         if targets.is_empty() && !must_record {
             return None;
@@ -181,6 +173,48 @@ impl Worker {
             outbox.pending().retain(Arc::clone(message), place, *serial);
         }
         Some(place.is_some())
+    }
+
+    /// Adds the copies of share groups, in layers: a record names a session once. False if one was
+    /// full and found no room.
+    fn keep_shares(
+        &self,
+        found: &Matches,
+        targets: &mut Targets,
+        kept: &mut Vec<Parcel>,
+        layers: &mut Layers,
+        message: &Arc<Message>,
+        routing: Routing<'_>,
+    ) -> bool {
+        let to_keep = |share: &Share<'_>| {
+            let chosen = share.candidates.first().copied();
+            chosen.filter(|chosen| is_kept(chosen, routing.qos))
+        };
+        layers.clear();
+        for chosen in found.shares().filter_map(|share| to_keep(&share)) {
+            layers.add(chosen.subscriber().number().unwrap_or(0), targets);
+        }
+        for layer in 0..layers.count() {
+            let shares = found.shares().filter_map(|share| {
+                let chosen = to_keep(&share)?;
+                Some((share.group, chosen))
+            });
+            for ((group, chosen), its) in shares.zip(layers.of_copies()) {
+                if its != layer {
+                    continue;
+                }
+                let filter = self.shared.router.tree.group_filter(group).map(Arc::from);
+                if layer > MORE_RECORDS_MAX {
+                    self.send_shared(found, message, routing, (&chosen, filter));
+                    continue;
+                }
+                let share = (&chosen, filter.as_ref());
+                if !self.keep(found, targets, kept, message, routing, share) {
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// Adds a kept session to the message's record; false if one was full and found no room.
@@ -295,6 +329,23 @@ impl Worker {
         self.has_routed.set(true);
     }
 
+    /// Sends a copy of a share group that no record names.
+    fn send_shared(
+        &self,
+        found: &Matches,
+        message: &Arc<Message>,
+        routing: Routing<'_>,
+        (chosen, filter): (&Delivery, Option<Arc<str>>),
+    ) {
+        let parcels = &mut *self.parcels.borrow_mut();
+        if let Some(parcel) = parcels.get_mut(usize::from(chosen.worker())) {
+            let (qos, retain) = sent_with(chosen, routing);
+            parcel.push(chosen.subscriber(), qos, retain, found.ids(chosen));
+            parcel.seal(Arc::clone(message), 0, filter);
+            self.has_routed.set(true);
+        }
+    }
+
     /// Gives a message of a share group to another member. False if there is none.
     pub(super) fn route_to_member(&self, message: &Arc<Message>, filter: &Arc<str>) -> bool {
         let scratch = &mut *self.scratch.borrow_mut();
@@ -385,8 +436,9 @@ impl Worker {
         if let Some(mut own) = own {
             self.deliver(&own);
             own.clear();
-            // Delivering routes nothing, so nothing was put there meanwhile.
-            if let Some(place) = self.parcels.borrow_mut().get_mut(self.index) {
+            // Unless a message of a share group came back and goes to another member here.
+            let mut parcels = self.parcels.borrow_mut();
+            if let Some(place) = parcels.get_mut(self.index).filter(|one| one.is_empty()) {
                 *place = own;
             }
         }

@@ -57,6 +57,8 @@ pub struct NetParts {
     pub one_session: bool,
     /// `connack_style = "magenta"`: an empty user name is answered with 0x04 in 3.1 and 3.1.1.
     pub empty_user_name_code_4: bool,
+    /// Connections end with the token that they showed (SEC-40).
+    pub cut_at_expiry: bool,
     /// What routing may take.
     pub router: RouterLimits,
     /// How often the broker's figures are published under `$SYS/broker/`; zero is never.
@@ -166,6 +168,7 @@ impl Net {
             profile: parts.profile,
             one_session: parts.one_session,
             empty_user_name_code_4: parts.empty_user_name_code_4,
+            cut_at_expiry: parts.cut_at_expiry,
             metrics: parts.metrics,
             feeds: parts.feeds,
             statistics_every: parts.statistics_every,

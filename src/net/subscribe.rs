@@ -74,7 +74,7 @@ impl Connection {
             .extend(walks.map(|taken| Walk::new(taken, now())));
         self.take_up(worker, inner, wishes);
         if taken.iter().any(|taken| taken.is_changed) {
-            self.record_change(worker, inner, clocks, recorded);
+            self.record_change(worker, inner, clocks, recorded)?;
         }
         recorded.any |= self.session_number != 0;
         Ok(())
@@ -93,7 +93,9 @@ impl Connection {
             IdentityKind::Device if !is_allowed || !is_ordinary(filter) => {
                 Err(ReasonCode::TopicFilterInvalid)
             }
-            IdentityKind::Application if !is_allowed => Err(ReasonCode::NotAuthorized),
+            IdentityKind::Application | IdentityKind::User if !is_allowed => {
+                Err(ReasonCode::NotAuthorized)
+            }
             IdentityKind::Application if Wanted::of(filter).is_some() => Ok(Source::Feed),
             _ if is_ordinary(filter) => Ok(Source::Tree),
             _ => Err(ReasonCode::TopicFilterInvalid),
@@ -109,16 +111,7 @@ impl Connection {
         replies: &mut Replies,
         recorded: &mut Recorded,
     ) -> Result<(), Close> {
-        let known = |filter: &Filter<'_>| match self.principal.kind {
-            // Only what a scope covers could be there.
-            IdentityKind::Device => {
-                let permit = &self.principal.permit;
-                device_api::is_allowed(filter)
-                    || (is_ordinary(filter) && permit.allows_filter(filter))
-            }
-            IdentityKind::Application => Wanted::of(filter).is_some() || is_ordinary(filter),
-        };
-        let ended = inner.session.unsubscribe(unsubscribe, known, replies)?;
+        let ended = inner.session.unsubscribe(unsubscribe, replies)?;
         if !ended.is_empty() {
             self.drop_feeds(worker, inner);
             let tree = &worker.shared.router.tree;
@@ -135,21 +128,22 @@ impl Connection {
                     worker.route_shared(self.session_number, taken);
                 }
             }
-            self.record_change(worker, inner, clocks, recorded);
+            self.record_change(worker, inner, clocks, recorded)?;
         }
         recorded.any |= self.session_number != 0;
         Ok(())
     }
 
+    /// Writes the session down as it is now.
     fn record_change(
         &self,
         worker: &Worker,
         inner: &Inner,
         clocks: Clocks,
         recorded: &mut Recorded,
-    ) {
+    ) -> Result<(), Close> {
         if self.session_number == 0 {
-            return;
+            return Ok(());
         }
         let mut body = Vec::new();
         let session = &inner.session;
@@ -161,6 +155,11 @@ impl Connection {
             &mut body,
         );
         let header = self.header(worker, RecordKind::SessionChange, None, clocks);
-        recorded.any |= worker.record(&header, &body);
+        // Room was made before the packet was handled. What is not recorded is not acknowledged.
+        if !worker.record(&header, &body) {
+            return Err(Close::because(ReasonCode::QuotaExceeded));
+        }
+        recorded.any = true;
+        Ok(())
     }
 }

@@ -1,15 +1,15 @@
-//! What a worker looks at twice a second: silent clients, slow readers, expired sessions, delayed
-//! wills, expired messages.
+//! What a worker looks at twice a second: silent clients, slow readers, expired tokens and
+//! sessions, delayed wills, expired messages.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::connection::{Clocks, End};
+use super::connection::{Clocks, Connection, End};
 use super::worker::Worker;
 use super::{home, leave};
 use crate::broker::retained::{Progress, Sweep};
-use crate::metrics::{RoutingFigures, SlowReader};
+use crate::metrics::{RoutingFigures, SlowReader, WillEnd};
 use crate::mqtt::session::{Close, ConnectRefusal};
 use crate::mqtt::wire::{ReasonCode, Version};
 
@@ -93,14 +93,31 @@ impl Worker {
         }
     }
 
-    /// Cuts off silent clients, drops expired sessions, tells MQTT 5 clients of a stuck journal.
+    /// Ends the connection of a token whose time is over, without its will (SEC-40).
+    fn expire(&self, connection: &Connection) {
+        let will = connection.inner.borrow_mut().session.take_will();
+        if will.is_some() {
+            self.count(|counters| counters.will(WillEnd::Revoked));
+        }
+        self.shared.metrics.connection_expired();
+        let close = Close::because(ReasonCode::NotAuthorized);
+        self.end(connection, End::Closed(close));
+    }
+
+    /// Cuts off silent clients and those whose token expired, drops expired sessions, tells MQTT 5
+    /// clients of a stuck journal.
     fn sweep_at(&self, now: Instant) {
         let is_stuck = self.is_stuck();
         let (mut over, mut refused, mut slow) = (Vec::new(), Vec::new(), Vec::new());
+        let mut expired = Vec::new();
+        let wall_ms = self.shared.cut_at_expiry.then(|| Clocks::read().wall_ms);
         for (_, connection) in self.connections.borrow().iter() {
             let inner = connection.inner.borrow();
             let is_v5 = inner.session.version() == Version::V5;
-            if is_stuck && inner.waits_for_connack() {
+            let ends_at_ms = connection.principal.expires_at_ms;
+            if ends_at_ms.is_some_and(|at| wall_ms.is_some_and(|now| at <= now)) {
+                expired.push(Rc::clone(connection));
+            } else if is_stuck && inner.waits_for_connack() {
                 refused.push(Rc::clone(connection));
             } else if is_stuck && is_v5 && inner.is_waiting_for_journal() {
                 // Its acknowledgements cannot be taken back one by one without overtaking those
@@ -116,6 +133,9 @@ impl Worker {
             } else if inner.output.is_broken() {
                 inner.output.wake();
             }
+        }
+        for connection in expired {
+            self.expire(&connection);
         }
         for (connection, reason) in over {
             self.end(&connection, End::Closed(Close::because(reason)));

@@ -22,6 +22,10 @@ pub(super) async fn flush_each_turn(worker: Rc<Worker>) {
     loop {
         worker.flush.notified().await;
         worker.flush();
+        if !worker.dirty.borrow().is_empty() {
+            // A queue had more than one portion: the others come first.
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -129,13 +133,13 @@ impl Worker {
                 return;
             };
             let is_through = match self.connection(slot, generation) {
-                Some(connection) => match connection.resume(self) {
-                    Ok(is_through) => is_through,
-                    Err(end) => {
+                Some(connection) => {
+                    let resumed = self.guarded(&connection, || connection.resume(self));
+                    resumed.unwrap_or_else(Err).unwrap_or_else(|end| {
                         self.end(&connection, end);
                         true
-                    }
-                },
+                    })
+                }
                 None => true,
             };
             if is_through {

@@ -162,7 +162,7 @@ impl Connection {
                 .send_qos_0(message, (true, ids), now_ms, encoded, out);
             self.mark_dirty(worker, inner);
             match sent {
-                Ok(()) => worker.counters.borrow_mut().delivered(0, 1),
+                Ok(()) => self.count_delivered(worker, QoS::AtMostOnce),
                 Err(why) => worker.count_undelivered(super::deliver::drop_of(why)),
             }
             return Went::On;

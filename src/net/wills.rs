@@ -84,7 +84,9 @@ impl Worker {
         let topic = will.content.topic();
         let may = !registry.is_deleted(identity)
             && !device_api::is_platform(topic.as_str())
-            && registry.permit(identity).allows(Action::Publish, topic);
+            && registry
+                .permit_of(identity, stored.publisher.credential)
+                .allows(Action::Publish, topic);
         if !may {
             return self.count(|counters| counters.will(WillEnd::NotAuthorized));
         }

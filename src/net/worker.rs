@@ -21,6 +21,7 @@ use super::connection::{Connection, End};
 use super::durables::Durables;
 use super::home;
 use super::outbox::{Outbox, Purpose};
+use super::output::Lent;
 use super::route::Scratch;
 use super::start::{Guards, spawn_vital};
 use super::statistics::Statistics;
@@ -50,6 +51,8 @@ pub(super) struct Shared {
     pub(super) profile: Profile,
     pub(super) one_session: bool,
     pub(super) empty_user_name_code_4: bool,
+    /// Connections end with the token that they showed.
+    pub(super) cut_at_expiry: bool,
     pub(super) metrics: Metrics,
     pub(super) feeds: Feeds,
     pub(super) router: Router,
@@ -93,6 +96,8 @@ pub(super) struct Worker {
     /// Since when the journal takes nothing more.
     pub(super) behind_since: Cell<Option<Instant>>,
     pub(super) is_stopping: Cell<bool>,
+    /// The step at hand touches nothing but what is one client's ([`super::guard`]).
+    pub(super) is_alone: Cell<bool>,
     /// Connection tasks that have not returned yet.
     pub(super) tasks: Cell<usize>,
     /// Buffers for the message that is being routed.
@@ -110,7 +115,7 @@ pub(super) struct Worker {
     /// Connections with deliveries of this turn.
     pub(super) dirty: RefCell<Vec<(u32, u32)>>,
     /// Buffers for what is delivered in one turn.
-    pub(super) lent: RefCell<Vec<Vec<u8>>>,
+    pub(super) lent: RefCell<Lent>,
     /// A client waits until there is room for what its message would route.
     pub(super) is_route_full: Cell<bool>,
     /// Something is in `parcels` or `dirty`.
@@ -158,6 +163,7 @@ impl Worker {
             parked: RefCell::default(),
             behind_since: Cell::new(None),
             is_stopping: Cell::new(false),
+            is_alone: Cell::new(false),
             tasks: Cell::new(0),
             scratch: RefCell::default(),
             settled: RefCell::default(),
@@ -351,6 +357,9 @@ impl Worker {
             }
             counters.disconnected();
             counters.flush();
+        }
+        if let Some(figures) = &connection.principal.figures {
+            figures.disconnected();
         }
         tracing::debug!(device = %connection.principal.identity, ?end, "connection ended");
         leave::keep_or_end(self, connection);

@@ -23,7 +23,7 @@ pub struct DeviceRow {
     pub profile: String,
     /// For people; may be empty.
     pub label: String,
-    /// [`DEVICE`], [`APPLICATION`], or what a newer version added.
+    /// [`DEVICE`], [`APPLICATION`], [`USER`], or what a newer version added.
     pub kind: u8,
 }
 
@@ -32,6 +32,9 @@ pub const DEVICE: u8 = 0;
 
 /// The kind of an application.
 pub const APPLICATION: u8 = 1;
+
+/// The kind of a user of the identity service.
+pub const USER: u8 = 2;
 
 /// A row of `credential` without its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub struct CredentialRow {
     pub created_ms: u64,
     /// Wall clock, ms; `None` while it is live.
     pub revoked_ms: Option<u64>,
+    /// When it ends by itself; wall clock, ms.
+    pub expires_ms: Option<u64>,
 }
 
 /// What a new credential consists of.
@@ -72,7 +77,7 @@ pub struct LiveCredential {
     pub device: Uuid,
     /// The device's generation.
     pub generation: u32,
-    /// [`DEVICE`] or [`APPLICATION`].
+    /// [`DEVICE`], [`APPLICATION`] or [`USER`].
     pub kind: u8,
 }
 
@@ -125,7 +130,7 @@ pub fn credentials(
     connection: &Connection,
     device: &DeviceRow,
 ) -> Result<Vec<CredentialRow>, StoreError> {
-    let sql = "SELECT id, kind, chosen, created_ms, revoked_ms FROM credential
+    let sql = "SELECT id, kind, chosen, created_ms, revoked_ms, expires_ms FROM credential
                WHERE device = ?1 ORDER BY id";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([device.number], credential_row)?;
@@ -137,12 +142,12 @@ pub fn owner_of(
     connection: &Connection,
     digest: &[u8; 32],
 ) -> Result<Option<(DeviceRow, CredentialRow)>, StoreError> {
-    let sql = "SELECT id, kind, chosen, created_ms, revoked_ms, device FROM credential
-               WHERE digest = ?1";
+    let sql = "SELECT id, kind, chosen, created_ms, revoked_ms, expires_ms, device
+               FROM credential WHERE digest = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement
         .query_row([digest], |row| {
-            Ok((credential_row(row)?, row.get::<_, i64>(5)?))
+            Ok((credential_row(row)?, row.get::<_, i64>(6)?))
         })
         .optional()?;
     let Some((credential, number)) = found else {
@@ -291,18 +296,17 @@ pub fn drop_sessions(connection: &Connection, device: Uuid) -> Result<(), StoreE
 }
 
 /// The first generation of an identity whose state counts; `None` if it has no live credential,
-/// or is not there: then nothing of it counts.
+/// or is not there: then nothing of it counts. A user keeps its state between two tokens.
 pub fn state_generation(
     connection: &Connection,
     identity: Uuid,
 ) -> Result<Option<u32>, StoreError> {
-    let sql = "SELECT state_generation FROM device WHERE id = ?1 AND EXISTS (
+    let sql = "SELECT state_generation FROM device WHERE id = ?1 AND (kind = ?2 OR EXISTS (
                    SELECT 1 FROM credential AS c
-                   WHERE c.device = device.number AND c.revoked_ms IS NULL)";
+                   WHERE c.device = device.number AND c.revoked_ms IS NULL))";
     let mut statement = connection.prepare_cached(sql)?;
-    Ok(statement
-        .query_row([identity.as_bytes()], |row| row.get(0))
-        .optional()?)
+    let values = params![identity.as_bytes(), USER];
+    Ok(statement.query_row(values, |row| row.get(0)).optional()?)
 }
 
 /// Whether this credential of an identity is live.
@@ -329,16 +333,18 @@ pub fn bury(
 ) -> Result<(), StoreError> {
     let sql = "DELETE FROM device WHERE number = ?1";
     connection.prepare_cached(sql)?.execute([device.number])?;
-    let sql = "INSERT INTO tombstone (device, offset, deleted_ms) VALUES (?1, ?2, ?3)";
-    let values = params![device.id.as_bytes(), Unsigned(offset), Unsigned(deleted_ms)];
+    let sql = "INSERT INTO tombstone (device, offset, deleted_ms, kind) VALUES (?1, ?2, ?3, ?4)";
+    let (id, offset, deleted_ms) = (device.id.as_bytes(), Unsigned(offset), Unsigned(deleted_ms));
+    let values = params![id, offset, deleted_ms, device.kind];
     connection.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }
 
-/// Every tombstone: device and journal offset.
+/// Every tombstone of those that could send telemetry: device and journal offset.
 pub fn tombstones(connection: &Connection) -> Result<Vec<(Uuid, u64)>, StoreError> {
-    let mut statement = connection.prepare("SELECT device, offset FROM tombstone")?;
-    let rows = statement.query_map([], |row| {
+    let mut statement =
+        connection.prepare("SELECT device, offset FROM tombstone WHERE kind <> ?1")?;
+    let rows = statement.query_map([USER], |row| {
         Ok((Uuid::from_bytes(row.get(0)?), row.get::<_, Unsigned>(1)?.0))
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -379,5 +385,6 @@ fn credential_row(row: &Row<'_>) -> rusqlite::Result<CredentialRow> {
         chosen: row.get(2)?,
         created_ms: row.get::<_, Unsigned>(3)?.0,
         revoked_ms: row.get::<_, Option<Unsigned>>(4)?.map(|at| at.0),
+        expires_ms: row.get::<_, Option<Unsigned>>(5)?.map(|at| at.0),
     })
 }

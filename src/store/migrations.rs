@@ -11,7 +11,9 @@ use super::StoreError;
 pub(super) const APPLICATION_ID: i64 = 0x546f_6c6c;
 
 /// Step n (counting from 1) leads to schema version n.
-pub(super) const STEPS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
+pub(super) const STEPS: &[&str] = &[
+    VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6,
+];
 
 /// `device.number` keeps joins on small integers; `device.id` is what the world sees.
 ///
@@ -168,6 +170,29 @@ CREATE TABLE will (
 /// has a row; a device without one has its own topics and nothing else.
 const VERSION_5: &str = "
 ALTER TABLE application RENAME TO scope;
+";
+
+/// Users of the identity service are identities of kind 2; their tokens are credentials of kind 2
+/// that end by themselves (`expires_ms`), have scopes (bits) and name the version of the access key
+/// that their request was signed with. `access_key` holds the keys in use, sealed: 0 is the primary
+/// one, 1 the secondary; versions only grow. A tombstone says what kind it stands for.
+const VERSION_6: &str = "
+ALTER TABLE credential ADD COLUMN expires_ms INTEGER;
+ALTER TABLE credential ADD COLUMN scopes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE credential ADD COLUMN access_key INTEGER;
+
+CREATE INDEX credential_expiring ON credential (expires_ms) WHERE expires_ms IS NOT NULL;
+
+CREATE INDEX credential_of_key ON credential (access_key) WHERE access_key IS NOT NULL;
+
+ALTER TABLE tombstone ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE access_key (
+    name INTEGER PRIMARY KEY CHECK (name IN (0, 1)),
+    version INTEGER NOT NULL UNIQUE,
+    created_ms INTEGER NOT NULL,
+    sealed BLOB NOT NULL
+) STRICT;
 ";
 
 /// The newest schema version this program knows.

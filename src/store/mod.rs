@@ -31,6 +31,7 @@ pub mod sessions;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+pub mod users;
 mod writer;
 
 use std::path::{Path, PathBuf};

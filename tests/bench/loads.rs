@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use crate::{
-    common::tools,
+    common::{broker::Setup, tools},
     rig::{Fleet, Mosquitto, Raw, TOLLGATE, bench, figures, number, refused},
 };
 
@@ -250,6 +250,57 @@ fn every_delivery_of_a_fan_out_is_counted() {
         assert_eq!(figures["expected"], messages * each, "{flags}: {figures}");
         assert_eq!(figures["delivered"], messages * each, "{flags}: {figures}");
         assert!(number(&figures["delivery_us"], "p50") > 0.0, "{figures}");
+    }
+}
+
+/// Every client is one application; kept sessions end with the run, so that none of them gets what
+/// a later one sends.
+#[test]
+fn fan_out_and_fan_in_lose_nothing_by_an_application_with_a_scope() {
+    let broker = Setup::new()
+        .set("TOLLGATE_LIMITS_CONNECTIONS_PER_IDENTITY_MAX", "100")
+        .set("TOLLGATE_LIMITS_SESSIONS_PER_IDENTITY_MAX", "100")
+        .start();
+    let scope = ["--publish", "bench/#", "--subscribe", "bench/#", "--json"];
+    let created = broker.cli_json(&[&["app", "create", "fan"], &scope[..]].concat());
+    let token = created["token"].as_str().unwrap();
+    let (port, pid) = (broker.mqtt_port(), broker.pid());
+    for (flags, publishers, each) in [
+        ("--publishers 1 --subscribers 20 --qos 0 --window 10", 1, 20),
+        ("--publishers 1 --subscribers 20 --qos 1 --window 32", 1, 20),
+        (
+            "--publishers 1 --subscribers 20 --qos 1 --window 4 --mqtt 5",
+            1,
+            20,
+        ),
+        ("--publishers 20 --subscribers 1 --qos 1 --window 1", 20, 1),
+        (
+            "--publishers 20 --subscribers 1 --qos 1 --window 8 --mqtt 3.1",
+            20,
+            1,
+        ),
+        (
+            "--publishers 1 --subscribers 20 --qos 1 --window 4 --kept",
+            1,
+            20,
+        ),
+        (
+            "--publishers 1 --subscribers 9 --qos 1 --kept --mqtt 5",
+            1,
+            9,
+        ),
+    ] {
+        let figures = figures(&format!(
+            "fanout --seconds 1 --port {port} --broker-pid {pid} --token {token} {flags}"
+        ));
+        let messages = figures["messages"].as_u64().unwrap();
+        assert!(messages > 0, "{figures}");
+        assert_eq!(figures["publishers"], publishers, "{figures}");
+        assert_eq!(figures["expected"], messages * each, "{flags}: {figures}");
+        assert_eq!(figures["delivered"], messages * each, "{flags}: {figures}");
+        assert_eq!(figures["kept"], flags.contains("--kept"), "{figures}");
+        assert!(number(&figures, "cpu_us_per_message") > 0.0, "{figures}");
+        broker.wait_metric_until("tollgate_subscriptions", |held| held == 0.0);
     }
 }
 

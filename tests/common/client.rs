@@ -101,7 +101,11 @@ pub(crate) struct Client {
 impl Client {
     /// Connects without TLS and expects to be let in.
     pub(crate) fn connect(broker: &Broker, connect: &Connect<'_>) -> Client {
-        let mut wire = broker.wire();
+        Client::over(broker.wire(), connect)
+    }
+
+    /// The same on a wire that is there, with or without TLS.
+    pub(crate) fn over(mut wire: Wire, connect: &Connect<'_>) -> Client {
         let connack = log_in(&mut wire, connect);
         Client {
             wire,

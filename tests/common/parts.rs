@@ -32,6 +32,8 @@ pub(crate) struct Parts {
     feed: FeedThread,
     pub(crate) registry: Registry,
     pub(crate) journal: Journal,
+    /// What it counts.
+    pub(crate) metrics: Metrics,
     /// Where MQTT without TLS is spoken.
     pub(crate) address: SocketAddr,
     /// A token of each device: `device-0`, `device-1`…
@@ -49,12 +51,27 @@ impl Parts {
         Parts::start_with(devices, workers, 64 * 1024 * 1024, limits)
     }
 
+    /// One worker, no devices, and connections that outlive their tokens.
+    pub(crate) fn start_uncut(limits: FeedLimits) -> Parts {
+        Parts::build(0, 1, 64 * 1024 * 1024, limits, false)
+    }
+
     /// As [`Parts::start`], with segments of this size.
     pub(crate) fn start_with(
         devices: usize,
         workers: usize,
         segment_bytes: u64,
         limits: FeedLimits,
+    ) -> Parts {
+        Parts::build(devices, workers, segment_bytes, limits, true)
+    }
+
+    fn build(
+        devices: usize,
+        workers: usize,
+        segment_bytes: u64,
+        limits: FeedLimits,
+        cut_at_expiry: bool,
     ) -> Parts {
         let dir = TempDir::with_prefix("tollgate-allocations-").expect("a temporary directory");
         let store = Store::open(&dir.path().join("data")).expect("a new database");
@@ -91,7 +108,7 @@ impl Parts {
             registry: registry.clone(),
             journal: journal.clone(),
             feeds: feed.feeds(),
-            metrics,
+            metrics: metrics.clone(),
             limits: SESSION_LIMITS,
             profile: Profile {
                 payload_size_max: 65_536,
@@ -100,6 +117,7 @@ impl Parts {
             },
             one_session: true,
             empty_user_name_code_4: false,
+            cut_at_expiry,
             router: RouterLimits::default(),
             statistics_every: Duration::ZERO,
             restored: Restored::default(),
@@ -110,6 +128,7 @@ impl Parts {
             feed,
             registry,
             journal,
+            metrics,
             address,
             tokens,
             _dir: dir,

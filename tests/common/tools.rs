@@ -105,6 +105,22 @@ impl Running {
         }
     }
 
+    /// All that it has printed to stdout, after waiting a moment for more.
+    ///
+    /// # Panics
+    /// If it has ended, or its time is over.
+    pub(crate) fn seen(&mut self) -> &str {
+        let soon = Instant::now() + Duration::from_millis(10);
+        loop {
+            match self.stdout.next(soon) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Timeout) if Instant::now() < self.deadline => break,
+                Err(error) => panic!("{}: {error}: {}", self.what, self.stdout.text),
+            }
+        }
+        &self.stdout.text
+    }
+
     /// Waits for its end.
     ///
     /// # Panics

@@ -155,6 +155,8 @@ fn mqtt_3_1_2_8_a_will_is_published_after_a_kill_and_once() {
     let _delayed = site.log_in(&connect.clone().kept().will_delay(1));
     connect.client_id = "gone";
     site.log_in(&connect).disconnect();
+    // Its end is on disk when that of a later session with its id is.
+    let _gone = site.kept(Version::V5, "gone");
     restart(&mut site);
     let mut watcher = site.kept(Version::V5, "watcher");
     let mut seen = watcher.take_texts(2);

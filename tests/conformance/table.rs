@@ -1,4 +1,5 @@
-//! `docs/conformance.md` is complete and true: every statement once, every test it names exists.
+//! `docs/conformance.md` and `docs/security-scenarios.md` are complete and true: every statement
+//! and every scenario once, every test they name exists.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,6 +13,9 @@ struct Row {
     about: String,
     shown_by: String,
 }
+
+/// The page of the security scenarios.
+const SCENARIOS: &str = "docs/security-scenarios.md";
 
 /// What stands in the last column where no test can stand.
 const REASONS: [&str; 2] = ["Binds clients.", "Does not apply: "];
@@ -148,12 +152,106 @@ fn every_statement_of_both_standards_has_its_row() {
 }
 
 #[test]
-fn every_test_that_the_page_names_exists() {
-    let (page, existing) = (read("docs/conformance.md"), existing());
-    let missing: BTreeSet<&str> = named(&page)
-        .filter(|name| !existing.contains_key(*name))
-        .collect();
-    assert!(missing.is_empty(), "no such tests: {missing:#?}");
+fn every_test_that_the_pages_name_exists() {
+    let existing = existing();
+    for page in ["docs/conformance.md", SCENARIOS] {
+        let text = read(page);
+        let missing: BTreeSet<&str> = named(&text)
+            .filter(|name| !existing.contains_key(*name))
+            .collect();
+        assert!(missing.is_empty(), "{page}: no such tests: {missing:#?}");
+    }
+}
+
+/// The ids that the page must have.
+fn scenario_ids() -> BTreeSet<String> {
+    let cases = (1..=50).map(|number| format!("P-{number:02}"));
+    let lists = (2..=17).chain([24]).chain(26..=30).chain([34]);
+    let lists = lists.chain(36..=40).map(|number| format!("S-{number:02}"));
+    cases.chain(lists).collect()
+}
+
+/// The ids that the name of a test bears: `p_41_p_42_…` is of P-41 and P-42. One that goes through
+/// a list of them, `p_01_to_p_14_…`, bears none.
+fn ids_of(test: &str) -> BTreeSet<String> {
+    if test.contains("_to_p_") {
+        return BTreeSet::new();
+    }
+    let parts: Vec<&str> = test.split('_').collect();
+    let id = |pair: &[&str]| {
+        let is_kind = pair[0] == "p" || pair[0] == "s";
+        let is_number = pair[1].len() == 2 && pair[1].bytes().all(|byte| byte.is_ascii_digit());
+        (is_kind && is_number).then(|| format!("{}-{}", pair[0].to_uppercase(), pair[1]))
+    };
+    parts.windows(2).filter_map(id).collect()
+}
+
+/// Rows of the two tables, by id: the last column.
+fn scenario_rows(page: &str) -> BTreeMap<String, Vec<String>> {
+    let mut rows: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for cells in page.lines().filter_map(cells) {
+        let id = cells[0];
+        if id.starts_with("P-") || id.starts_with("S-") {
+            let last = cells.last().expect("a row has cells");
+            rows.entry(id.to_owned())
+                .or_default()
+                .push((*last).to_owned());
+        }
+    }
+    rows
+}
+
+fn scenario_findings(page: &str, tests: &BTreeSet<String>) -> Vec<String> {
+    let rows = scenario_rows(page);
+    let wanted = scenario_ids();
+    let mut findings = Vec::new();
+    for id in wanted.iter().filter(|id| !rows.contains_key(*id)) {
+        findings.push(format!("{id}: no row"));
+    }
+    for (id, shown_by) in &rows {
+        if !wanted.contains(id) || shown_by.len() != 1 {
+            findings.push(format!("{id}: unknown, or there twice"));
+        }
+        let is_shown = named(&shown_by[0]).any(|test| ids_of(test).contains(id));
+        if !is_shown && !shown_by[0].starts_with(REASONS[1]) {
+            findings.push(format!("{id}: no test bears its id"));
+        }
+    }
+    for test in tests {
+        for id in ids_of(test).intersection(&wanted) {
+            let row = rows.get(id).map_or("", |row| row[0].as_str());
+            if !named(row).any(|name| name == test) {
+                findings.push(format!("{id}: {test} is not in its row"));
+            }
+        }
+    }
+    findings
+}
+
+#[test]
+fn every_scenario_has_its_row_and_a_test_that_bears_its_id() {
+    let outside = root().join("tests");
+    let tests = existing().into_iter();
+    let tests = tests.filter(|(_, path)| path.starts_with(&outside));
+    let findings = scenario_findings(&read(SCENARIOS), &tests.map(|(name, _)| name).collect());
+    assert!(findings.is_empty(), "{SCENARIOS}: {findings:#?}");
+}
+
+#[test]
+fn scenarios_without_a_test_are_found() {
+    let page = read(SCENARIOS);
+    assert_eq!(scenario_findings(&page, &BTreeSet::new()), [""; 0]);
+    let worse = page
+        .replace("p_07_", "p_70_")
+        .replace("| S-02 |", "| S-03 |");
+    let found = scenario_findings(&worse, &["p_01_another".to_owned()].into());
+    let starts = ["S-02: no", "P-07: no", "S-03: un", "S-03: no", "P-01: p_"];
+    for start in starts {
+        assert!(
+            found.iter().any(|found| found.starts_with(start)),
+            "{start}: {found:#?}"
+        );
+    }
 }
 
 #[test]

@@ -243,9 +243,11 @@ impl Place {
         self.journal.release(all).expect("files go")
     }
 
-    /// Waits until a checkpoint holds everything, by what the journal need not keep any more.
+    /// Has a checkpoint written that holds everything, and sees it by what the journal need not
+    /// keep any more.
     pub(crate) fn until_released_past(&self, offset: u64) {
         let began = Instant::now();
+        self.checkpointer.checkpoint();
         while self.release().number() <= offset {
             assert!(began.elapsed() < LIMIT, "offset {offset} is still held");
             thread::sleep(Duration::from_millis(20));

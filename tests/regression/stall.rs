@@ -9,6 +9,7 @@ use std::{
 use crate::{
     common::{
         broker::{Broker, Setup},
+        client::Client,
         packets::{Connect, TELEMETRY, Version, log_in, publish},
         wire::{ANSWER_LIMIT, Wire},
     },
@@ -64,6 +65,81 @@ fn sec_80_keep_alive_stands_still_while_a_client_is_not_read() {
     assert_eq!(answers, expected, "it was not cut off");
     // It is read again, and says nothing: now it is cut off.
     assert_eq!(stalled.packet_or_close(LIMIT), None);
+}
+
+/// A message for many kept sessions takes a lot of room in the journal. While there is none its
+/// publisher is refused or waits; what was acknowledged reaches everybody.
+#[test]
+fn sec_82_messages_to_many_sessions_are_refused_or_wait_while_the_journal_is_behind() {
+    const MEMBERS: usize = 10;
+    const GROUPS: usize = 4;
+    const MESSAGES: u16 = 60;
+    let setup = Setup::new()
+        .set("TOLLGATE_WORKERS_COUNT", "1")
+        .set("TOLLGATE_LIMITS_CONNECTIONS_PER_IDENTITY_MAX", "100")
+        .set("TOLLGATE_LIMITS_SESSIONS_PER_IDENTITY_MAX", "100");
+    let (setup, faults) = SyncFaults::on(setup);
+    let broker = setup.start();
+    let scope = ["--publish", "#", "--subscribe", "#", "--json"];
+    let created = broker.cli_json(&[&["app", "create", "fan"][..], &scope].concat());
+    let token = created["token"].as_str().expect("a token");
+    let names: Vec<String> = (0..MEMBERS).map(|at| format!("m{at}")).collect();
+    let join = |name: &String| {
+        let mut member = Client::connect(
+            &broker,
+            &Connect::with_token(Version::V5, name, token).kept(),
+        );
+        for group in 0..GROUPS {
+            // Each copy names its group, with all of its name: 160 KB for each message.
+            let filter = format!("$share/{name}-{group}-{}/fan/t", "n".repeat(4_000));
+            assert_eq!(member.subscribe(&filter, 1), 1);
+        }
+        member
+    };
+    let mut members: Vec<Client> = names.iter().map(join).collect();
+    let mut publisher = Client::connect(
+        &broker,
+        &Connect::with_token(Version::V5, "publisher", token),
+    );
+    let before = broker.rss_kib();
+    faults.hold();
+    for id in 1..=MESSAGES {
+        publisher.send_publish(2, id, "fan/t", &[], &id.to_be_bytes());
+        if id == 1 {
+            faults.until_held();
+        }
+    }
+    publisher.wire.expect_alive();
+    let grown = broker.rss_kib().saturating_sub(before);
+    assert!(grown < 64 << 10, "{grown} KiB more");
+    faults.clear();
+    let codes: Vec<u8> = (1..=MESSAGES)
+        .map(|id| publisher.expect_ack(0x40, id))
+        .collect();
+    assert!(
+        codes.iter().all(|code| [0, 0x97].contains(code)),
+        "{codes:02x?}"
+    );
+    let accepted = codes.iter().filter(|code| **code == 0).count();
+    assert!(accepted >= 10, "{codes:02x?}");
+    println!("{accepted} of {MESSAGES} accepted, {grown} KiB more");
+    assert_eq!(publisher.publish(1, "fan/t", b"marker"), 0);
+    for member in &mut members {
+        let mut seen = vec![0; codes.len()];
+        let mut markers = 0;
+        while markers < GROUPS {
+            let message = member.take();
+            match message.payload.try_into() {
+                Ok(id) => seen[usize::from(u16::from_be_bytes(id)) - 1] += 1,
+                Err(_) => markers += 1,
+            }
+        }
+        let is_right = |(code, copies): (&u8, &usize)| *code != 0 || *copies == GROUPS;
+        assert!(
+            codes.iter().zip(&seen).all(is_right),
+            "{codes:02x?} {seen:?}"
+        );
+    }
 }
 
 /// With a keep alive of 1 s.

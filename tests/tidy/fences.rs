@@ -49,6 +49,7 @@ const FENCES: &[(&str, &[&str])] = &[
             "src/net/tls.rs",
             "src/app/certificates",
             "src/cli/bench/tls.rs",
+            "src/cli/users/link.rs",
         ],
     ),
     ("sd_notify", &["src/app"]),

@@ -101,7 +101,8 @@ pub enum RestoreError {
 /// The reader that keeps the tables up to date; its thread is named `state-sessions`.
 #[derive(Debug)]
 pub struct Checkpointer {
-    stop: mpsc::Sender<()>,
+    /// A message asks for a checkpoint, its end for the last one.
+    wishes: mpsc::Sender<()>,
     thread: JoinHandle<()>,
 }
 
@@ -150,18 +151,24 @@ impl Checkpointer {
         let at = last.offset.number();
         let restored =
             store.read(|connection| restore::restored(&mut shadow, connection, at, limits, now))?;
-        let (stop, stopped) = mpsc::channel();
+        let (wishes, wished) = mpsc::channel();
         let (store, journal) = (store.clone(), journal.clone());
         let thread = std::thread::Builder::new()
             .name("state-sessions".to_owned())
-            .spawn(move || run(shadow, last, &store, &journal, &stopped))
+            .spawn(move || run(shadow, last, &store, &journal, &wished))
             .map_err(RestoreError::Thread)?;
-        Ok((restored, Self { stop, thread }))
+        Ok((restored, Self { wishes, thread }))
+    }
+
+    /// Asks for a checkpoint soon, although none is due.
+    pub fn checkpoint(&self) {
+        // A thread that is gone was reported.
+        let _ = self.wishes.send(());
     }
 
     /// Writes a last checkpoint and ends the thread. Call it when the journal grows no more.
     pub fn stop(self) {
-        drop(self.stop);
+        drop(self.wishes);
         // A panic was reported by the thread itself; the next start replays a little more.
         let _ = self.thread.join();
     }
@@ -192,11 +199,16 @@ fn run(
     mut last: Checkpoint,
     store: &Store,
     journal: &Journal,
-    stopped: &mpsc::Receiver<()>,
+    wished: &mpsc::Receiver<()>,
 ) {
     loop {
-        let is_last = stopped.recv_timeout(FOLLOW_INTERVAL) != Err(RecvTimeoutError::Timeout);
-        while step(&mut shadow, &mut last, store, journal, is_last) == Followed::Full {}
+        let wish = wished.recv_timeout(FOLLOW_INTERVAL);
+        let (is_wished, is_last) = match wish {
+            Ok(()) => (true, false),
+            Err(RecvTimeoutError::Timeout) => (false, false),
+            Err(RecvTimeoutError::Disconnected) => (true, true),
+        };
+        while step(&mut shadow, &mut last, store, journal, is_wished) == Followed::Full {}
         if is_last {
             return;
         }
@@ -210,7 +222,7 @@ fn step(
     last: &mut Checkpoint,
     store: &Store,
     journal: &Journal,
-    is_last: bool,
+    is_wished: bool,
 ) -> Followed {
     let followed = shadow
         .follow(journal, HELD_BYTES_MAX)
@@ -219,7 +231,7 @@ fn step(
             Followed::All
         });
     let bytes = journal.usage().commit_bytes;
-    let is_due = is_last
+    let is_due = is_wished
         || followed == Followed::Full
         || shadow.changes.bytes() >= DUE_BYTES
         || last.is_old(shadow.applied, bytes);

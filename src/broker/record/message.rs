@@ -250,7 +250,9 @@ impl Targets {
         self.len == 0
     }
 
-    fn has(&self, session: u32) -> bool {
+    /// True if the session stands in it.
+    #[must_use]
+    pub fn has(&self, session: u32) -> bool {
         let mut walk = Walk::new(&self.bytes);
         std::iter::from_fn(|| walk.step().flatten()).any(|target| target.session == session)
     }

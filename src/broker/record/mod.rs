@@ -19,4 +19,6 @@ pub mod session;
 pub mod will;
 
 pub use message::{Flags, MessageRecord, Target, Targets};
-pub use session::{SessionBody, decode, decode_progress, encode, encode_progress};
+pub use session::{
+    SUBSCRIPTION_BYTES, SessionBody, decode, decode_progress, encode, encode_progress,
+};

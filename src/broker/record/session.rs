@@ -21,8 +21,19 @@
 //! the records of the messages and of their releases are the truth about them.
 
 use super::bytes::{put_text, take_text, take_u8, take_u16, take_u32, take_u64};
+use crate::journal::RECORD_BODY_BYTES_MAX;
+use crate::limits::{FILTERS_BYTES_MAX, SUBSCRIPTIONS_PER_SESSION_MAX};
 use crate::mqtt::session::{Subscribed, SubscriptionSet};
 use crate::mqtt::wire::{QoS, RetainHandling, SubscriptionOptions};
+
+/// Bytes of one subscription beside its filter, at most.
+pub const SUBSCRIPTION_BYTES: usize = 1 + 2 + 4 + 8;
+
+// A session is one record: its filters, its client id, expiry and number.
+const _: () = assert!(
+    FILTERS_BYTES_MAX + SUBSCRIPTIONS_PER_SESSION_MAX * SUBSCRIPTION_BYTES + u16::MAX as usize + 8
+        <= RECORD_BODY_BYTES_MAX
+);
 
 const NO_LOCAL: u8 = 4;
 const RETAIN_AS_PUBLISHED: u8 = 8;

@@ -1,5 +1,9 @@
 //! `tollgate bench fanout`: publishers and subscribers at once, and how long a message takes from
 //! one to the other.
+//!
+//! At QoS 1 the acks hold the publishers back, at QoS 0 nothing does: an unbounded run says what a
+//! broker drops. With `--window` publishers wait for the deliveries instead: each sends half a
+//! window when half of all that is under way was delivered.
 
 use std::{
     io,
@@ -35,8 +39,12 @@ use crate::cli::{
 const SUBACK_LIMIT: Duration = Duration::from_secs(10);
 /// Deliveries that are still due are waited for as long as some come in this time.
 const STILL_LIMIT: Duration = Duration::from_secs(3);
+/// Deliveries at QoS 0 that did not come in this time are written off, so that a run goes on.
+const LOST_LIMIT: Duration = Duration::from_secs(1);
 /// How long a wait lasts when nothing happens.
 const WAIT: Duration = Duration::from_millis(20);
+/// Mark of the subscribers' client ids.
+const MARK: char = 's';
 /// How often the progress is told.
 const TELL_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -66,6 +74,9 @@ pub(super) struct Fanout {
     /// Token of all subscribers, where it is not one of the publishers'
     #[arg(long, value_name = "TOKEN")]
     subscribe_token: Option<String>,
+    /// Sessions of subscribers outlive their connections; the run ends them behind itself
+    #[arg(long)]
+    kept: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,6 +88,7 @@ struct Report {
     payload_bytes: usize,
     publishers: usize,
     subscribers: usize,
+    kept: bool,
     interrupted: bool,
     messages: u64,
     /// Messages times the subscribers whose filter matches them.
@@ -106,7 +118,10 @@ pub(super) fn run(options: &Fanout) -> Result<(), CliError> {
     interrupt::watch().map_err(BenchError::System)?;
     let payload = payload::stamped(options.pace.payload_bytes());
     let pace = &options.pace;
-    let plan = pace.plan(&target, options.qos, &options.publish_topic, payload);
+    let plan = Plan {
+        in_bursts: options.burst().is_some(),
+        ..pace.plan(&target, options.qos, &options.publish_topic, payload)
+    };
     let report = measure(options, &target, &plan)?;
     if options.target.json {
         print_json(&report)?;
@@ -118,7 +133,9 @@ pub(super) fn run(options: &Fanout) -> Result<(), CliError> {
 
 fn measure(options: &Fanout, target: &Target, plan: &Plan) -> Result<Report, BenchError> {
     let publishers = options.publishers as usize;
-    let mut receivers = Receivers::subscribe(options, target)?;
+    let subscribers = options.subscribers(target);
+    let mut receivers = Receivers::subscribe(options, &subscribers)?;
+    let due = receivers.due(options);
     let (mut load, _) = ingest::open(target, plan, publishers)?;
     for (key, link) in (publishers..).zip(&receivers.links) {
         load.poll.add(link, key)?;
@@ -128,16 +145,24 @@ fn measure(options: &Fanout, target: &Target, plan: &Plan) -> Result<Report, Ben
     let progress = Progress::new(load.seconds(), "s");
     let (mut told, mut others) = (Instant::now(), Vec::new());
     load.start();
+    let mut bursts = options.burst().map(|half| Bursts::new(half, &due));
     while load.turn(&mut others)? {
         receivers.serve(&mut load, &mut others);
+        if let Some(bursts) = &mut bursts {
+            let expected = expected(&due, &load);
+            bursts.send_if_due(&mut load, expected, receivers.delivered);
+        }
         if told.elapsed() >= TELL_INTERVAL {
             told = Instant::now();
             ingest::tell(&progress, &load);
         }
     }
-    let expected = receivers.expected(options, &load);
+    let expected = expected(&due, &load);
     let elapsed = receivers.drain(&mut load, expected)?;
     let cost = meter.finish(receivers.delivered, || Ok::<(), BenchError>(()))?;
+    if options.kept {
+        end_sessions(&subscribers, receivers.links.len())?;
+    }
     let (tally, elapsed_s) = (&load.tally, elapsed.as_secs_f64());
     Ok(Report {
         broker: target.address.to_string(),
@@ -147,6 +172,7 @@ fn measure(options: &Fanout, target: &Target, plan: &Plan) -> Result<Report, Ben
         payload_bytes: options.pace.payload_bytes(),
         publishers,
         subscribers: receivers.links.len(),
+        kept: options.kept,
         interrupted: interrupt::is_asked(),
         messages: tally.sent,
         expected,
@@ -166,6 +192,23 @@ fn measure(options: &Fanout, target: &Target, plan: &Plan) -> Result<Report, Ben
     })
 }
 
+impl Fanout {
+    /// Half of the window of publishers that deliveries hold back.
+    fn burst(&self) -> Option<u32> {
+        let window = self.pace.window().filter(|_| self.qos == 0);
+        window.map(|window| window.div_ceil(2))
+    }
+
+    /// The broker, for the subscribers.
+    fn subscribers(&self, target: &Target) -> Target {
+        let target = target.with_sessions(self.kept);
+        match &self.subscribe_token {
+            Some(token) => target.with_token(token),
+            None => target,
+        }
+    }
+}
+
 /// The subscribers, and what came to them.
 struct Receivers {
     links: Vec<Link>,
@@ -178,11 +221,8 @@ struct Receivers {
 impl Receivers {
     /// Connects them all and subscribes; a refusal of either is an error.
     fn subscribe(options: &Fanout, target: &Target) -> Result<Receivers, BenchError> {
-        let own = options.subscribe_token.as_deref();
-        let own = own.map(|token| target.with_token(token));
-        let target = own.as_ref().unwrap_or(target);
         let count = options.subscribers as usize;
-        let mut opener = Opener::new(target, 's', 1, CONNECT_LIMIT)?;
+        let mut opener = Opener::new(target, MARK, 1, CONNECT_LIMIT)?;
         let progress = Progress::new(count as u64, "subscribers");
         opener.open_all(count, opener::IN_PROGRESS, &progress)?;
         opener.tally.expect_all(target)?;
@@ -270,30 +310,24 @@ impl Receivers {
         Ok(())
     }
 
-    /// How many deliveries are due for what was sent.
-    fn expected(&self, options: &Fanout, load: &Load<'_>) -> u64 {
+    /// How many deliveries are due for a message of each publisher.
+    fn due(&self, options: &Fanout) -> Vec<u64> {
         let filters = 0..self.links.len();
         let filters: Vec<String> = filters
             .map(|number| payload::fill_in(&options.subscribe_filter, number))
             .collect();
-        let is_for_all = !payload::is_own(&options.publish_topic);
-        let mut expected = 0;
-        let mut receivers = None;
-        for (number, link) in load.links.iter().enumerate() {
-            let count = match receivers.filter(|_| is_for_all) {
-                Some(count) => count,
-                None => {
-                    let topic = payload::fill_in(&options.publish_topic, number);
-                    let matching = filters.iter();
-                    matching
-                        .filter(|filter| packets::matches(&topic, filter))
-                        .count() as u64
-                }
-            };
-            receivers = Some(count);
-            expected += link.sent * count;
+        let count = |publisher: usize| {
+            let topic = payload::fill_in(&options.publish_topic, publisher);
+            let matching = filters.iter();
+            matching
+                .filter(|filter| packets::matches(&topic, filter))
+                .count() as u64
+        };
+        let publishers = options.publishers as usize;
+        match payload::is_own(&options.publish_topic) {
+            true => (0..publishers).map(count).collect(),
+            false => vec![count(0); publishers],
         }
-        expected
     }
 
     /// Waits for what is still due; the time from the start to the last delivery.
@@ -312,6 +346,57 @@ impl Receivers {
         }
         Ok(elapsed)
     }
+}
+
+/// How many deliveries are due for what was sent.
+fn expected(due: &[u64], load: &Load<'_>) -> u64 {
+    let links = load.links.iter().zip(due);
+    links.map(|(link, due)| link.sent * due).sum()
+}
+
+/// When publishers at QoS 0 send, if the deliveries hold them back.
+struct Bursts {
+    /// Messages of each publisher.
+    half: u64,
+    /// Deliveries of them all.
+    half_due: u64,
+    written_off: u64,
+    /// How much had been delivered when something was, and when that was.
+    last: (u64, Instant),
+}
+
+impl Bursts {
+    fn new(half: u32, due: &[u64]) -> Bursts {
+        Bursts {
+            half: half.into(),
+            half_due: u64::from(half) * due.iter().sum::<u64>(),
+            written_off: 0,
+            last: (0, Instant::now()),
+        }
+    }
+
+    fn send_if_due(&mut self, load: &mut Load<'_>, expected: u64, delivered: u64) {
+        if delivered != self.last.0 {
+            self.last = (delivered, Instant::now());
+        } else if self.last.1.elapsed() > LOST_LIMIT {
+            self.written_off = expected.saturating_sub(delivered);
+        }
+        let under_way = expected.saturating_sub(delivered + self.written_off);
+        if under_way <= self.half_due {
+            let bursts = if under_way == 0 { 2 } else { 1 };
+            load.burst(self.half * bursts);
+        }
+    }
+}
+
+/// Takes kept sessions over with clean ones, which end with their connections: no later run has
+/// them as subscribers.
+fn end_sessions(subscribers: &Target, count: usize) -> Result<(), BenchError> {
+    let clean = subscribers.with_sessions(false);
+    let mut opener = Opener::new(&clean, MARK, 1, CONNECT_LIMIT)?;
+    let progress = Progress::new(count as u64, "sessions ended");
+    opener.open_all(count, opener::IN_PROGRESS, &progress)?;
+    opener.tally.expect_all(&clean)
 }
 
 /// True once SUBACK is there; an error when it refuses.

@@ -36,6 +36,8 @@ pub(super) struct Plan {
     /// Messages a second over all connections; `None` is as fast as possible.
     pub(super) rate: Option<u32>,
     pub(super) duration: Duration,
+    /// Messages go when the caller says so ([`Load::burst`]), not by acks or free sockets.
+    pub(super) in_bursts: bool,
 }
 
 /// A load test under way. The first connections of its poll are its own; other keys belong to the
@@ -97,7 +99,7 @@ impl<'a> Load<'a> {
     /// The clock of the run starts, and so does the load.
     pub(super) fn start(&mut self) {
         self.started = Instant::now();
-        if self.plan.rate.is_none() {
+        if self.plan.rate.is_none() && !self.plan.in_bursts {
             (0..self.links.len()).for_each(|key| self.attempt(key, Load::fill));
         }
     }
@@ -129,6 +131,21 @@ impl<'a> Load<'a> {
         Ok(true)
     }
 
+    /// Every connection sends so many messages; nothing once the time is over.
+    pub(super) fn burst(&mut self, messages: u64) {
+        for key in 0..self.links.len() {
+            let mut left = messages;
+            while left > 0 && self.is_sending {
+                let before = self.tally.sent;
+                self.attempt(key, |load, key| load.send_up_to(key, left));
+                match self.tally.sent - before {
+                    0 => break,
+                    sent => left = left.saturating_sub(sent),
+                }
+            }
+        }
+    }
+
     /// Ends the sending, whatever the plan says; `turn` then waits for what is outstanding.
     pub(super) fn stop(&mut self) {
         if self.is_sending {
@@ -146,7 +163,7 @@ impl<'a> Load<'a> {
     }
 
     /// Does something with a connection; an error ends that connection and no other.
-    fn attempt(&mut self, key: usize, act: fn(&mut Self, usize) -> io::Result<()>) {
+    fn attempt(&mut self, key: usize, act: impl FnOnce(&mut Self, usize) -> io::Result<()>) {
         let is_open = self.links.get(key).is_some_and(|link| link.is_open);
         if is_open && act(self, key).is_err() {
             if let Some(link) = self.links.get_mut(key) {
@@ -158,7 +175,7 @@ impl<'a> Load<'a> {
 
     /// Sends what the clock or free sockets ask for; how long to wait for events afterwards.
     fn send_what_is_due(&mut self) -> Duration {
-        if !self.is_sending {
+        if !self.is_sending || self.plan.in_bursts {
             return WAIT;
         }
         let Some(rate) = self.plan.rate else {
@@ -207,6 +224,16 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
+    /// At most so many messages in one write; what the socket does not take waits.
+    fn send_up_to(&mut self, key: usize, messages: u64) -> io::Result<()> {
+        let now_us = self.now_us();
+        let at = key % self.blocks.len().max(1);
+        if let (Some(link), Some(block)) = (self.links.get_mut(key), self.blocks.get_mut(at)) {
+            self.tally.sent += link.publish(block, messages, now_us)?;
+        }
+        Ok(())
+    }
+
     /// As many messages as the window has room for; with QoS 0 as many as one write takes.
     fn fill(&mut self, key: usize) -> io::Result<()> {
         let now_us = self.now_us();
@@ -251,7 +278,8 @@ impl<'a> Load<'a> {
             }
         }
         let refills = self.plan.qos > 0 || was_full;
-        if self.is_sending && self.plan.rate.is_none() && refills {
+        let fills = self.plan.rate.is_none() && !self.plan.in_bursts;
+        if self.is_sending && fills && refills {
             self.fill(key)?;
         }
         Ok(())

@@ -94,7 +94,13 @@ impl Pace {
             },
             rate: self.rate,
             duration: Duration::from_secs(self.seconds),
+            in_bursts: false,
         }
+    }
+
+    /// Messages in flight on each connection, where that was asked for.
+    pub(super) fn window(&self) -> Option<u32> {
+        self.window
     }
 
     pub(super) fn payload_bytes(&self) -> usize {

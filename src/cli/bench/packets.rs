@@ -13,6 +13,9 @@ use crate::cli::bench::{
 pub(super) const PINGREQ: [u8; 2] = [0xc0, 0];
 /// A clean end.
 pub(super) const DISCONNECT: [u8; 2] = [0xe0, 0];
+/// Life of a kept session behind its connection in MQTT 5, in seconds: longer than any run takes
+/// to end it.
+const KEPT_S: u32 = 3600;
 /// Ids run from 1 to this and start again.
 const IDS: u64 = 65_535;
 /// Bytes of a block at most: one write of this size is as cheap per message as a larger one.
@@ -96,12 +99,13 @@ pub(super) fn id_of(number: u64) -> u16 {
     u16::try_from(number % IDS + 1).expect("a rest of 65,535 plus one fits")
 }
 
-/// CONNECT with a clean session and without keep-alive: an idle connection costs nothing.
+/// CONNECT without keep-alive: an idle connection costs nothing. With `is_kept` the session
+/// outlives the connection, otherwise it is a clean one that does not.
 pub(super) fn connect(
     version: Version,
     client_id: &str,
-    user_name: &str,
-    password: &str,
+    (user_name, password): (&str, &str),
+    is_kept: bool,
 ) -> Result<BytesMut, BenchError> {
     let mut out = BytesMut::new();
     let has_login = !user_name.is_empty() || !password.is_empty();
@@ -109,6 +113,7 @@ pub(super) fn connect(
         Version::V31 | Version::V311 => {
             let mut packet = v4::Connect::new(client_id);
             packet.keep_alive = 0;
+            packet.clean_session = !is_kept;
             if has_login {
                 packet.set_login(user_name, password);
             }
@@ -117,6 +122,20 @@ pub(super) fn connect(
         Version::V5 => {
             let mut packet = v5::Connect::new(client_id);
             packet.keep_alive = 0;
+            packet.clean_session = !is_kept;
+            if is_kept {
+                packet.properties = Some(v5::ConnectProperties {
+                    session_expiry_interval: Some(KEPT_S),
+                    receive_maximum: None,
+                    max_packet_size: None,
+                    topic_alias_max: None,
+                    request_response_info: None,
+                    request_problem_info: None,
+                    user_properties: Vec::new(),
+                    authentication_method: None,
+                    authentication_data: None,
+                });
+            }
             if has_login {
                 packet.set_login(user_name, password);
             }
@@ -289,11 +308,28 @@ mod tests {
     #[test]
     fn version_3_1_differs_in_name_and_level() {
         let token = "t".repeat(150); // the length takes two bytes
-        let new = connect(Version::V311, "id", &token, "").unwrap();
-        let old = connect(Version::V31, "id", &token, "").unwrap();
+        let new = connect(Version::V311, "id", (&token, ""), false).unwrap();
+        let old = connect(Version::V31, "id", (&token, ""), false).unwrap();
         let (new, old) = (frame::split(&new).unwrap(), frame::split(&old).unwrap());
         assert_eq!((old.first, old.rest.len()), (0x10, 0));
         assert_eq!(&old.body[..9], b"\0\x06MQIsdp\x03");
         assert_eq!(old.body[9..], new.body[7..]);
+    }
+
+    #[test]
+    fn a_kept_session_is_asked_for() {
+        let flags = |version, is_kept| {
+            let bytes = connect(version, "id", ("token", ""), is_kept).unwrap();
+            let body = frame::split(&bytes).unwrap().body;
+            let name_len = usize::from(body[1]);
+            (body[3 + name_len] & 2, body[6 + name_len..].to_vec())
+        };
+        for version in [Version::V31, Version::V311, Version::V5] {
+            assert_eq!(flags(version, false).0, 2, "clean");
+            assert_eq!(flags(version, true).0, 0, "not clean");
+        }
+        // Property 17, Session Expiry Interval: 3,600 s.
+        let (_, rest) = flags(Version::V5, true);
+        assert_eq!(rest[..6], [5, 17, 0, 0, 0x0e, 0x10]);
     }
 }

@@ -223,7 +223,7 @@ mod tests {
             (Version::V311, &[0x20, 2, 0, 0][..]),
             (Version::V5, &[0x20, 3, 0, 0, 0]),
         ] {
-            let bytes = connect(version, "id", "token", "").unwrap();
+            let bytes = connect(version, "id", ("token", ""), false).unwrap();
             assert_eq!(answers(&bytes).0, expected);
         }
     }

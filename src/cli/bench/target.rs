@@ -92,6 +92,8 @@ pub(super) struct Target {
     pub(super) tls: Option<Tls>,
     tokens: Vec<String>,
     password: String,
+    /// Sessions outlive their connections.
+    is_kept: bool,
     sources: Vec<IpAddr>,
     /// Port of the next connection with a source address, in [`PORTS`] from 0.
     next_port: Cell<u16>,
@@ -113,6 +115,7 @@ impl TargetArguments {
                 (None, token) => token.iter().cloned().collect(),
             },
             password: self.password.clone(),
+            is_kept: false,
             sources: self.source.clone(),
             next_port: Cell::new(first_port()),
             run: std::process::id(),
@@ -137,11 +140,20 @@ impl Target {
     /// another mark.
     pub(super) fn with_token(&self, token: &str) -> Target {
         Target {
+            tokens: vec![token.to_owned()],
+            ..self.with_sessions(self.is_kept)
+        }
+    }
+
+    /// The same clients, whose sessions outlive their connections, or end with them.
+    pub(super) fn with_sessions(&self, is_kept: bool) -> Target {
+        Target {
             address: self.address,
             version: self.version,
             tls: self.tls.clone(),
-            tokens: vec![token.to_owned()],
+            tokens: self.tokens.clone(),
             password: self.password.clone(),
+            is_kept,
             sources: self.sources.clone(),
             next_port: Cell::new(first_port()),
             run: self.run,
@@ -153,7 +165,8 @@ impl Target {
         let client_id = format!("b{mark}{:x}-{number}", self.run);
         debug_assert!(client_id.len() <= CLIENT_ID_BYTES_MAX, "{client_id}");
         let token = pick(&self.tokens, number).map_or("", String::as_str);
-        packets::connect(self.version, &client_id, token, &self.password)
+        let login = (token, self.password.as_str());
+        packets::connect(self.version, &client_id, login, self.is_kept)
     }
 
     /// Address and port that a connection comes from; `None` leaves both to the system.

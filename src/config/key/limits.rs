@@ -1,6 +1,7 @@
 //! The keys of `[limits]`.
 
 use super::{Key, Shape};
+use crate::limits::SUBSCRIPTIONS_PER_SESSION_MAX;
 
 pub(in crate::config) const LIMITS_CONNECTIONS_MAX: Key = Key::new(
     "limits",
@@ -104,7 +105,7 @@ pub(in crate::config) const LIMITS_SUBSCRIPTIONS_PER_SESSION_MAX: Key = Key::new
     "100",
     Shape::Number {
         least: 1,
-        most: 10_000,
+        most: SUBSCRIPTIONS_PER_SESSION_MAX as u64,
         unit: "subscriptions",
     },
 );

@@ -42,6 +42,8 @@ pub enum ConnectRefusal {
     UnsupportedVersion,
     /// Unknown token, wrong user name or password.
     BadCredentials,
+    /// A bad, expired or revoked token of a user, or one of another user than the user name says.
+    BadUserToken,
     /// Neither user name nor password, and the client id is not known.
     UnknownClientId,
     /// No client id, user name or password at all.
@@ -54,6 +56,8 @@ pub enum ConnectRefusal {
     ClientIdRequired,
     /// An authentication method that is not supported (SEC-26).
     BadAuthenticationMethod,
+    /// MQTT 5: authentication data without a method (SEC-26).
+    ProtocolError,
     /// The identity has as many sessions as it may have (SEC-28).
     TooManySessions,
     /// The identity has as many connections as it may have (SEC-28).
@@ -77,12 +81,13 @@ impl ConnectRefusal {
         let (v5, v3) = match self {
             Self::UnsupportedVersion => (ReasonCode::UnsupportedProtocolVersion, 0x01),
             Self::BadCredentials => (ReasonCode::BadUserNameOrPassword, 0x05),
-            Self::MissingUserName => (ReasonCode::BadUserNameOrPassword, 0x04),
+            Self::BadUserToken | Self::MissingUserName => (ReasonCode::BadUserNameOrPassword, 0x04),
             Self::NotAuthorized => (ReasonCode::NotAuthorized, 0x05),
             Self::UnknownClientId => (ReasonCode::ClientIdentifierNotValid, 0x02),
             Self::NoCredentials => (ReasonCode::NotAuthorized, 0x05),
             Self::ClientIdRequired => (ReasonCode::ClientIdentifierNotValid, 0x02),
             Self::BadAuthenticationMethod => (ReasonCode::BadAuthenticationMethod, 0x05),
+            Self::ProtocolError => (ReasonCode::ProtocolError, 0x05),
             Self::TooManySessions | Self::TooManyConnections => (ReasonCode::QuotaExceeded, 0x03),
             Self::PacketTooLarge => (ReasonCode::PacketTooLarge, 0x03),
             Self::StorageFull => (ReasonCode::QuotaExceeded, 0x03),

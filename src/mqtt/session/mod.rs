@@ -34,7 +34,7 @@ pub use aliases::Aliased;
 use authentication::Authentication;
 pub use connect::{ConnectRefusal, Opening};
 pub use inbound::{Ending, Incoming, Refused, Verdict};
-pub use outbound::delivery::{LeftOut, Outgoing};
+pub use outbound::delivery::{LeftOut, Outgoing, Straight};
 pub use outbound::encoded::Encoded;
 pub use outbound::in_flight::{InFlight, Item, QUEUE, Sending, source_number};
 pub use outbound::queue::{Delivered, Full, Ids, Progress, Queue, QueueLimits, Unsettled};
@@ -44,7 +44,7 @@ use timers::KeepAlive;
 
 use crate::mqtt::message::Will;
 use crate::mqtt::wire::{
-    Packet, PacketId, Publish, ReasonCode, Subscribe, Unsubscribe, Version, WireError,
+    Disconnect, Packet, PacketId, Publish, ReasonCode, Subscribe, Unsubscribe, Version, WireError,
 };
 
 /// What the server grants every session; checked at start, the same for all.
@@ -134,15 +134,28 @@ pub enum Step<'p> {
 /// Why the server ends the connection. MQTT 5 clients are told the reason, others see the close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Close {
-    /// What DISCONNECT says in MQTT 5.
-    pub reason: ReasonCode,
+    /// One that DISCONNECT can say.
+    reason: ReasonCode,
 }
 
 impl Close {
-    /// A close for `reason`.
+    /// A close for `reason`; a protocol error where DISCONNECT cannot say it: what a second CONNECT
+    /// is refused for is of no interest.
     #[must_use]
     pub const fn because(reason: ReasonCode) -> Self {
-        Self { reason }
+        if Disconnect::can_say(reason) {
+            Self { reason }
+        } else {
+            Self {
+                reason: ReasonCode::ProtocolError,
+            }
+        }
+    }
+
+    /// What DISCONNECT says in MQTT 5.
+    #[must_use]
+    pub const fn reason(self) -> ReasonCode {
+        self.reason
     }
 }
 

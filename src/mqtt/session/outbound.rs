@@ -101,7 +101,7 @@ impl Session {
         });
         packet
             .encode(self.version, out)
-            .expect("a DISCONNECT with one short string always fits");
+            .expect("a reason that DISCONNECT can say, and one short string, always fit");
     }
 }
 

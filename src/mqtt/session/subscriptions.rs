@@ -1,6 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE: what a session is subscribed to, and what each packet changes.
 
 use super::{Close, Replies, Session, outbound};
+use crate::limits::FILTERS_BYTES_MAX;
 use crate::mqtt::topic::Filter;
 use crate::mqtt::wire::{
     QoS, ReasonCode, RetainHandling, Subscribe, Subscription, SubscriptionOptions, Unsubscribe,
@@ -24,6 +25,7 @@ pub struct Subscribed {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SubscriptionSet {
     held: Vec<Subscribed>,
+    bytes: usize,
 }
 
 /// What is granted for a filter.
@@ -78,6 +80,12 @@ impl SubscriptionSet {
         self.held.is_empty()
     }
 
+    /// Bytes of all filters together.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The subscription with exactly this filter.
     #[must_use]
     pub fn get(&self, filter: &str) -> Option<&Subscribed> {
@@ -92,6 +100,7 @@ impl SubscriptionSet {
                 Some(std::mem::replace(held, subscribed))
             }
             Err(place) => {
+                self.bytes += subscribed.filter.len();
                 self.held.insert(place, subscribed);
                 None
             }
@@ -101,7 +110,9 @@ impl SubscriptionSet {
     /// Ends a subscription: what it was.
     pub fn remove(&mut self, filter: &str) -> Option<Subscribed> {
         let place = self.place(filter).ok()?;
-        Some(self.held.remove(place))
+        let removed = self.held.remove(place);
+        self.bytes -= removed.filter.len();
+        Some(removed)
     }
 
     /// The subscriptions in order of their filters.
@@ -179,8 +190,8 @@ impl Session {
         Ok(taken)
     }
 
-    /// Answers UNSUBSCRIBE: `known` tells whether a filter could ever have been subscribed to.
-    /// Returns the filters whose subscriptions ended.
+    /// Answers UNSUBSCRIBE; a filter without a subscription gets 0x11, whether or not there could
+    /// have been one (MQTT 5, 3.10.4). Returns the filters whose subscriptions ended.
     ///
     /// # Errors
     /// More filters than one packet may have, or the client takes no packet as long as the
@@ -188,7 +199,6 @@ impl Session {
     pub fn unsubscribe<'p>(
         &mut self,
         unsubscribe: &Unsubscribe<'p>,
-        mut known: impl FnMut(&Filter<'p>) -> bool,
         replies: &mut Replies,
     ) -> Result<Vec<Filter<'p>>, Close> {
         let filters = unsubscribe.filters().count();
@@ -201,10 +211,9 @@ impl Session {
         for filter in unsubscribe.filters() {
             // [MQTT-3.10.4-1]: compared character by character.
             let removed = self.state.subscriptions.remove(filter.as_str());
-            codes.push(match (&removed, known(&filter)) {
-                (Some(_), _) => ReasonCode::Success.as_u8(),
-                (None, true) => ReasonCode::NoSubscriptionExisted.as_u8(),
-                (None, false) => ReasonCode::TopicFilterInvalid.as_u8(),
+            codes.push(match &removed {
+                Some(_) => ReasonCode::Success.as_u8(),
+                None => ReasonCode::NoSubscriptionExisted.as_u8(),
             });
             if removed.is_some() {
                 ended.push(filter);
@@ -233,7 +242,9 @@ impl Session {
         let Subscription { filter, options } = wanted;
         let held = &self.state.subscriptions;
         let is_new = held.get(filter.as_str()).is_none();
-        if is_new && held.len() >= self.limits.subscriptions_max {
+        let is_full = held.len() >= self.limits.subscriptions_max
+            || held.bytes() + filter.as_str().len() > FILTERS_BYTES_MAX;
+        if is_new && is_full {
             return Err(ReasonCode::QuotaExceeded);
         }
         let wanted = Wanted {

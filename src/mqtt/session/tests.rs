@@ -2,6 +2,7 @@
 
 mod delivery;
 mod model;
+mod straight;
 mod subscriptions;
 
 use std::time::{Duration, Instant};

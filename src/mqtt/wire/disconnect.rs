@@ -40,6 +40,12 @@ impl<'a> Disconnect<'a> {
         }
     }
 
+    /// Whether a DISCONNECT can have this reason code.
+    #[must_use]
+    pub const fn can_say(reason: ReasonCode) -> bool {
+        allows(reason)
+    }
+
     /// Appends the packet to `out`. Before MQTT 5 reason and properties are left out.
     ///
     /// # Errors

@@ -70,6 +70,13 @@ impl Forward<'_> {
         out.raw(self.payload);
     }
 
+    /// Where in the packet its id stands; `None` if it has none.
+    #[must_use]
+    pub fn packet_id_at(&self, version: Version) -> Option<usize> {
+        self.packet_id?;
+        Some(1 + variable_len(self.remaining(version)) + 2 + self.topic.len())
+    }
+
     fn remaining(&self, version: Version) -> usize {
         let mut remaining = 2 + self.topic.len() + self.payload.len();
         if self.packet_id.is_some() {

@@ -47,11 +47,8 @@ pub(super) fn run(shared: &Shared) {
         let Some(sealing) = next(shared, is_due) else {
             continue;
         };
-        match seal(shared, &sealing) {
-            Ok(()) => {
-                wait = RETRY_WAITS.0;
-                keep(shared, sealing);
-            }
+        match seal(shared, sealing) {
+            Ok(()) => wait = RETRY_WAITS.0,
             Err(error) => {
                 failed(shared, &error);
                 rest(shared, wait);
@@ -62,16 +59,6 @@ pub(super) fn run(shared: &Shared) {
     last(shared);
     shared.lock().seal_ended = true;
     shared.turned.notify_all();
-}
-
-/// Keeps the storage of a generation that was sealed for the next one.
-fn keep(shared: &Shared, sealing: Arc<Sealing>) {
-    // A query that still reads it drops it later.
-    let spare = Arc::into_inner(sealing).and_then(|sealing| sealing.samples.emptied());
-    let mut state = shared.lock();
-    if state.spare.is_none() && state.sealing.is_none() {
-        state.spare = spare.map(|spare| (spare, Instant::now()));
-    }
 }
 
 /// What is left when the store stops. A failure costs nothing: the journal has it.
@@ -86,7 +73,7 @@ fn last(shared: &Shared) {
         let Some(sealing) = next(shared, |_| true) else {
             break;
         };
-        if let Err(error) = seal(shared, &sealing) {
+        if let Err(error) = seal(shared, sealing) {
             tracing::warn!(%error, "the newest history is in the journal, not in files");
             return;
         }
@@ -136,35 +123,42 @@ fn is_due(_: &State) -> bool {
 }
 
 /// Writes a generation: file, manifest, and only then the journal may let go of it.
-fn seal(shared: &Shared, sealing: &Sealing) -> io::Result<()> {
+fn seal(shared: &Shared, sealing: Arc<Sealing>) -> io::Result<()> {
     let begin = Instant::now();
     let dir = &shared.options.dir;
     let unfinished = dir.join(format!("_seal{UNFINISHED}"));
     let written = if sealing.samples.is_empty() {
         None
     } else {
-        publish::write(&unfinished, |encoder| fill(shared, sealing, encoder))?
+        publish::write(&unfinished, |encoder| fill(shared, &sealing, encoder))?
     };
+    let (first, last) = (sealing.samples.first(), sealing.last);
+    let has_file = written.is_some();
     let change = Change {
-        range: (sealing.samples.first(), sealing.last),
+        range: (first, last),
         removed: &[],
-        sealed: Some(sealing.last),
+        sealed: Some(last),
         steps: STEPS,
     };
     publish::publish(shared, &unfinished, written.as_ref(), &change, |state| {
         state.sealing = None;
+        // Its storage is for the next generation, which may begin as soon as this lock is free. A
+        // query that still reads it drops it later.
+        let spare = Arc::into_inner(sealing).and_then(|sealing| sealing.samples.emptied());
+        let spare = spare.map(|spare| (spare, Instant::now()));
+        state.spare = state.spare.take().or(spare);
         state.told.seal_failure = None;
-        if written.is_some() {
+        if has_file {
             state.told.seals += 1;
             state.told.seal_last = begin.elapsed();
         }
     })?;
-    shared.hold.advance(sealing.last.next());
-    if let Err(error) = shared.journal.release(sealing.last.next()) {
+    shared.hold.advance(last.next());
+    if let Err(error) = shared.journal.release(last.next()) {
         tracing::warn!(%error, "old segments of the journal stay");
     }
     shared.options.step("the journal is released");
-    shared.latest.save_if_due(dir, sealing.last);
+    shared.latest.save_if_due(dir, last);
     Ok(())
 }
 

@@ -44,6 +44,17 @@ pub enum Outgoing {
     Nothing,
 }
 
+/// What [`Session::send_qos_1`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Straight {
+    /// The message was written. Nothing of it is kept but its packet id.
+    Sent,
+    /// It is not sent, and nothing waits for it.
+    LeftOut(LeftOut),
+    /// Something goes before it, or the client takes no more now: [`Session::offer`] it.
+    MustWait,
+}
+
 /// Why a message is not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeftOut {
@@ -88,17 +99,73 @@ impl Session {
             };
             return self.write(forward, out);
         }
-        let packet = encoded.packet(message, self.version, retain, now_ms);
-        let fits = |bytes: usize| {
-            u32::try_from(bytes).is_ok_and(|bytes| bytes <= self.client_packet_size_max)
-        };
-        match packet.filter(|packet| fits(packet.len())) {
-            Some(packet) => {
-                out.extend_from_slice(packet);
-                Ok(())
-            }
-            None => Err(LeftOut::TooLarge),
+        let how = (QoS::AtMostOnce, retain);
+        let packet = encoded.packet(message, self.version, how, now_ms);
+        let packet = packet.filter(|packet| self.takes(packet.len()));
+        packet.ok_or(LeftOut::TooLarge)?.append(out);
+        Ok(())
+    }
+
+    /// As [`Session::send_qos_0`] at QoS 1, for a session that ends with its connection and a
+    /// message that goes to nobody else if this client does not acknowledge it: once written, it
+    /// need not be held. Its place in the client's Receive Maximum and in what may wait for one
+    /// client is taken as by any other.
+    pub fn send_qos_1(
+        &mut self,
+        message: &Message,
+        (retain, ids): (bool, &[u32]),
+        now_ms: u64,
+        encoded: &mut Encoded,
+        out: &mut Vec<u8>,
+    ) -> Straight {
+        if message.is_expired(now_ms) {
+            return Straight::LeftOut(LeftOut::Expired);
         }
+        if self.state.queue.has_unsent() || self.state.queue.is_full(self.limits.queue) {
+            return Straight::MustWait;
+        }
+        let item = Item {
+            source: super::in_flight::QUEUE,
+            number: self.state.queue.next_number(),
+            order: 0,
+        };
+        let Some(packet_id) = self.state.in_flight.start(item) else {
+            return Straight::MustWait;
+        };
+        let written = if ids.is_empty() && !self.aliases_out.is_possible() {
+            let how = (QoS::AtLeastOnce, retain);
+            let packet = encoded.packet(message, self.version, how, now_ms);
+            let packet = packet.filter(|packet| self.takes(packet.len()));
+            let packet = packet.ok_or(LeftOut::TooLarge);
+            packet.map(|packet| packet.append_with(packet_id, out))
+        } else {
+            let forward = Forward {
+                qos: QoS::AtLeastOnce,
+                packet_id: Some(packet_id),
+                subscription_ids: ids,
+                ..message.forward(retain, now_ms)
+            };
+            self.write(forward, out)
+        };
+        if let Err(why) = written {
+            self.state.in_flight.let_go(packet_id);
+            return Straight::LeftOut(why);
+        }
+        self.state.queue.sent_straight();
+        Straight::Sent
+    }
+
+    /// Whether the client takes a packet of so many bytes [MQTT-3.1.2-24].
+    #[inline]
+    fn takes(&self, bytes: usize) -> bool {
+        u32::try_from(bytes).is_ok_and(|bytes| bytes <= self.client_packet_size_max)
+    }
+
+    /// True if [`Session::next_outgoing`] may have something to do.
+    #[must_use]
+    #[inline]
+    pub fn has_outgoing(&self) -> bool {
+        self.state.queue.has_unsent() || self.state.in_flight.has_releases()
     }
 
     /// Does the next thing for the queue: appends one packet to `out`, or says what is to be done
@@ -183,8 +250,13 @@ impl Session {
         }
         // Whatever its reason: it is not sent again, to nobody [MQTT-4.8.2-6]. One that settles
         // nothing is ignored, as the standard allows (P-41).
-        let item = in_flight.acknowledge(packet_id);
-        Ok(self.settled(item))
+        let Some(item) = in_flight.acknowledge(packet_id) else {
+            return Ok(Step::Done);
+        };
+        if item.queued_offset().is_some() {
+            self.state.queue.acknowledged(item.number);
+        }
+        Ok(Step::Settled(item))
     }
 
     pub(in crate::mqtt::session) fn handle_pubrec<'p>(

@@ -193,6 +193,12 @@ impl InFlight {
         self.push(item, is_exact, State::Assigned)
     }
 
+    /// Gives a new QoS 1 message an id, to be sent at once; `None` if the client takes no more.
+    #[inline]
+    pub(super) fn start(&mut self, item: Item) -> Option<PacketId> {
+        self.push(item, false, State::Sent)
+    }
+
     /// The turn of a message that has an id: of one that was assigned, or that an earlier
     /// connection left open. False if the client takes no more now.
     pub(super) fn begin(&mut self, packet_id: PacketId) -> bool {
@@ -265,6 +271,12 @@ impl InFlight {
             }
         }
         Some(item)
+    }
+
+    /// True if [`InFlight::next_release`] has one.
+    #[inline]
+    pub(super) fn has_releases(&self) -> bool {
+        self.released < self.received.len()
     }
 
     /// The next PUBREL that an earlier connection left without PUBCOMP.

@@ -8,6 +8,8 @@
 //!   in full.
 //! - **Expiry.** A message whose time is over is left out when its turn comes, not before; one that
 //!   was sent is finished [MQTT-3.3.2-5], [MQTT-4.3.3-7].
+//! - **Straight** messages (QoS 1, to a session that ends with its connection) are sent when they
+//!   come, if nothing waits: they are counted, and of them too only an id is left.
 //! - **Released** messages (PUBREC came) are no longer here: of them an id and an offset are left,
 //!   in [`super::in_flight`].
 
@@ -96,6 +98,8 @@ pub struct Queue {
     assigned: usize,
     /// Slots, from the front, that were sent on this connection.
     sent: usize,
+    /// Messages that were sent straight and are not acknowledged.
+    straight: usize,
 }
 
 /// One message.
@@ -164,7 +168,7 @@ impl Ids {
 }
 
 impl Queue {
-    /// Messages that wait or are not received.
+    /// Messages that wait or are not received, without those that were sent straight.
     #[must_use]
     pub fn len(&self) -> usize {
         self.slots.len()
@@ -199,7 +203,7 @@ impl Queue {
         how: Delivered,
     ) -> Result<(), Full> {
         let bytes = self.bytes.saturating_add(message.bytes());
-        if self.slots.len() >= limits.messages_max {
+        if self.is_full(limits) {
             return Err(Full::Messages);
         }
         if bytes > limits.bytes_max {
@@ -207,6 +211,33 @@ impl Queue {
         }
         self.push(message, how, None);
         Ok(())
+    }
+
+    /// True if no further message is taken or sent straight.
+    #[inline]
+    pub(super) fn is_full(&self, limits: QueueLimits) -> bool {
+        self.slots.len().saturating_add(self.straight) >= limits.messages_max
+    }
+
+    /// The number of the message that comes next.
+    pub(super) const fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// The message that came now was sent at once, and is not held.
+    pub(super) fn sent_straight(&mut self) {
+        self.next_number += 1;
+        self.straight += 1;
+    }
+
+    /// The QoS 1 message with this number is acknowledged: one that was sent straight, or one that
+    /// is held.
+    #[inline]
+    pub(super) fn acknowledged(&mut self, number: u64) {
+        let is_straight = self.slots.front().is_none_or(|slot| number < slot.number);
+        if is_straight || self.remove(number).is_none() {
+            self.straight = self.straight.saturating_sub(1);
+        }
     }
 
     /// A new connection: all of it is to be sent, first what was sent before.

@@ -4,13 +4,13 @@ use super::*;
 use crate::mqtt::message::{Content, Message, Publisher};
 use crate::mqtt::wire::{Publish, PublishProperties, Will, WillProperties};
 
-const NOW_MS: u64 = 1_000_000;
+pub(super) const NOW_MS: u64 = 1_000_000;
 
-fn message(topic: &str, payload: &str, qos: QoS) -> Arc<Message> {
+pub(super) fn message(topic: &str, payload: &str, qos: QoS) -> Arc<Message> {
     published(topic, payload, qos, PublishProperties::default())
 }
 
-fn published(
+pub(super) fn published(
     topic: &str,
     payload: &str,
     qos: QoS,
@@ -39,13 +39,13 @@ fn how(qos: QoS, offset: u64) -> Delivered {
 
 impl Client {
     /// Offers `payload` on topic "top/ic", at `qos`, with this offset.
-    fn offer(&mut self, payload: &str, qos: QoS, offset: u64) {
+    pub(super) fn offer(&mut self, payload: &str, qos: QoS, offset: u64) {
         let message = message("top/ic", payload, qos);
         self.session.offer(message, how(qos, offset)).unwrap();
     }
 
     /// Everything that goes now, a line for each step.
-    fn outgoing(&mut self) -> Vec<String> {
+    pub(super) fn outgoing(&mut self) -> Vec<String> {
         self.outgoing_at(NOW_MS)
     }
 
@@ -80,7 +80,7 @@ impl Client {
 }
 
 /// "publish ID QOS [dup] [retain] TOPIC PAYLOAD [ids]", or what else it is.
-fn line(version: Version, packet: &[u8]) -> String {
+pub(super) fn line(version: Version, packet: &[u8]) -> String {
     match decode(version, Sender::Server, packet).unwrap() {
         Packet::Publish(publish) => {
             let id = publish.packet_id.map_or(0, PacketId::get);
@@ -501,8 +501,11 @@ fn one_encoding_serves_all_subscribers_of_a_version() {
     // Another message: nothing of the last one is left.
     encoded.begin();
     let other = message("top/ic", "other", QoS::AtMostOnce);
-    let packet = encoded.packet(&other, Version::V5, false, NOW_MS).unwrap();
-    assert_eq!(line(Version::V5, packet), "publish 0 qos 0 top/ic other");
+    let how = (QoS::AtMostOnce, false);
+    let packet = encoded.packet(&other, Version::V5, how, NOW_MS).unwrap();
+    let mut out = Vec::new();
+    packet.append(&mut out);
+    assert_eq!(line(Version::V5, &out), "publish 0 qos 0 top/ic other");
 }
 
 #[test]
