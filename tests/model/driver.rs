@@ -325,13 +325,7 @@ impl<'g> Play<'g> {
         let Some(handed) = self.handed(client, clean) else {
             return;
         };
-        let will = will.map(|will| Will {
-            topic: will.topic,
-            qos: will.qos,
-            retain: will.retain,
-            is_delayed: will.is_delayed && is_v5,
-            payload: format!("will {}", self.fresh_payload()),
-        });
+        let will = will.map(|will| self.will(will, is_v5));
         let id = format!("{}-{client}", self.place);
         let mut connect = Connect::with_token(version, &id, self.token(client));
         if is_v5 {
@@ -362,18 +356,7 @@ impl<'g> Play<'g> {
             return;
         }
         let connack = log_in(&mut wire, &connect);
-        if let Some(mut old) = self.peers[client].take() {
-            old.wire.skip_until_close();
-        }
-        let mut maybe = Vec::new();
-        if let Some(before) = &mut self.reference.sessions[client] {
-            maybe.append(&mut before.missed);
-            maybe.extend(before.will.as_ref().map(|will| will.payload.clone()));
-        }
-        self.peers[client] = Some(Peer {
-            maybe,
-            ..Peer::new(wire, version)
-        });
+        self.replace(client, wire);
         self.forget_handed(client, &handed);
         let (is_present, all) =
             self.reference
@@ -390,6 +373,32 @@ impl<'g> Play<'g> {
         self.await_wills();
         self.check_all(Some(all));
         self.find_takers(handed);
+    }
+
+    fn will(&mut self, step: WillStep, is_v5: bool) -> Will {
+        Will {
+            topic: step.topic,
+            qos: step.qos,
+            retain: step.retain,
+            is_delayed: step.is_delayed && is_v5,
+            payload: format!("will {}", self.fresh_payload()),
+        }
+    }
+
+    /// The client has another connection now.
+    fn replace(&mut self, client: usize, wire: Wire) {
+        if let Some(mut old) = self.peers[client].take() {
+            old.wire.skip_until_close();
+        }
+        let mut maybe = Vec::new();
+        if let Some(before) = &mut self.reference.sessions[client] {
+            maybe.append(&mut before.missed);
+            maybe.extend(before.will.as_ref().map(|will| will.payload.clone()));
+        }
+        self.peers[client] = Some(Peer {
+            maybe,
+            ..Peer::new(wire, version(client))
+        });
     }
 
     fn token(&self, client: usize) -> &'g str {
