@@ -46,6 +46,8 @@ pub(crate) struct Place {
     checkpointer: Checkpointer,
     /// Generation and credential of the records that are written.
     pub(crate) generation: u32,
+    /// What messages are sent with.
+    pub(crate) qos: QoS,
 }
 
 impl Place {
@@ -88,6 +90,7 @@ impl Place {
             restored,
             checkpointer,
             generation: 1,
+            qos: QoS::ExactlyOnce,
         }
     }
 
@@ -221,7 +224,7 @@ impl Place {
         for session in to {
             assert!(targets.push(&Target {
                 session: *session,
-                qos: QoS::ExactlyOnce,
+                qos: self.qos,
                 retain,
                 ids: [4].as_slice().into(),
                 group: None,

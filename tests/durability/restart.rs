@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tollgate::broker::record::queue;
 use tollgate::journal::RecordKind;
 use tollgate::mqtt::session::Progress;
-use tollgate::mqtt::wire::PacketId;
+use tollgate::mqtt::wire::{PacketId, QoS};
 use uuid::Uuid;
 
 use crate::place::Place;
@@ -88,6 +88,35 @@ fn rel_06_packet_ids_are_the_same_after_a_kill_at_any_step() {
     let place = place.restart();
     assert_eq!(progress(&place), [Progress::Sent(id(7)), waiting]);
     place.stop();
+}
+
+/// Ids of QoS 1 are not on disk: its messages stay where they were, between those of QoS 2.
+#[test]
+fn mqtt_4_6_0_1_the_order_is_that_of_the_journal_across_both_qos() {
+    let mut place = Place::new();
+    let device = place.device("pump");
+    place.begin(1, device, None);
+    let mut offsets = Vec::new();
+    for (text, qos) in ["a", "b", "c", "d", "e"].into_iter().zip([1, 2, 1, 2, 1]) {
+        place.qos = QoS::from_u8(qos).expect("a QoS");
+        let message = place.message(device, "t", text, false, &[1]);
+        offsets.push(place.write(&[message]));
+    }
+    let mut body = Vec::new();
+    for (offset, id) in [(offsets[1], 7), (offsets[3], 9)] {
+        queue::put_assigned(&mut body, 1, offset, PacketId::new(id).expect("not 0"));
+    }
+    place.write(&[(queue::header(RecordKind::Assigned, 1), body)]);
+    for place in [place.killed(), place.restart()] {
+        assert_eq!(place.queued(1), ["a", "b", "c", "d", "e"]);
+        let state = &place.stored(1).expect("it is kept").state;
+        let ids = state.unsettled().map(|held| match held.progress {
+            Progress::Sent(id) => id.get(),
+            _ => 0,
+        });
+        assert_eq!(ids.collect::<Vec<_>>(), [10, 7, 11, 9, 0]);
+        place.stop();
+    }
 }
 
 #[test]

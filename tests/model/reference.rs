@@ -25,7 +25,13 @@ pub(crate) struct Delivery {
     pub(crate) ids: Vec<u8>,
     /// It came through the share group, and had this QoS when it was published.
     pub(crate) share: Option<u8>,
+    /// Who published it: the messages of one client come in their order.
+    pub(crate) from: usize,
 }
+
+/// The publisher of what has no order among other messages: wills, retained messages, and what a
+/// share group hands on.
+pub(crate) const ANYBODY: usize = usize::MAX;
 
 /// A will as CONNECT sets it.
 #[derive(Clone, Debug)]
@@ -240,6 +246,7 @@ impl Reference {
             payload: payload.clone(),
             ids: [options.id].into_iter().filter(|id| *id != 0).collect(),
             share: None,
+            from: ANYBODY,
         });
         // The gate is asked for each of them, too.
         found
@@ -361,6 +368,10 @@ impl Reference {
                 payload: payload.to_owned(),
                 ids,
                 share: None,
+                from: match published.is_will {
+                    true => ANYBODY,
+                    false => published.owner,
+                },
             };
             let is_connected = self.connected[client];
             if delivery.qos == 0 {
@@ -390,6 +401,35 @@ impl Reference {
 }
 
 impl Session {
+    /// These came, and are not in the order in which they were expected: that of the broker counts,
+    /// as long as each publisher's own is kept. False if it is not.
+    pub(crate) fn reorder(
+        &mut self,
+        came: &[Delivery],
+        shown: impl Fn(&Delivery) -> Delivery,
+    ) -> bool {
+        let begin = self.sent.len() - came.len();
+        let sent = self.sent.split_off(begin).into_iter();
+        let mut pending: Vec<Delivery> = sent.map(|sent| sent.delivery).collect();
+        pending.extend(self.waiting.drain(..));
+        for one in came {
+            let place = (0..pending.len()).find(|place| {
+                let (before, from) = (&pending[..*place], pending[*place].from);
+                shown(&pending[*place]) == *one
+                    && (from == ANYBODY || before.iter().all(|held| held.from != from))
+            });
+            let Some(place) = place else {
+                return false;
+            };
+            self.sent.push(Sent {
+                delivery: pending.remove(place),
+                is_received: false,
+            });
+        }
+        self.waiting = pending.into();
+        true
+    }
+
     /// Moves what waits into the window; it is sent.
     fn fill(&mut self) -> Vec<Delivery> {
         let mut new = Vec::new();

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::{
     common::packets::{subscribe, unsubscribe},
     driver::{CLIENTS, Play, SHARED, packet_limit, read},
-    reference::{Delivery, Sent},
+    reference::{ANYBODY, Delivery, Sent},
 };
 
 /// Its topic, beside those of the place.
@@ -151,6 +151,7 @@ impl Play<'_> {
             seen,
             Delivery {
                 share: None,
+                from: 0,
                 ..delivery.clone()
             }
         );
@@ -173,5 +174,6 @@ fn delivery(payload: String, qos: u8, granted: u8) -> Delivery {
         payload,
         ids: Vec::new(),
         share: Some(qos),
+        from: ANYBODY,
     }
 }

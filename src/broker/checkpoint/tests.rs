@@ -397,6 +397,10 @@ fn seen(restored: &Restored) -> Model {
             });
             match unsettled.progress {
                 Progress::Waiting => session.waiting.push(copy.unwrap()),
+                // An id of its own, so that it stays before what has one.
+                Progress::Sent(_) if unsettled.how.qos == QoS::AtLeastOnce => {
+                    session.waiting.push(copy.unwrap());
+                }
                 Progress::Sent(id) => session.sent.push((id.get(), copy.unwrap())),
                 Progress::Received(id) => {
                     session.received.push((id.get(), unsettled.how.offset));

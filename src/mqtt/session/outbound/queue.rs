@@ -419,8 +419,8 @@ impl Queue {
     }
 }
 
-/// Ids of QoS 1 are not stored: what stands before a message that has its id was given one, and gets
-/// another one now, behind all that are taken, so that it stays where it is.
+/// Ids of QoS 1 are not stored: what stands before a message that has its id was given one, and
+/// gets another one now, behind all that are taken, so that it stays where it is.
 fn with_fresh_ids(all: Vec<Unsettled>) -> Vec<(Unsettled, Option<PacketId>)> {
     let id_of = |held: &Unsettled| match held.progress {
         Progress::Waiting => None,

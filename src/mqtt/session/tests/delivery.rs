@@ -645,6 +645,39 @@ fn what_is_stored_of_a_session_is_put_back() {
     assert_eq!(client.send("4002 0004").unwrap(), "settled 74");
 }
 
+/// Ids of QoS 1 are not stored: what was sent before a message of QoS 2 stays before it, with an id
+/// of its own and without DUP.
+#[test]
+fn mqtt_4_6_0_1_a_restart_keeps_the_order_across_both_qos() {
+    let id = |number| PacketId::new(number).unwrap();
+    let held = |payload, qos, offset, progress| Unsettled {
+        message: Some(message("top/ic", payload, qos)),
+        how: how(qos, offset),
+        progress,
+    };
+    let mut restored = SessionState::default();
+    restored.restore(vec![
+        held("a", ONE, 71, Progress::Waiting),
+        held("b", TWO, 72, Progress::Sent(id(65_535))),
+        held("c", ONE, 73, Progress::Waiting),
+        held("d", TWO, 74, Progress::Sent(id(1))),
+        held("e", ONE, 75, Progress::Waiting),
+    ]);
+    let mut client = Client::opened(&connect(Version::V5), Some(restored));
+    assert_eq!(
+        client.outgoing(),
+        [
+            "publish 2 qos 1 top/ic a",
+            "publish 65535 qos 2 dup top/ic b",
+            "publish 3 qos 1 top/ic c",
+            "publish 1 qos 2 dup top/ic d",
+            "publish 4 qos 1 top/ic e",
+        ]
+    );
+    assert_eq!(client.send("4002 0003").unwrap(), "settled 73");
+    assert_eq!(client.send("4002 0002").unwrap(), "settled 71");
+}
+
 #[test]
 fn mqtt_4_8_2_what_a_share_member_did_not_get_goes_to_another() {
     let share: Arc<str> = "$share/g/top/#".into();
