@@ -150,10 +150,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         .connections
         .borrow_mut()
         .insert(Rc::clone(&connection));
-    worker.count(|counters| counters.connected());
-    if let Some(figures) = &connection.principal.figures {
-        figures.connected();
-    }
+    count_connected(worker, &connection);
     let recorded = record_opening(worker, &connection, ended, before, clocks);
     if before.is_resumed {
         worker.session_connected(number, &connection);
@@ -168,6 +165,13 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         None => refuse(worker, &connection, ConnectRefusal::StorageFull),
     }
     serve(worker, connection);
+}
+
+fn count_connected(worker: &Worker, connection: &Connection) {
+    worker.count(|counters| counters.connected());
+    if let Some(figures) = &connection.principal.figures {
+        figures.connected();
+    }
 }
 
 /// What of a session there was before its connection.
