@@ -31,5 +31,8 @@ mod scenarios;
 #[path = "clients/scenarios_mosquitto.rs"]
 mod scenarios_mosquitto;
 #[cfg(test)]
+#[path = "clients/scenarios_paho_c.rs"]
+mod scenarios_paho_c;
+#[cfg(test)]
 #[path = "clients/site.rs"]
 mod site;

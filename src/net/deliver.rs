@@ -181,7 +181,7 @@ impl<'w> Delivering<'w> {
         for target in routed.targets {
             let outcome = match self.receiver(target.to) {
                 Some(Receiver::Live(connection)) => {
-                    self.give(connection, routed, target, &mut gate)
+                    self.reach(connection, routed, target, &mut gate)
                 }
                 Some(Receiver::Stored(key)) if target.qos > QoS::AtMostOnce => {
                     self.worker.deliver_stored(&key, routed, target)
@@ -221,7 +221,7 @@ impl<'w> Delivering<'w> {
 
     /// Delivers one copy to a client that is connected: into its output at QoS 0, and at QoS 1 if
     /// nothing of it outlives the connection and nothing waits; else into its queue.
-    fn give(
+    fn reach(
         &mut self,
         connection: &'w Connection,
         routed: &Routed<'_>,

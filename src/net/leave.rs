@@ -87,6 +87,8 @@ fn drop_state(worker: &Worker, change: &Change, receipt: &mut Receipt) {
         receipt.sessions += 1;
         receipt.unfinished += unfinished(&stored.state);
         receipt.queued += queued(&stored.state);
+        // Of a narrowing: what was revoked has lost it above.
+        worker.publish_will(change.identity, &mut stored);
         finish(worker, change.identity, &mut stored);
     }
     // One worker says it for all: the index is shared.

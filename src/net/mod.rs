@@ -3,14 +3,15 @@
 //! [`acceptor`] deals sockets out, as far as there are [`places`]; [`handshake`] takes one as far
 //! as CONNECT on the thread of a [`greeter`], in turns ([`turnstile`]), and [`throttle`] slows down
 //! who guesses; [`home`] opens its session on the session's home worker, [`leave`] keeps or ends
-//! it; [`connection`] reads it and [`incoming`] takes what it says;
-//! [`guard`] says what a panic ends.
+//! it; [`connection`] reads it and [`incoming`] takes what it says; [`guard`] says what a panic
+//! ends.
 //!
 //! [`publish`] passes a message through the gate to the journal, or by [`route`] to the home
-//! workers of those who get it, where [`deliver`] writes it; [`walks`] are retained messages on
-//! their way, [`wills`] wait for bad ends, [`shares`] go on when a member leaves, [`feed`] gives
-//! applications their telemetry. [`outbox`] and [`ledger`] hold what was promised until it is
-//! durable, [`pending`] what happens then, and [`worker`] is the thread all this runs on.
+//! workers of those who get it ([`layers`]: in which records), where [`deliver`] writes it;
+//! [`walks`] are retained messages on their way, [`wills`] wait for bad ends, [`shares`] go on when
+//! a member leaves, [`feed`] gives applications their telemetry. [`outbox`] and [`ledger`] hold
+//! what was promised until it is durable, [`pending`] what happens then, and [`worker`] is the
+//! thread all this runs on.
 
 mod acceptor;
 mod connection;
@@ -22,6 +23,7 @@ mod guard;
 mod handshake;
 mod home;
 mod incoming;
+mod layers;
 mod leave;
 mod ledger;
 mod linger;

@@ -95,10 +95,16 @@ impl Outbox {
         &mut self.pending
     }
 
+    /// The last record on disk. It grows at any moment: what happens, and which acks leave, is
+    /// decided by one look at it.
+    pub(super) fn durable(&self) -> Offset {
+        self.submitter.durable()
+    }
+
     /// What happens now, as its records are durable; to be asked before the acks are released.
-    pub(super) fn due(&mut self) -> Option<Pending> {
+    pub(super) fn due(&mut self, durable: Offset) -> Option<Pending> {
         let (last, _) = self.sealed.front()?;
-        if *last > self.submitter.durable() {
+        if *last > durable {
             return None;
         }
         self.sealed.pop_front().map(|(_, due)| due)
@@ -169,8 +175,8 @@ impl Outbox {
     }
 
     /// The next acks whose records are durable; give them back with [`Outbox::recycle`].
-    pub(super) fn release(&mut self) -> Option<Acks> {
-        self.ledger.release(self.submitter.durable())
+    pub(super) fn release(&mut self, durable: Offset) -> Option<Acks> {
+        self.ledger.release(durable)
     }
 
     pub(super) fn recycle(&mut self, acks: Acks) {

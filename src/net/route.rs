@@ -12,11 +12,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::layers::{Layers, MORE_RECORDS_MAX};
 use super::outbox::Purpose;
 use super::worker::Worker;
 use crate::broker::record::message::{self as record, Fixed, Flags, Target, Targets};
 use crate::broker::router::Parcel;
-use crate::broker::tree::{Delivery, Matches, Subscriber};
+use crate::broker::tree::{Delivery, Matches, Share, Subscriber};
 use crate::mqtt::message::Message;
 use crate::mqtt::topic::{Filter, Topic};
 use crate::mqtt::wire::{PacketId, QoS};
@@ -24,12 +25,6 @@ use crate::mqtt::wire::{PacketId, QoS};
 /// Bytes that may be routed in one turn to one worker, or wait for its inbox. One message more may
 /// pass it.
 const PARCEL_BYTES_MAX: usize = 1024 * 1024;
-
-/// Records that one message takes more because a kept session gets it through several share groups:
-/// a record names a session once. Copies of further groups reach it without a record, and not
-/// through a crash: else a hundred groups of one subscriber would make a hundred records of each
-/// message, and have its publisher refused.
-const MORE_RECORDS_MAX: usize = 3;
 
 /// A message that is to be routed.
 #[derive(Clone, Copy)]
@@ -67,6 +62,7 @@ pub(super) struct Scratch {
     /// Copies that wait for the message's record, by worker.
     kept: Vec<Parcel>,
     members: Vec<Delivery>,
+    layers: Layers,
     /// Of the message, if it is to be retained ([`crate::broker::router::UnderWay`]).
     serial: u64,
 }
@@ -146,6 +142,7 @@ impl Worker {
             found,
             targets,
             kept,
+            layers,
             serial,
             ..
         } = scratch;
@@ -158,28 +155,8 @@ impl Worker {
             }
         }
         seal_open(kept, message);
-        let mut more_records = 0;
-        for share in found.shares() {
-            let Some(chosen) = share.candidates.first() else {
-                continue;
-            };
-            if !is_kept(chosen, routing.qos) {
-                continue;
-            }
-            let filter = self.shared.router.tree.group_filter(share.group);
-            let filter: Option<Arc<str>> = filter.map(Arc::from);
-            let session = chosen.subscriber().number();
-            if session.is_some_and(|session| targets.has(session)) {
-                if more_records == MORE_RECORDS_MAX {
-                    self.send_shared(found, message, routing, (chosen, filter));
-                    continue;
-                }
-                more_records += 1;
-            }
-            let share = (chosen, filter.as_ref());
-            if !self.keep(found, targets, kept, message, routing, share) {
-                return Some(false);
-            }
+        if !self.keep_shares(found, targets, kept, layers, message, routing) {
+            return Some(false);
         }
         if targets.is_empty() && !must_record {
             return None;
@@ -196,6 +173,48 @@ impl Worker {
             outbox.pending().retain(Arc::clone(message), place, *serial);
         }
         Some(place.is_some())
+    }
+
+    /// Adds the copies of share groups, in layers: a record names a session once. False if one was
+    /// full and found no room.
+    fn keep_shares(
+        &self,
+        found: &Matches,
+        targets: &mut Targets,
+        kept: &mut Vec<Parcel>,
+        layers: &mut Layers,
+        message: &Arc<Message>,
+        routing: Routing<'_>,
+    ) -> bool {
+        let to_keep = |share: &Share<'_>| {
+            let chosen = share.candidates.first().copied();
+            chosen.filter(|chosen| is_kept(chosen, routing.qos))
+        };
+        layers.clear();
+        for chosen in found.shares().filter_map(|share| to_keep(&share)) {
+            layers.add(chosen.subscriber().number().unwrap_or(0), targets);
+        }
+        for layer in 0..layers.count() {
+            let shares = found.shares().filter_map(|share| {
+                let chosen = to_keep(&share)?;
+                Some((share.group, chosen))
+            });
+            for ((group, chosen), its) in shares.zip(layers.of_copies()) {
+                if its != layer {
+                    continue;
+                }
+                let filter = self.shared.router.tree.group_filter(group).map(Arc::from);
+                if layer > MORE_RECORDS_MAX {
+                    self.send_shared(found, message, routing, (&chosen, filter));
+                    continue;
+                }
+                let share = (&chosen, filter.as_ref());
+                if !self.keep(found, targets, kept, message, routing, share) {
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// Adds a kept session to the message's record; false if one was full and found no room.
@@ -434,10 +453,11 @@ impl Worker {
     }
 
     /// Puts what is for other workers into their inboxes; true if one has no room.
-    fn hand_on(&self) -> bool {
+    pub(super) fn hand_on(&self) -> bool {
         let parcels = &mut *self.parcels.borrow_mut();
         let mut is_blocked = false;
-        for (worker, parcel) in parcels.iter_mut().enumerate() {
+        let others = parcels.iter_mut().enumerate();
+        for (worker, parcel) in others.filter(|(worker, _)| *worker != self.index) {
             let inbox = self.shared.router.inbox(worker);
             let Some(inbox) = inbox.filter(|_| !parcel.is_empty()) else {
                 continue;

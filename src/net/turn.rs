@@ -84,14 +84,21 @@ impl Worker {
 
     /// Does what waited for records that are durable now, then writes their acks.
     pub(super) fn release(&self) {
+        let durable = self.outbox.borrow().durable();
+        let mut is_any = false;
         loop {
-            let Some(due) = self.outbox.borrow_mut().due() else {
+            let Some(due) = self.outbox.borrow_mut().due(durable) else {
                 break;
             };
             self.apply_due(due);
+            is_any = true;
+        }
+        if is_any && self.has_routed.get() {
+            // Before the acks: whoever publishes because of one comes behind it, at every worker.
+            self.hand_on();
         }
         loop {
-            let Some(acks) = self.outbox.borrow_mut().release() else {
+            let Some(acks) = self.outbox.borrow_mut().release(durable) else {
                 break;
             };
             for (run, bytes) in acks.iter() {

@@ -13,7 +13,7 @@ use crate::{
         broker::Broker,
         tools::{clients_dir, printed, repository, run, tool},
     },
-    scenarios_mosquitto,
+    scenarios_mosquitto, scenarios_paho_c,
 };
 
 /// A name, what is shown, and the versions of MQTT that have it.
@@ -165,9 +165,9 @@ const CLIENTS: &[Client] = &[
             },
             Limit {
                 scenario: "flow_out",
-                why: "MQTT.js does not heed the broker's Receive Maximum: with more than 100 publishes \
-                      of QoS 1 and 2 under way it is disconnected with 0x93. Wait for some, or \
-                      raise `mqtt.receive_maximum`",
+                why: "MQTT.js does not heed the broker's Receive Maximum: with more than 100 \
+                      publishes of QoS 1 and 2 under way it is disconnected with 0x93. Wait for \
+                      some, or raise `mqtt.receive_maximum`",
                 seen: Seen::Nothing,
             },
         ],
@@ -215,7 +215,68 @@ const CLIENTS: &[Client] = &[
             },
         ],
     },
+    Client {
+        name: "Paho C (paho_c_pub, _sub)",
+        pinned: None,
+        versions: ALL,
+        player: Player::Programs(scenarios_paho_c::play),
+        limits: &[
+            Limit {
+                scenario: "session",
+                why: "paho_c_sub always begins with a clean session",
+                seen: Seen::Nothing,
+            },
+            Limit {
+                scenario: "resend",
+                why: "paho_c_sub acknowledges at once",
+                seen: Seen::Nothing,
+            },
+            Limit {
+                scenario: "flow_out",
+                why: "paho_c_pub publishes one message",
+                seen: Seen::Nothing,
+            },
+            Limit {
+                scenario: "flow_in",
+                why: NO_OPTION,
+                seen: Seen::Nothing,
+            },
+            Limit {
+                scenario: "alias_to",
+                why: NO_OPTION,
+                seen: Seen::Nothing,
+            },
+            Limit {
+                scenario: "alias_from",
+                why: NO_OPTION,
+                seen: Seen::Nothing,
+            },
+            Limit {
+                scenario: "will_delay",
+                why: NO_OPTION,
+                seen: Seen::Nothing,
+            },
+            Limit {
+                scenario: "request",
+                why: NO_OPTION,
+                seen: Seen::Nothing,
+            },
+            Limit {
+                scenario: "identifiers",
+                why: NO_OPTION,
+                seen: Seen::Nothing,
+            },
+            Limit {
+                scenario: "options",
+                why: NO_OPTION,
+                seen: Seen::Nothing,
+            },
+        ],
+    },
 ];
+
+/// Why the example programs of Paho C do not play some.
+const NO_OPTION: &str = "the example programs have no option for it";
 
 #[test]
 fn paho_mqtt_plays_every_scenario() {
@@ -230,6 +291,11 @@ fn gmqtt_plays_every_scenario() {
 #[test]
 fn mqttjs_plays_every_scenario() {
     play_all("MQTT.js");
+}
+
+#[test]
+fn paho_c_plays_every_scenario() {
+    play_all("Paho C");
 }
 
 #[test]
@@ -425,7 +491,7 @@ fn every_scenario_is_played_by_two_clients_and_versions_are_fixed() {
 
 /// The table of the page and its notes.
 fn table() -> String {
-    let mut notes = Vec::new();
+    let mut notes: Vec<&str> = Vec::new();
     let mut table = String::from("| |");
     for client in CLIENTS {
         write!(table, " {} |", client.name).expect("memory");
@@ -438,11 +504,14 @@ fn table() -> String {
             let both = versions.iter().filter(|one| client.versions.contains(one));
             let mut cell = both.copied().collect::<Vec<_>>().join(", ");
             if let Some(limit) = limit(client, scenario) {
-                notes.push(limit.why);
+                if !notes.contains(&limit.why) {
+                    notes.push(limit.why);
+                }
+                let note = notes.iter().position(|why| *why == limit.why);
                 if matches!(limit.seen, Seen::Nothing) {
                     cell = "-".to_owned();
                 }
-                write!(cell, " [{}]", notes.len()).expect("memory");
+                write!(cell, " [{}]", note.expect("it is there") + 1).expect("memory");
             }
             write!(table, " {cell} |").expect("memory");
         }

@@ -72,7 +72,7 @@ fn sec_80_keep_alive_stands_still_while_a_client_is_not_read() {
 #[test]
 fn sec_82_messages_to_many_sessions_are_refused_or_wait_while_the_journal_is_behind() {
     const MEMBERS: usize = 10;
-    const GROUPS: usize = 3;
+    const GROUPS: usize = 4;
     const MESSAGES: u16 = 60;
     let setup = Setup::new()
         .set("TOLLGATE_WORKERS_COUNT", "1")
@@ -90,7 +90,7 @@ fn sec_82_messages_to_many_sessions_are_refused_or_wait_while_the_journal_is_beh
             &Connect::with_token(Version::V5, name, token).kept(),
         );
         for group in 0..GROUPS {
-            // Each copy names its group, with all of its name: 120 KB for each message.
+            // Each copy names its group, with all of its name: 160 KB for each message.
             let filter = format!("$share/{name}-{group}-{}/fan/t", "n".repeat(4_000));
             assert_eq!(member.subscribe(&filter, 1), 1);
         }
@@ -105,6 +105,9 @@ fn sec_82_messages_to_many_sessions_are_refused_or_wait_while_the_journal_is_beh
     faults.hold();
     for id in 1..=MESSAGES {
         publisher.send_publish(2, id, "fan/t", &[], &id.to_be_bytes());
+        if id == 1 {
+            faults.until_held();
+        }
     }
     publisher.wire.expect_alive();
     let grown = broker.rss_kib().saturating_sub(before);

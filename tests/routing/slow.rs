@@ -46,6 +46,36 @@ fn qos_1_waits_for_a_client_that_does_not_read() {
     }
 }
 
+/// More than one write takes: what is left does not wait for an acknowledgement, and keeps its
+/// order whichever way it went.
+#[test]
+fn a_burst_comes_whole_and_in_order_to_a_client_that_acknowledges_nothing() {
+    let (broker, token) = site_with(&[]);
+    for (qos, filter) in [
+        (0, "burst/#"),
+        (1, "burst/#"),
+        (2, "burst/#"),
+        (1, "$share/group/burst/#"),
+    ] {
+        let name = format!("s{qos}{}", filter.len());
+        let mut client = Client::connect(&broker, Version::V311, &name, &token);
+        client.subscribe(&[(filter, qos)]);
+        let mut publisher = Client::connect(&broker, Version::V311, "p", &token);
+        let payload = [b'x'; 4_000];
+        let mut flood = Vec::new();
+        for id in 1..=90 {
+            let topic = format!("burst/{id}");
+            flood.extend(publish(Version::V311, qos, id, &topic, &payload));
+        }
+        publisher.wire.send(&flood);
+        for id in 1..=90_u16 {
+            let got = client.next_unacknowledged();
+            assert_eq!(got.topic, format!("burst/{id}"), "{qos} {filter}");
+            assert_eq!((got.qos, got.payload.len()), (qos, 4_000));
+        }
+    }
+}
+
 #[test]
 fn a_full_inbox_stops_its_publishers_and_loses_nothing() {
     // One message fills the smallest inbox; what comes behind has to wait and is not lost.

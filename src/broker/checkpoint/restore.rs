@@ -72,9 +72,7 @@ pub(super) fn restored(
             will,
             ..SessionState::default()
         };
-        let mut queue = queues.remove(number).unwrap_or_default();
-        queue.sort_by_key(|ordered| ordered.rank);
-        state.restore(queue.into_iter().map(|ordered| ordered.unsettled).collect());
+        state.restore(in_order(queues.remove(number).unwrap_or_default()));
         let mut stored = Stored::new(*number, state, session.body.expiry_s, now.instant);
         stored.publisher = publisher.unwrap_or(Publisher {
             identity: session.device.as_u128(),
@@ -164,7 +162,7 @@ fn queues(shadow: &Shadow, connection: &Connection, checkpoint: u64) -> Result<Q
 }
 
 /// First what was received, in the order of the PUBRECs; then what has an id, in the order in
-/// which it got it; then what waits, in the order of the journal.
+/// which it got it; then what waits, in the order of the journal: [`in_order`] puts it together.
 fn ordered(offset: u64, how: How, step: Step, message: &Arc<Message>) -> Ordered {
     let (rank, progress) = match (step.packet_id, step.is_received) {
         // An id that is lost was given in a stretch of the journal that is.
@@ -187,6 +185,28 @@ fn ordered(offset: u64, how: How, step: Step, message: &Arc<Message>) -> Ordered
             progress,
         },
     }
+}
+
+/// The order of sending. Packet ids of QoS 1 are not on disk: what has none stands where its record
+/// does, so before a message of QoS 2 that came later and has one.
+fn in_order(mut all: Vec<Ordered>) -> Vec<Unsettled> {
+    all.sort_by_key(|ordered| ordered.rank);
+    let waiting = all.split_off(all.partition_point(|ordered| ordered.rank.0 < 2));
+    let sent = all.split_off(all.partition_point(|ordered| ordered.rank.0 < 1));
+    let mut waiting = waiting.into_iter().peekable();
+    for one in sent {
+        let offset = one.unsettled.how.offset;
+        // Of QoS 2 without an id nothing was sent, and nothing behind it either.
+        let is_before = |held: &Ordered| {
+            held.unsettled.how.offset < offset && held.unsettled.how.qos == QoS::AtLeastOnce
+        };
+        while let Some(before) = waiting.next_if(is_before) {
+            all.push(before);
+        }
+        all.push(one);
+    }
+    all.extend(waiting);
+    all.into_iter().map(|ordered| ordered.unsettled).collect()
 }
 
 fn wills(shadow: &mut Shadow, connection: &Connection) -> Result<Wills, StoreError> {

@@ -339,19 +339,20 @@ impl Queue {
     }
 
     /// Puts back what was stored; see [`super::super::SessionState::restore`].
-    pub(super) fn restore(&mut self, in_flight: &mut InFlight, mut all: Vec<Unsettled>) {
+    pub(super) fn restore(&mut self, in_flight: &mut InFlight, all: Vec<Unsettled>) {
+        let mut all = with_fresh_ids(all);
         // What has an id was sent before what has none.
-        all.sort_by_key(|unsettled| unsettled.progress == Progress::Waiting);
+        all.sort_by_key(|(held, fresh)| held.progress == Progress::Waiting && fresh.is_none());
         let mut ids = BTreeSet::new();
         let mut open = Vec::new();
-        for Unsettled {
-            message,
-            how,
-            progress,
-        } in all
-        {
+        for (unsettled, fresh) in all {
+            let Unsettled {
+                message,
+                how,
+                progress,
+            } = unsettled;
             let (packet_id, is_received) = match progress {
-                Progress::Waiting => (None, false),
+                Progress::Waiting => (fresh, false),
                 Progress::Sent(packet_id) => (Some(packet_id), false),
                 Progress::Received(packet_id) => (Some(packet_id), true),
             };
@@ -374,7 +375,12 @@ impl Queue {
                 });
             }
             match message {
-                Some(message) if !is_received => self.push(message, how, packet_id),
+                Some(message) if !is_received => {
+                    self.push(message, how, packet_id);
+                    if let (Some(_), Some(slot)) = (fresh, self.slots.back_mut()) {
+                        slot.was_sent = false;
+                    }
+                }
                 _ => self.next_number += 1,
             }
         }
@@ -411,6 +417,40 @@ impl Queue {
         }
         Some(slot)
     }
+}
+
+/// Ids of QoS 1 are not stored: what stands before a message that has its id was given one, and gets
+/// another one now, behind all that are taken, so that it stays where it is.
+fn with_fresh_ids(all: Vec<Unsettled>) -> Vec<(Unsettled, Option<PacketId>)> {
+    let id_of = |held: &Unsettled| match held.progress {
+        Progress::Waiting => None,
+        Progress::Sent(id) | Progress::Received(id) => Some(id),
+    };
+    let taken: BTreeSet<PacketId> = all.iter().filter_map(id_of).collect();
+    let is_sent = |held: &Unsettled| matches!(held.progress, Progress::Sent(_));
+    let last = all.iter().rposition(is_sent);
+    let newest = last.and_then(|last| id_of(all.get(last)?));
+    let mut behind = newest.map_or(0, PacketId::get);
+    // Each id once; where none is left, the message goes last.
+    let mut left = usize::from(u16::MAX).saturating_sub(taken.len());
+    let mut next = || loop {
+        behind = behind.wrapping_add(1);
+        match PacketId::new(behind) {
+            _ if left == 0 => return None,
+            Some(id) if !taken.contains(&id) => {
+                left -= 1;
+                return Some(id);
+            }
+            _ => {}
+        }
+    };
+    let all = all.into_iter().enumerate();
+    all.map(|(place, held)| {
+        let is_before = Some(place) < last && held.progress == Progress::Waiting;
+        let fresh = (is_before && held.how.qos == QoS::AtLeastOnce).then(&mut next);
+        (held, fresh.flatten())
+    })
+    .collect()
 }
 
 /// Places an empty queue keeps.
