@@ -145,10 +145,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         .connections
         .borrow_mut()
         .insert(Rc::clone(&connection));
-    worker.count(|counters| counters.connected());
-    if let Some(figures) = &connection.principal.figures {
-        figures.connected();
-    }
+    count_connected(worker, &connection);
     let recorded = record_opening(worker, &connection, ended, before, clocks);
     if before.is_resumed {
         worker.session_connected(number, &connection);
@@ -172,6 +169,13 @@ fn may_resume(stored: &Stored, opening: &Opening, who: &Principal, clocks: Clock
     // A narrowing ends what is outside of it; where a crash came between, it is not resumed
     // (SEC-38).
     !opening.clean_start && !is_over && leave::lies_inside(&stored.state, &who.permit)
+}
+
+fn count_connected(worker: &Worker, connection: &Connection) {
+    worker.count(|counters| counters.connected());
+    if let Some(figures) = &connection.principal.figures {
+        figures.connected();
+    }
 }
 
 /// What of a session there was before its connection.
