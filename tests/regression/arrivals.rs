@@ -165,7 +165,9 @@ fn metric(broker: &Broker, name: &str) -> usize {
         .body_mut()
         .read_to_string();
     let text = text.expect("metrics are text");
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let value = line.and_then(|value| value.trim().parse().ok());
+    let mut values = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = values.next().and_then(|value| value.trim().parse().ok());
     value.unwrap_or_else(|| panic!("no {name} in {text}"))
 }
