@@ -28,7 +28,7 @@ use crate::common::{
 const DEVICES: usize = 16;
 
 /// How often the broker is killed unless `TOLLGATE_TORTURE_CYCLES` says otherwise.
-pub(super) const CYCLES: u64 = 25;
+const CYCLES: u64 = 25;
 
 /// Between two ends of the broker, at most so many messages are promised...
 const MESSAGES_PER_CYCLE: u64 = 6_000;

@@ -58,6 +58,9 @@ const AIM_LIMIT: Duration = Duration::from_secs(3);
 /// A checkpoint of what is here takes about so long, in microseconds.
 const AIM_JITTER_US: u64 = 30_000;
 
+/// How long everything may take to arrive at the end.
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(120);
+
 /// Those who subscribe.
 static SUBSCRIBERS: [subscriber::Habits; 5] = [
     plain("five-1", Version::V5, 1, 20, 0),
@@ -314,41 +317,27 @@ impl Rig {
             .iter()
             .map(|notes| notes.sent.load(Ordering::SeqCst))
             .collect();
-        let limit = SERVES_AGAIN;
-        self.site.until("all arrived", limit, || {
-            self.subscribed.iter().all(|one| has_all(one, &sent))
+        self.await_all("all arrived", || {
+            let lacks = self.subscribed.iter().map(|one| missing(one, &sent));
+            lacks.flatten().collect()
         });
         let fates = self.wills.fates();
-        self.site.until("all wills came", limit, || {
-            let mut watchers = self.subscribed.iter().filter(|one| one.gets_wills);
-            watchers.all(|one| {
-                let wills = &one.tally.lock().unwrap().wills;
-                let mut due = fates.iter().filter(|(_, fate)| **fate == Fate::Comes);
-                wills.contains_key(&last_will) && due.all(|(n, _)| wills.contains_key(n))
-            })
+        self.await_all("all wills came", || {
+            let watchers = self.subscribed.iter().filter(|one| one.gets_wills);
+            let lacks = watchers.map(|one| missing_wills(one, &fates, last_will));
+            lacks.flatten().collect()
         });
         // Behind everything: what would come again has come.
         let mut client = self.client(broker, "marker");
         assert_eq!(client.publish(2, MARKER, br#"{"n":0}"#), 0);
         client.disconnect();
-        self.site.until("the marker came", limit, || {
-            let mut all = self.subscribed.iter();
-            all.all(|one| one.is_at_marker.load(Ordering::SeqCst))
+        self.await_all("the marker came", || {
+            let is_waiting = |one: &&Subscribed| !one.is_at_marker.load(Ordering::SeqCst);
+            let waiting = self.subscribed.iter().filter(is_waiting);
+            waiting.map(|one| one.name.to_owned()).collect()
         });
         prove_ledger(broker);
-        self.is_over.store(true, Ordering::SeqCst);
-        let (mut repeated, mut unasked) = (0, 0);
-        for one in std::mem::take(&mut self.subscribed) {
-            let tally = Arc::clone(&one.tally);
-            let (name, is_watcher) = (one.name, one.gets_wills);
-            one.join();
-            let tally = tally.lock().unwrap();
-            repeated += tally.repeated;
-            if is_watcher {
-                unasked += prove_wills(name, &tally, &fates, last_will);
-            }
-        }
-        self.site.check();
+        let (repeated, unasked) = self.judge_what_came(&fates, last_will);
         let promised = self.promised();
         assert_eq!(promised, devices.iter().map(Device::sent).sum::<u64>());
         format!(
@@ -356,6 +345,47 @@ impl Rig {
              repeated, {unasked} wills of unanswered packets came",
             fates.len()
         )
+    }
+
+    /// Ends those who subscribed; nothing came that must not. How many messages of QoS 1 came
+    /// again, and how many wills that may or may not come.
+    fn judge_what_came(
+        &mut self,
+        fates: &BTreeMap<u64, (Fate, String)>,
+        last_will: u64,
+    ) -> (u64, usize) {
+        self.is_over.store(true, Ordering::SeqCst);
+        let (mut repeated, mut unasked) = (0, 0);
+        for one in std::mem::take(&mut self.subscribed) {
+            let tally = Arc::clone(&one.tally);
+            let (name, is_watcher) = (one.name, one.gets_wills);
+            one.join();
+            let tally = tally.lock().unwrap();
+            if is_watcher {
+                repeated += tally.repeated;
+                unasked += prove_wills(name, &tally, fates, last_will);
+            }
+        }
+        self.site.check();
+        (repeated, unasked)
+    }
+
+    /// Waits until nothing is lacking.
+    fn await_all(&self, what: &str, lacking: impl Fn() -> Vec<String>) {
+        let deadline = Instant::now() + ARRIVAL_LIMIT;
+        loop {
+            self.site.check();
+            let lacking = lacking();
+            if lacking.is_empty() {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not within {ARRIVAL_LIMIT:?}: {what}\n{}",
+                lacking.join("\n")
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// A will that waits longer than all others comes behind them; its number.
@@ -379,7 +409,7 @@ impl Rig {
 fn publishers(token: &str, budget: &Arc<AtomicU64>, random: &mut Random) -> Vec<Device> {
     let make = |name: String, at: usize, matter: Matter, random: Random| {
         let habits = device::Habits {
-            version: if at / 2 % 2 == 0 {
+            version: if (at / 2).is_multiple_of(2) {
                 Version::V5
             } else {
                 Version::V311
@@ -402,7 +432,9 @@ fn publishers(token: &str, budget: &Arc<AtomicU64>, random: &mut Random) -> Vec<
     }
     for (at, below) in SETTERS.iter().enumerate() {
         let matter = Matter::Retained((*below).to_owned());
-        made.push(make(format!("setter-{at}"), at, matter, random.fork()));
+        // QoS 1 in MQTT 5, QoS 2 in 3.1.1.
+        let name = format!("setter-{at}");
+        made.push(make(name, 3 * at, matter, random.fork()));
     }
     made
 }
@@ -426,19 +458,50 @@ fn prove_ledger(broker: &Broker) {
     }
 }
 
-fn has_all(one: &Subscribed, sent: &[u64]) -> bool {
+/// What did not come to a subscriber, or to its group.
+fn missing(one: &Subscribed, sent: &[u64]) -> Vec<String> {
     let tally = one.tally.lock().unwrap();
-    let mut streams = sent.iter().enumerate();
-    streams.all(|(stream, sent)| tally.distinct(stream) == *sent)
+    let lacking = sent.iter().enumerate().filter_map(|(stream, sent)| {
+        let came = tally.distinct(stream);
+        let first = tally.first_missing(stream, *sent)?;
+        let name = one.name;
+        Some(format!(
+            "{name}: stream {stream}: {came} of {sent}, not {first}"
+        ))
+    });
+    lacking.collect()
+}
+
+/// Wills that did not come to a subscriber.
+fn missing_wills(
+    one: &Subscribed,
+    fates: &BTreeMap<u64, (Fate, String)>,
+    last: u64,
+) -> Vec<String> {
+    let tally = one.tally.lock().unwrap();
+    let due = fates.iter().filter(|(_, (fate, _))| *fate == Fate::Comes);
+    let lacking = due.filter(|(n, _)| !tally.wills.contains_key(*n));
+    let mut lacking: Vec<String> = lacking
+        .map(|(n, (_, story))| format!("{}: will {n}: {story}", one.name))
+        .collect();
+    if !tally.wills.contains_key(&last) {
+        lacking.push(format!("{}: the last will, {last}", one.name));
+    }
+    lacking
 }
 
 /// No will that must not come; answers how many came that may.
-fn prove_wills(name: &str, tally: &Tally, fates: &BTreeMap<u64, Fate>, last: u64) -> usize {
+fn prove_wills(
+    name: &str,
+    tally: &Tally,
+    fates: &BTreeMap<u64, (Fate, String)>,
+    last: u64,
+) -> usize {
     let mut unasked = 0;
     for n in tally.wills.keys().filter(|n| **n != last) {
         match fates.get(n) {
-            Some(Fate::Comes) => {}
-            Some(Fate::Unclear) => unasked += 1,
+            Some((Fate::Comes, _)) => {}
+            Some((Fate::Unclear, _)) => unasked += 1,
             fate => panic!("{name}: will {n} came, and its fate is {fate:?}"),
         }
     }

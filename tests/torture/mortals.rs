@@ -44,7 +44,8 @@ pub(crate) enum Fate {
 #[derive(Default)]
 pub(crate) struct Wills {
     next: AtomicU64,
-    fates: Mutex<BTreeMap<u64, Fate>>,
+    /// What must become of each, and what happened to its client.
+    fates: Mutex<BTreeMap<u64, (Fate, String)>>,
 }
 
 impl Wills {
@@ -53,12 +54,15 @@ impl Wills {
         self.next.fetch_add(1, Ordering::SeqCst)
     }
 
-    pub(crate) fn fates(&self) -> BTreeMap<u64, Fate> {
+    pub(crate) fn fates(&self) -> BTreeMap<u64, (Fate, String)> {
         self.fates.lock().unwrap().clone()
     }
 
-    fn note(&self, n: u64, fate: Fate) {
-        self.fates.lock().unwrap().insert(n, fate);
+    fn note(&self, n: u64, fate: Fate, event: &str) {
+        let mut fates = self.fates.lock().unwrap();
+        let (last, story) = fates.entry(n).or_insert((fate, String::new()));
+        *last = fate;
+        story.push_str(event);
     }
 }
 
@@ -106,22 +110,26 @@ fn live(
         connect = connect.kept_for(EXPIRY_S).will_delay(delay_s);
     }
     let mut link = Link::open(address)?;
-    wills.note(n, Fate::Unclear);
+    let begin = format!("{version:?}, delay {delay_s} s, at {address}: CONNECT");
+    wills.note(n, Fate::Unclear, &begin);
     link.connect(&connect, SERVES_AGAIN, site)?;
-    wills.note(n, Fate::Comes);
+    wills.note(n, Fate::Comes, ", CONNACK");
     match random.below(4) {
         0 => {
-            wills.note(n, Fate::Unclear);
+            wills.note(n, Fate::Unclear, ", DISCONNECT");
             link.outgoing.extend([0xe0, 0]);
             link.write()?;
             until_end(&mut link, site, true);
             // The same broker: each start has a port of its own.
             let mut link = Link::open(address)?;
             link.connect(&plain.kept_for(1), SERVES_AGAIN, site)?;
-            wills.note(n, Fate::Never);
+            wills.note(n, Fate::Never, ", CONNECT without will, CONNACK");
         }
-        1 => {}
-        _ => until_end(&mut link, site, false),
+        1 => wills.note(n, Fate::Comes, ", cut"),
+        _ => {
+            until_end(&mut link, site, false);
+            wills.note(n, Fate::Comes, ", lost");
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! [MQTT-4.3.3-12]: a PUBLISH under an id that it holds is the same message again.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -71,7 +71,7 @@ pub(crate) struct Subscriber {
     habits: Habits,
     token: String,
     tally: Arc<Mutex<Tally>>,
-    /// What is at an end with the test: the last message came.
+    /// The last message of all came.
     is_at_marker: Arc<AtomicBool>,
     has_session: Arc<AtomicBool>,
     random: Random,
@@ -80,7 +80,7 @@ pub(crate) struct Subscriber {
     /// Acknowledgements that are held back.
     later: Vec<u8>,
     /// The last packets, to be shown.
-    trace: std::collections::VecDeque<String>,
+    trace: VecDeque<String>,
 }
 
 /// A subscriber on its thread.
@@ -115,6 +115,13 @@ impl Tally {
     /// Different messages that came of a stream.
     pub(crate) fn distinct(&self, stream: usize) -> u64 {
         self.streams[stream].distinct
+    }
+
+    /// The first of so many messages of a stream that did not come.
+    pub(crate) fn first_missing(&self, stream: usize, sent: u64) -> Option<u64> {
+        let seen = &self.streams[stream];
+        let at = |n: &u64| usize::try_from(*n).expect("numbers are small");
+        (0..sent).find(|n| seen.times.get(at(n)).is_none_or(|times| *times == 0))
     }
 
     /// Message `n` came.
@@ -170,7 +177,7 @@ impl Subscriber {
             random,
             held: HashMap::new(),
             later: Vec::new(),
-            trace: std::collections::VecDeque::new(),
+            trace: VecDeque::new(),
             habits: habits.clone(),
         };
         let (is_at_marker, has_session) = (
@@ -298,8 +305,8 @@ impl Subscriber {
                 Ok(())
             }
             9 => {
-                let granted = packet.iter().rev().take(self.habits.filters.len());
-                if granted.clone().any(|code| *code != self.habits.qos) {
+                let mut granted = packet.iter().rev().take(self.habits.filters.len());
+                if granted.any(|code| *code != self.habits.qos) {
                     return Err(Over::Violated(format!("SUBACK {packet:02x?}")));
                 }
                 self.has_session.store(true, Ordering::SeqCst);
@@ -351,7 +358,7 @@ impl Subscriber {
     }
 
     /// A message that is not one that is held.
-    fn note(&mut self, message: &Message) -> Result<(), String> {
+    fn note(&self, message: &Message) -> Result<(), String> {
         let (kind, at) = message.topic.split_once('/').unwrap_or((MARKER, "0"));
         let at: u64 = at.parse().expect("topics end in numbers");
         let sent = if kind == MARKER { 2 } else { qos_of(at) };
