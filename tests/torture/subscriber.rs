@@ -86,7 +86,6 @@ pub(crate) struct Subscriber {
 /// A subscriber on its thread.
 pub(crate) struct Subscribed {
     pub(crate) name: &'static str,
-    pub(crate) qos: u8,
     pub(crate) gets_wills: bool,
     pub(crate) tally: Arc<Mutex<Tally>>,
     pub(crate) is_at_marker: Arc<AtomicBool>,
@@ -189,7 +188,6 @@ impl Subscriber {
         let run = move || subscriber.run(&site, &is_over);
         Subscribed {
             name: habits.name,
-            qos: habits.qos,
             gets_wills: habits.filters.contains(&"will/#"),
             tally: Arc::clone(tally),
             is_at_marker,
