@@ -212,7 +212,7 @@ impl Rig {
         let is_over = Arc::default();
         let shared = Tally::new(STREAMS);
         let start = |habits: &subscriber::Habits, tally: &Arc<Mutex<Tally>>, random: Random| {
-            Subscriber::start(habits.clone(), &token, tally, random, &site, &is_over)
+            Subscriber::start(habits, &token, tally, random, &site, &is_over)
         };
         let alone = SUBSCRIBERS
             .iter()

@@ -161,7 +161,7 @@ impl Tally {
 impl Subscriber {
     /// Starts it; it ends with the test, or when `is_over`.
     pub(crate) fn start(
-        habits: Habits,
+        habits: &Habits,
         token: &str,
         tally: &Arc<Mutex<Tally>>,
         random: Random,
