@@ -94,6 +94,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         door: door::limits(config),
     })?;
     let http = HttpServer::start(HttpParts {
+        requests_per_second_max: config.limits.http_requests_per_second_max,
         listeners: http_listeners,
         names: config.certs.names.clone(),
         registry: registry.clone(),

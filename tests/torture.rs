@@ -10,6 +10,12 @@ mod common;
 #[path = "torture/cycles.rs"]
 mod cycles;
 #[cfg(test)]
+#[path = "torture/messages.rs"]
+mod messages;
+#[cfg(test)]
+#[path = "torture/mortals.rs"]
+mod mortals;
+#[cfg(test)]
 #[path = "torture/operator.rs"]
 mod operator;
 #[cfg(test)]
@@ -18,3 +24,6 @@ mod rig;
 #[cfg(test)]
 #[path = "torture/start.rs"]
 mod start;
+#[cfg(test)]
+#[path = "torture/subscriber.rs"]
+mod subscriber;

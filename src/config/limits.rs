@@ -20,6 +20,8 @@ pub struct Limits {
     pub handshake_memory_max_bytes: usize,
     /// Connections accepted in one second, at most.
     pub accepts_per_second_max: u32,
+    /// Requests to the admin API in a second, of the operator and of strangers each (SEC-75).
+    pub http_requests_per_second_max: u32,
     /// Failed authentications of one address, or with one credential, within a minute.
     pub failures_per_minute_max: u32,
     /// Addresses that no per-address limit holds for.
@@ -65,6 +67,7 @@ pub(super) fn checked(layers: &Layers, receive_maximum: u16) -> Result<Limits, C
         handshakes_per_address_max: layers.number(&key::LIMITS_HANDSHAKES_PER_ADDRESS_MAX)?,
         handshake_memory_max_bytes: layers.number(&key::LIMITS_HANDSHAKE_MEMORY_MAX_BYTES)?,
         accepts_per_second_max: layers.number(&key::LIMITS_ACCEPTS_PER_SECOND_MAX)?,
+        http_requests_per_second_max: layers.number(&key::LIMITS_HTTP_REQUESTS_PER_SECOND_MAX)?,
         failures_per_minute_max: layers.number(&key::LIMITS_FAILURES_PER_MINUTE_MAX)?,
         trusted_networks: layers.networks(&key::LIMITS_TRUSTED_NETWORKS)?,
         connections_per_identity_max: layers.number(&key::LIMITS_CONNECTIONS_PER_IDENTITY_MAX)?,

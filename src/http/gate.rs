@@ -10,11 +10,8 @@ use super::identity_service;
 use super::platform;
 use super::refused::{Code, Refused};
 
-/// Requests a second in the long run, for strangers and for the operator each (SEC-75). Beyond it
-/// 429; a stranger who uses up his share never locks the operator out.
-pub(super) const REQUESTS_PER_SECOND_MAX: u32 = 100;
-
-/// The same for signed requests to the identity service, of all back ends together.
+/// Signed requests to the identity service a second in the long run, of all back ends together.
+/// Beyond it 429.
 pub(super) const SIGNED_PER_SECOND_MAX: u32 = 1_000;
 
 /// Paths that need no token. All others do, also those that do not exist: deny by default.
@@ -36,11 +33,13 @@ pub(super) struct Gate {
 impl Gate {
     /// `names`: host names and IP addresses, besides those of this machine's loopback and the
     /// address that the connection came in on, that clients may use for this server.
-    pub(super) fn new(names: Vec<String>) -> Gate {
+    /// `per_second_max`: requests in the long run, for strangers and for the operator each
+    /// (SEC-75). Beyond it 429; a stranger who uses up his share never locks the operator out.
+    pub(super) fn new(names: Vec<String>, per_second_max: u32) -> Gate {
         Gate {
             names,
-            strangers: Bucket::new(REQUESTS_PER_SECOND_MAX),
-            operators: Bucket::new(REQUESTS_PER_SECOND_MAX),
+            strangers: Bucket::new(per_second_max),
+            operators: Bucket::new(per_second_max),
             back_ends: Bucket::new(SIGNED_PER_SECOND_MAX),
         }
     }
@@ -197,7 +196,10 @@ mod tests {
 
     #[test]
     fn sec_75_only_names_of_this_server_are_answered() {
-        let gate = Gate::new(vec!["Gate.example".to_owned(), "198.51.100.1".to_owned()]);
+        let gate = Gate::new(
+            vec!["Gate.example".to_owned(), "198.51.100.1".to_owned()],
+            100,
+        );
         for host in [
             "localhost",
             "LOCALHOST:8080",
@@ -248,7 +250,7 @@ mod tests {
 
     #[test]
     fn sec_75_a_mapped_ipv4_address_is_the_address() {
-        let gate = Gate::new(Vec::new());
+        let gate = Gate::new(Vec::new(), 100);
         let local = "::ffff:192.0.2.7".parse().unwrap();
         let request = request("/healthz", &[("host", "192.0.2.7")]);
         assert!(gate.admit(&request, local, |_| false).is_ok());
@@ -256,7 +258,7 @@ mod tests {
 
     #[test]
     fn every_path_but_four_needs_the_token() {
-        let gate = Gate::new(Vec::new());
+        let gate = Gate::new(Vec::new(), 100);
         for path in [
             "/admin/v1/devices",
             "/",
@@ -307,7 +309,7 @@ mod tests {
 
     #[test]
     fn sec_75_a_hundred_requests_a_second_and_strangers_do_not_lock_the_operator_out() {
-        let bucket = Bucket::new(REQUESTS_PER_SECOND_MAX);
+        let bucket = Bucket::new(100);
         let start = Instant::now();
         let taken = |at| (0..300).filter(|_| bucket.take(at).is_ok()).count();
         assert_eq!(taken(start), 100);
@@ -315,7 +317,7 @@ mod tests {
         assert_eq!(taken(start + Duration::from_secs(60)), 100);
         assert_eq!(taken(start), 0, "time does not run backwards");
 
-        let gate = Gate::new(Vec::new());
+        let gate = Gate::new(Vec::new(), 100);
         let wrong = [("host", "localhost"), ("authorization", "Bearer tga_wrong")];
         let right = [("host", "localhost"), ("authorization", "Bearer tga_right")];
         let codes: Vec<_> = (0..300).map(|_| verdict(&gate, "/", &wrong)).collect();

@@ -77,6 +77,8 @@ pub struct HttpParts {
     /// Host names and addresses that clients may use for this server, besides loopback names and
     /// the address a connection comes in on (SEC-75).
     pub names: Vec<String>,
+    /// Requests a second in the long run, for strangers and for the operator each (SEC-75).
+    pub requests_per_second_max: u32,
     /// Devices and tokens.
     pub registry: Registry,
     /// Knows the admin token.
@@ -130,6 +132,7 @@ impl HttpServer {
         }
         let service = Service::new(service::ServiceParts {
             names: parts.names,
+            requests_per_second_max: parts.requests_per_second_max,
             registry: parts.registry,
             secrets: parts.secrets,
             history: parts.history,

@@ -46,6 +46,7 @@ pub(super) struct ServiceState {
 /// The parts of a [`Service`].
 pub(super) struct ServiceParts {
     pub(super) names: Vec<String>,
+    pub(super) requests_per_second_max: u32,
     pub(super) registry: Registry,
     pub(super) secrets: Arc<Secrets>,
     pub(super) history: History,
@@ -76,7 +77,7 @@ impl Service {
             lanes: Lanes::new(),
         });
         Service {
-            gate: Arc::new(Gate::new(parts.names)),
+            gate: Arc::new(Gate::new(parts.names, parts.requests_per_second_max)),
             router: routes::router(Shared::clone(&shared)),
             shared,
         }

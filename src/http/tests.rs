@@ -142,7 +142,7 @@ fn the_limits_are_in_the_description() {
             super::connection::HEAD_BYTES_MAX / 1024
         ),
         format!("{} s for a request", super::REQUEST_TIME_MAX.as_secs()),
-        format!("{} requests a second", super::gate::REQUESTS_PER_SECOND_MAX),
+        "100 requests a second (`limits.http_requests_per_second_max`)".to_owned(),
         format!("{} connections", super::CONNECTIONS_MAX),
         format!(
             "{} signed requests a second",

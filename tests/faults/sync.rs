@@ -254,7 +254,9 @@ fn rel_30_a_slow_disk_makes_everybody_wait_and_nobody_leave() {
         "{promised} promised in {took:?}, a PINGREQ waited {longest:?} ms at most, memory {before} \
          KiB before, {most} KiB at most"
     );
-    assert!(most < before + 96 * 1024, "{before} KiB became {most} KiB");
+    // What waits for the disk is 6.4 MB. The rest is the history's: 47 MiB until its first merge of
+    // long texts, 100 to 125 MiB from then on (seen in 8 runs).
+    assert!(most < before + 192 * 1024, "{before} KiB became {most} KiB");
     assert_eq!(broker.stop(), 0, "{}", broker.stderr());
     proof::prove_journal(&broker.dir().join("data"), &devices);
 }

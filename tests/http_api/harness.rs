@@ -109,6 +109,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let parts = HttpParts {
+            requests_per_second_max: 100,
             listeners: vec![(listener, tls.map(Tls::new))],
             names,
             registry: registry.clone(),

@@ -47,11 +47,11 @@ const AIM_JITTER_US: u64 = 20_000;
 const LOOKED_AT: u64 = 5_000;
 
 /// Messages promised after a start, within which time: it serves again.
-const SERVES_AGAIN: Duration = Duration::from_secs(180);
+pub(super) const SERVES_AGAIN: Duration = Duration::from_secs(180);
 
 /// How the broker ends in a cycle.
 #[derive(Debug, Clone, Copy)]
-enum End {
+pub(super) enum End {
     /// kill -9 while it serves.
     Killed,
     /// kill -9, and again while it starts.
@@ -64,10 +64,7 @@ enum End {
 /// tokens let in, the order kept, sessions there.
 #[test]
 fn rel_24_what_was_promised_survives_kill_9() {
-    let cycles = std::env::var("TOLLGATE_TORTURE_CYCLES").map_or(CYCLES, |text| {
-        text.parse()
-            .expect("TOLLGATE_TORTURE_CYCLES is a whole number")
-    });
+    let cycles = cycles();
     let mut random = Random::new(random::seed());
     let began = Instant::now();
     // The smallest head: files are written and merged while the broker is killed.
@@ -125,6 +122,14 @@ fn rel_24_what_was_promised_survives_kill_9() {
     );
 }
 
+/// How often the broker is killed.
+pub(super) fn cycles() -> u64 {
+    std::env::var("TOLLGATE_TORTURE_CYCLES").map_or(CYCLES, |text| {
+        text.parse()
+            .expect("TOLLGATE_TORTURE_CYCLES is a whole number")
+    })
+}
+
 fn habits() -> Habits {
     Habits {
         version: Version::V311,
@@ -138,7 +143,7 @@ fn habits() -> Habits {
     }
 }
 
-fn end(random: &mut Random) -> End {
+pub(super) fn end(random: &mut Random) -> End {
     match random.below(10) {
         0 => End::Stopped,
         1 | 2 => End::KilledTwice,
@@ -148,7 +153,12 @@ fn end(random: &mut Random) -> End {
 
 /// Ends the broker and starts it again; answers how long the start took.
 /// `caught` counts the ends at which a file of the history was being written or replaced.
-fn end_and_start(broker: &mut Broker, end: End, random: &mut Random, caught: &mut u64) -> Duration {
+pub(super) fn end_and_start(
+    broker: &mut Broker,
+    end: End,
+    random: &mut Random,
+    caught: &mut u64,
+) -> Duration {
     let history = broker.dir().join("data/history");
     match end {
         End::Killed => {

@@ -53,6 +53,16 @@ pub(in crate::config) const LIMITS_ACCEPTS_PER_SECOND_MAX: Key = Key::new(
         unit: "connections",
     },
 );
+pub(in crate::config) const LIMITS_HTTP_REQUESTS_PER_SECOND_MAX: Key = Key::new(
+    "limits",
+    "http_requests_per_second_max",
+    "100",
+    Shape::Number {
+        least: 1,
+        most: 1_000_000,
+        unit: "requests",
+    },
+);
 pub(in crate::config) const LIMITS_FAILURES_PER_MINUTE_MAX: Key = Key::new(
     "limits",
     "failures_per_minute_max",

@@ -7,8 +7,6 @@
 
 use std::{
     collections::VecDeque,
-    io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,18 +14,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{random::Random, site::Site};
+use super::{
+    link::{Link, Over},
+    random::Random,
+    site::Site,
+};
 use crate::common::packets::{self, Connect, TELEMETRY, Version};
 
 /// Time stamp of message 0 of every device; message n is n milliseconds later. Times of their own
 /// keep messages apart in history, where equal times would hide one another.
 pub(crate) const FIRST_TS: u64 = 1_700_000_000_000;
-
-/// How long the system may take to open a connection.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
-
-/// How long one read waits before the device looks around.
-const LOOK_AROUND: Duration = Duration::from_millis(20);
 
 /// How a device behaves.
 #[derive(Clone)]
@@ -84,6 +80,9 @@ pub(crate) struct Device {
     /// The broker has confirmed a session that must survive.
     has_session: bool,
     last_promise: Instant,
+    matter: Matter,
+    /// Messages that may still be begun, by all who share it; None = no end.
+    budget: Option<Arc<AtomicU64>>,
 }
 
 struct Message {
@@ -94,31 +93,46 @@ struct Message {
     may_be_released: bool,
 }
 
-/// One connection.
-struct Link {
-    stream: TcpStream,
-    incoming: Vec<u8>,
-    outgoing: Vec<u8>,
-    pinged: Option<Instant>,
-    next_ping: Instant,
+/// What a device publishes: message n of it.
+#[derive(Clone, Debug)]
+pub(crate) enum Matter {
+    /// Telemetry with a time.
+    Telemetry,
+    /// Messages on this topic.
+    Stream(String),
+    /// Retained messages: on [`RETAINED_TOPICS`] topics below this one in turn, and now and then
+    /// one that clears.
+    Retained(String),
 }
 
-/// Why a connection is over.
-enum Over {
-    /// The broker or the network ended it.
-    Lost,
-    /// The device connects again without closing first.
-    Abandoned,
-    /// There is nothing more to do.
-    Done,
-    /// A promise was broken.
-    Violated(String),
-}
+/// Topics of one setter of retained messages.
+pub(crate) const RETAINED_TOPICS: u64 = 8;
 
-impl From<std::io::Error> for Over {
-    fn from(_: std::io::Error) -> Over {
-        Over::Lost
+impl Matter {
+    /// The topic of message `n`.
+    fn topic(&self, n: u64) -> String {
+        match self {
+            Matter::Telemetry => TELEMETRY.to_owned(),
+            Matter::Stream(topic) => topic.clone(),
+            Matter::Retained(below) => format!("{below}/{}", n % RETAINED_TOPICS),
+        }
     }
+
+    fn payload(&self, n: u64, text: &str) -> String {
+        match self {
+            Matter::Telemetry => {
+                let ts = FIRST_TS + n;
+                format!(r#"{{"ts":{ts},"values":{{"n":{n},"text":"{text}"}}}}"#)
+            }
+            Matter::Retained(_) if clears(n) => String::new(),
+            _ => format!(r#"{{"n":{n},"text":"{text}"}}"#),
+        }
+    }
+}
+
+/// Whether retained message `n` takes away what is there.
+pub(crate) fn clears(n: u64) -> bool {
+    n / RETAINED_TOPICS % 4 == 3
 }
 
 impl Device {
@@ -142,7 +156,16 @@ impl Device {
             next: 0,
             has_session: false,
             last_promise: Instant::now(),
+            matter: Matter::Telemetry,
+            budget: None,
         }
+    }
+
+    /// Publishes something else, and no more than a budget allows.
+    pub(crate) fn publishing(mut self, matter: Matter, budget: &Arc<AtomicU64>) -> Device {
+        self.matter = matter;
+        self.budget = Some(Arc::clone(budget));
+        self
     }
 
     /// Messages 0 to this, exclusive, were promised.
@@ -199,31 +222,7 @@ impl Device {
             properties,
             ..Connect::with_token(self.habits.version, &self.name, &self.token)
         };
-        link.stream.write_all(&connect.encode())?;
-        let asked = Instant::now();
-        let connack = loop {
-            if let Some(packet) = link.take_packet() {
-                break packet;
-            }
-            link.read()?;
-            if site.is_abandoned() {
-                return Err(Over::Done);
-            }
-            let waited = asked.elapsed();
-            if waited > self.habits.patience {
-                return Err(Over::Violated(format!("no CONNACK for {waited:?}")));
-            }
-        };
-        // The disk stays full for longer than an arrival may wait: it may try again.
-        if let [0x20, _, 0, 0x97, ..] | [0x20, 2, 0, 3] = connack.as_slice() {
-            return Err(Over::Lost);
-        }
-        let &[0x20, _, is_present, 0, ..] = connack.as_slice() else {
-            // [MQTT-3.2.0-1]: nothing comes before it, not even a goodbye.
-            let what = format!("instead of an accepting CONNACK: {connack:02x?}");
-            return Err(Over::Violated(what));
-        };
-        let is_present = is_present == 1;
+        let is_present = link.connect(&connect, self.habits.patience, site)?;
         // MQTT 3.1 knows no session present: the byte is always 0.
         if is_present != self.has_session && self.habits.version != Version::V31 {
             // REL-06: a session that was confirmed is there, whatever happened to the broker.
@@ -249,7 +248,7 @@ impl Device {
                 link.outgoing.extend(packets::pubrel(message.packet_id));
             } else {
                 let flags = 0x08 | (self.habits.qos << 1);
-                link.publish(self.habits.version, flags, message);
+                publish(link, self.habits.version, flags, &self.matter, message);
             }
         }
     }
@@ -264,9 +263,16 @@ impl Device {
                 link.write()?;
                 return Ok(Over::Done);
             }
-            while !site.is_finishing() && self.under_way.len() < self.habits.window {
+            while !site.is_finishing()
+                && self.under_way.len() < self.habits.window
+                && self.may_begin()
+            {
                 let message = self.next_message();
-                link.publish(self.habits.version, self.habits.qos << 1, &message);
+                if self.under_way.is_empty() {
+                    self.last_promise = Instant::now();
+                }
+                let flags = self.habits.qos << 1;
+                publish(link, self.habits.version, flags, &self.matter, &message);
                 self.under_way.push_back(message);
             }
             self.ping(link);
@@ -288,6 +294,14 @@ impl Device {
         }
     }
 
+    fn may_begin(&self) -> bool {
+        self.budget.as_ref().is_none_or(|budget| {
+            let order = Ordering::SeqCst;
+            let taken = budget.fetch_update(order, order, |left| left.checked_sub(1));
+            taken.is_ok()
+        })
+    }
+
     fn next_message(&mut self) -> Message {
         let n = self.next;
         self.next += 1;
@@ -295,8 +309,7 @@ impl Device {
         let (least, most) = self.habits.text_bytes;
         let text = usize::try_from(least + self.random.below(most - least)).expect("a small size");
         let text = "x".repeat(text);
-        let ts = FIRST_TS + n;
-        let payload = format!(r#"{{"ts":{ts},"values":{{"n":{n},"text":"{text}"}}}}"#);
+        let payload = self.matter.payload(n, &text);
         // The lowest free id: ids are used again as soon as the broker gives them back, which
         // is where a release that is not on disk would turn a new message into a repetition.
         let is_free = |id: &u16| self.under_way.iter().all(|held| held.packet_id != *id);
@@ -396,72 +409,10 @@ impl Device {
     }
 }
 
-impl Link {
-    fn open(address: SocketAddr) -> std::io::Result<Link> {
-        let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(LOOK_AROUND))?;
-        stream.set_write_timeout(Some(LOOK_AROUND))?;
-        Ok(Link {
-            stream,
-            incoming: Vec::new(),
-            outgoing: Vec::new(),
-            pinged: None,
-            next_ping: Instant::now(),
-        })
-    }
-
-    fn publish(&mut self, version: Version, flags: u8, message: &Message) {
-        let (id, payload) = (message.packet_id, &message.payload);
-        let packet = packets::publish_flags(version, flags, id, TELEMETRY, payload);
-        self.outgoing.extend(packet);
-    }
-
-    /// Sends what the socket takes; the rest stays for the next time, so that a broker that does
-    /// not read is still listened to.
-    fn write(&mut self) -> std::io::Result<()> {
-        while !self.outgoing.is_empty() {
-            match self.stream.write(&self.outgoing) {
-                Ok(written) => drop(self.outgoing.drain(..written)),
-                Err(error) if is_patience(error.kind()) => return Ok(()),
-                // What came before the end is still there to be read, and then the end.
-                Err(_) => self.outgoing.clear(),
-            }
-        }
-        Ok(())
-    }
-
-    /// One read; nothing within [`LOOK_AROUND`] is fine.
-    fn read(&mut self) -> std::io::Result<()> {
-        let mut chunk = [0; 16 * 1024];
-        match self.stream.read(&mut chunk) {
-            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
-            Ok(count) => {
-                self.incoming.extend_from_slice(&chunk[..count]);
-                Ok(())
-            }
-            Err(error) if is_patience(error.kind()) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn take_packet(&mut self) -> Option<Vec<u8>> {
-        let mut remaining = 0;
-        for (place, &byte) in self.incoming.iter().skip(1).take(4).enumerate() {
-            remaining += usize::from(byte & 0x7f) << (7 * place);
-            if byte & 0x80 == 0 {
-                let length = 2 + place + remaining;
-                let is_whole = self.incoming.len() >= length;
-                return is_whole.then(|| self.incoming.drain(..length).collect());
-            }
-        }
-        None
-    }
-}
-
-fn is_patience(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-    )
+fn publish(link: &mut Link, version: Version, flags: u8, matter: &Matter, message: &Message) {
+    let retain = u8::from(matches!(matter, Matter::Retained(_)));
+    let topic = matter.topic(message.n);
+    let (id, payload) = (message.packet_id, &message.payload);
+    let packet = packets::publish_flags(version, flags | retain, id, &topic, payload);
+    link.outgoing.extend(packet);
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod device;
+pub(crate) mod link;
 pub(crate) mod load;
 pub(crate) mod proof;
 pub(crate) mod random;

@@ -208,7 +208,7 @@ impl Held {
 }
 
 /// The number in a payload. Cut out by hand: a run has millions of them.
-fn number(payload: &[u8]) -> u64 {
+pub(crate) fn number(payload: &[u8]) -> u64 {
     let text = std::str::from_utf8(payload).expect("payloads are UTF-8");
     let (_, rest) = text
         .split_once(r#""n":"#)
