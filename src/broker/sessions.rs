@@ -182,6 +182,15 @@ impl SessionTable {
         }
     }
 
+    /// The stored sessions of an identity, to be looked at.
+    pub fn stored_of(&self, identity: Uuid) -> impl Iterator<Item = &Stored> {
+        let entries = self.by_identity.get(&identity).into_iter().flatten();
+        entries.filter_map(|entry| match &entry.place {
+            Place::Stored(stored) => Some(stored.as_ref()),
+            Place::Live(_) => None,
+        })
+    }
+
     /// The stored sessions of an identity.
     pub fn stored_of_mut(&mut self, identity: Uuid) -> impl Iterator<Item = &mut Stored> {
         let entries = self.by_identity.get_mut(&identity);

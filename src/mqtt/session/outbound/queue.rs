@@ -180,6 +180,12 @@ impl Queue {
         self.slots.is_empty()
     }
 
+    /// Those of them that have no packet id yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.slots.len() - self.assigned
+    }
+
     /// Bytes they take, as [`Message::bytes`] counts.
     #[must_use]
     pub fn bytes(&self) -> usize {
