@@ -8,6 +8,9 @@ mod common;
 #[path = "revocation/kill.rs"]
 mod kill;
 #[cfg(test)]
+#[path = "revocation/narrowing.rs"]
+mod narrowing;
+#[cfg(test)]
 #[path = "revocation/place.rs"]
 mod place;
 #[cfg(test)]

@@ -125,11 +125,7 @@ impl Control {
         self.ask(changes, true).await
     }
 
-    async fn ask(
-        &self,
-        changes: Vec<Change>,
-        is_dry: bool,
-    ) -> Result<Vec<Receipt>, NotConfirmed> {
+    async fn ask(&self, changes: Vec<Change>, is_dry: bool) -> Result<Vec<Receipt>, NotConfirmed> {
         let started = Instant::now();
         let deadline = tokio::time::Instant::now() + CONFIRMATION_TIMEOUT;
         let mut totals = vec![Receipt::default(); changes.len()];

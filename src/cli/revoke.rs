@@ -92,11 +92,7 @@ const REVOKED: Verb = ("revoked", "would revoke");
 const DELETED: Verb = ("deleted", "would delete");
 
 /// What became of one.
-pub(super) fn changed<T: Kind>(
-    verb: Verb,
-    reply: &T::Changed,
-    json: bool,
-) -> Result<(), CliError> {
+pub(super) fn changed<T: Kind>(verb: Verb, reply: &T::Changed, json: bool) -> Result<(), CliError> {
     if json {
         return print_json(reply);
     }

@@ -110,6 +110,15 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Whether this is a user of the identity service; no, if the database cannot be read.
+    #[must_use]
+    pub fn is_user(&self, identity: Uuid) -> bool {
+        let row = self.ask(|snapshot| Ok(devices::by_id(snapshot, identity)?));
+        row.is_ok_and(|row| row.is_some_and(|row| row.kind == devices::USER))
+    }
+}
+
 impl Change {
     /// Whether a connection of this principal ends with the change: its credential did, or all
     /// that its identity had before. What came with a later generation is of a later credential.

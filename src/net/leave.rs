@@ -8,17 +8,7 @@ use super::outbox::Purpose;
 use super::wills::publisher_of;
 use super::worker::Worker;
 use crate::broker::{SessionKey, Stored, record};
-use crate::identity::Permit;
 use crate::journal::{RecordHeader, RecordKind};
-use crate::mqtt::session::SessionState;
-use crate::mqtt::topic::Filter;
-
-/// Whether all its subscriptions may still be made.
-pub(super) fn lies_inside(state: &SessionState, permit: &Permit) -> bool {
-    let filters = state.subscriptions.iter();
-    let mut filters = filters.map(|held| Filter::new(&held.filter));
-    filters.all(|filter| filter.is_ok_and(|filter| permit.allows_filter(&filter)))
-}
 
 /// Ends stored sessions whose time is over.
 pub(super) fn drop_expired(worker: &Worker, now: Instant) {
@@ -108,7 +98,7 @@ pub(super) fn note_will(worker: &Worker, identity: uuid::Uuid, stored: &Stored) 
     note(worker, &header, &[]);
 }
 
-fn of_session(kind: RecordKind, identity: uuid::Uuid, stored: &Stored) -> RecordHeader {
+pub(super) fn of_session(kind: RecordKind, identity: uuid::Uuid, stored: &Stored) -> RecordHeader {
     RecordHeader {
         kind,
         qos: 0,
@@ -138,7 +128,7 @@ pub(super) fn write_owed(worker: &Worker) {
 }
 
 /// Records what no acknowledgement waits for.
-fn note(worker: &Worker, header: &RecordHeader, body: &[u8]) -> bool {
+pub(super) fn note(worker: &Worker, header: &RecordHeader, body: &[u8]) -> bool {
     let noted = worker.make_room(body.len(), Purpose::Session) && worker.record(header, body);
     let owed = &mut *worker.owed.borrow_mut();
     if !noted && body.is_empty() && owed.len() < OWED_MAX {

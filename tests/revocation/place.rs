@@ -50,6 +50,7 @@ pub(crate) fn ask(broker: &Broker, method: &str, path: &str, wanted: &Value) -> 
         .build()
         .into();
     let reply = match method {
+        "POST" if wanted.is_null() => agent.post(url).header("authorization", bearer).send_empty(),
         "DELETE" => agent.delete(url).header("authorization", bearer).call(),
         "GET" => agent.get(url).header("authorization", bearer).call(),
         "PATCH" => agent

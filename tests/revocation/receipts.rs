@@ -71,8 +71,8 @@ fn sec_35_a_receipt_counts_all_that_ended_and_a_dry_run_foresees_it() {
     }
 }
 
-const WOULD: &str = "2 connections closed; 3 sessions, 4 subscriptions, 5 queued, 1 in-flight and 2 \
-                     unfinished messages, 2 wills and 2 retained messages dropped; nothing was \
+const WOULD: &str = "2 connections closed; 3 sessions, 4 subscriptions, 5 queued, 1 in-flight and \
+                     2 unfinished messages, 2 wills and 2 retained messages dropped; nothing was \
                      changed\n";
 
 /// What a rotation ends: connections and what ends with them, and the wills, not the kept sessions.
@@ -114,22 +114,7 @@ fn sec_35_several_are_revoked_together_or_none() {
             Over::Tcp.connect(&broker, &connect)
         })
         .collect();
-    // One that is not there: nobody is touched.
-    for (path, wanted, code) in [
-        ("revocations", json!({"devices": ["d0", "x"]}), "device_not_found"),
-        ("revocations", json!({"devices": ["d0"], "apps": ["d1"]}), "app_not_found"),
-        ("revocations", json!({"devices": ["d0"], "users": ["u"]}), "user_not_found"),
-        ("revocations", json!({}), "bad_field"),
-        ("revocations", json!({"device": ["d0"]}), "bad_field"),
-        ("revocations", json!({"devices": vec!["d0"; 10_001]}), "bad_field"),
-        ("devices/d0/revoke", json!({"dryrun": true}), "bad_field"),
-    ] {
-        let (status, refused) = ask(&broker, "POST", path, &wanted);
-        assert!((400..500).contains(&status), "{status} {refused}");
-        assert_eq!(refused["error"]["code"], code, "{refused}");
-    }
-    let (status, refused) = ask(&broker, "DELETE", "devices/d0?dry_run=yes", &Value::Null);
-    assert_eq!((status, &refused["error"]["target"]), (400, &json!("dry_run")));
+    expect_refused(&broker);
     for client in &mut wires {
         client.wire.expect_alive();
     }
@@ -139,12 +124,6 @@ fn sec_35_several_are_revoked_together_or_none() {
     dry["dry_run"] = json!(true);
     let foreseen = ask_ok(&broker, "POST", "revocations", &dry);
     let revoked = ask_ok(&broker, "POST", "revocations", &wanted);
-    let names = |reply: &Value| -> Vec<(String, String, Value)> {
-        let all = reply["revoked"].as_array().expect("a list").iter();
-        let text = |value: &Value| value.as_str().expect("a text").to_owned();
-        all.map(|one| (text(&one["kind"]), text(&one["name"]), figures(&one["receipt"])))
-            .collect()
-    };
     assert_eq!(names(&foreseen), names(&revoked));
     let one = json!({
         "connections": 1, "sessions": 1, "subscriptions": 0, "queued": 0, "in_flight": 0,
@@ -155,7 +134,8 @@ fn sec_35_several_are_revoked_together_or_none() {
         ("device", "d1", one),
         ("application", "app", all_of_it()),
     ];
-    let expected = expected.map(|(kind, name, receipt)| (kind.to_owned(), name.to_owned(), receipt));
+    let expected =
+        expected.map(|(kind, name, receipt)| (kind.to_owned(), name.to_owned(), receipt));
     assert_eq!(names(&revoked), expected);
     assert_eq!(revoked["receipt"]["connections"], 4, "{revoked}");
     assert_eq!(revoked["receipt"]["sessions"], 5, "{revoked}");
@@ -169,5 +149,57 @@ fn sec_35_several_are_revoked_together_or_none() {
     }
     let said = broker.cli_ok(&["device", "revoke", "d1", "d2"]);
     assert_eq!(said.lines().count(), 3, "{said}");
-    assert!(said.contains("\nall together: 1 connections closed; 1 sessions,"), "{said}");
+    assert!(
+        said.contains("\nall together: 1 connections closed; 1 sessions,"),
+        "{said}"
+    );
+}
+
+/// One that is not there, or a mistake: nobody is touched.
+fn expect_refused(broker: &Broker) {
+    for (path, wanted, code) in [
+        (
+            "revocations",
+            json!({"devices": ["d0", "x"]}),
+            "device_not_found",
+        ),
+        (
+            "revocations",
+            json!({"devices": ["d0"], "apps": ["d1"]}),
+            "app_not_found",
+        ),
+        (
+            "revocations",
+            json!({"devices": ["d0"], "users": ["u"]}),
+            "user_not_found",
+        ),
+        ("revocations", json!({}), "bad_field"),
+        ("revocations", json!({"device": ["d0"]}), "bad_field"),
+        (
+            "revocations",
+            json!({"devices": vec!["d0"; 10_001]}),
+            "bad_field",
+        ),
+        ("devices/d0/revoke", json!({"dryrun": true}), "bad_field"),
+    ] {
+        let (status, refused) = ask(broker, "POST", path, &wanted);
+        assert!((400..500).contains(&status), "{status} {refused}");
+        assert_eq!(refused["error"]["code"], code, "{refused}");
+    }
+    let (status, refused) = ask(broker, "DELETE", "devices/d0?dry_run=yes", &Value::Null);
+    assert_eq!(
+        (status, &refused["error"]["target"]),
+        (400, &json!("dry_run"))
+    );
+}
+
+/// Kind, name and receipt of each.
+fn names(reply: &Value) -> Vec<(String, String, Value)> {
+    let all = reply["revoked"].as_array().expect("a list").iter();
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    all.map(|one| {
+        let receipt = figures(&one["receipt"]);
+        (text(&one["kind"]), text(&one["name"]), receipt)
+    })
+    .collect()
 }
