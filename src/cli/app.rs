@@ -105,7 +105,9 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Rotate { named, chosen } => {
             identity::rotate::<AppView>(&client, &named.app, chosen, json)
         }
-        Command::Revoke(Leaving { apps, dry }) => revoke::run::<AppView>(&client, apps, dry, json),
+        Command::Revoke(Leaving { apps, dry }) => {
+            revoke::run::<AppView>(&client, apps, (dry, None), json)
+        }
         Command::Delete { named, dry } => revoke::delete::<AppView>(&client, &named.app, dry, json),
     }
 }

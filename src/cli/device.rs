@@ -92,6 +92,10 @@ struct Leaving {
     /// Names or ids of the devices
     #[arg(required = true)]
     devices: Vec<String>,
+    /// Mark what they wrote from this time on as perhaps somebody else's: RFC 3339, milliseconds
+    /// since the epoch, or how long ago (10m); see query --without-suspect
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
     #[command(flatten)]
     dry: DryRun,
 }
@@ -117,8 +121,9 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Rotate { named, chosen } => {
             identity::rotate::<DeviceView>(&client, &named.device, chosen, json)
         }
-        Command::Revoke(Leaving { devices, dry }) => {
-            revoke::run::<DeviceView>(&client, devices, dry, json)
+        Command::Revoke(leaving) => {
+            let how = (leaving.dry, leaving.since.as_deref());
+            revoke::run::<DeviceView>(&client, leaving.devices, how, json)
         }
         Command::Delete { named, dry } => {
             revoke::delete::<DeviceView>(&client, &named.device, dry, json)

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::identity::DeviceToken;
 pub use apps::{AppChanged, AppCreated, AppPage, AppRotated, AppView};
-pub use revocations::{Receipt, Revocation, Revoke, RevokeAll, RevokedView};
+pub use revocations::{Receipt, Revocation, Revoke, RevokeAll, RevokedView, SuspectView};
 pub use users::{
     AccessKeyRenewed, AccessKeyView, CreateIdentity, IdentityCreated, IdentityRef,
     IdentityServiceView, IdentityToken, IssueToken, UserPage, UserView,
@@ -272,6 +272,10 @@ pub struct TelemetryView {
     /// There are more points in the range than the limit let through.
     #[serde(default)]
     pub truncated: bool,
+    /// What of the device is marked, in range or not; points of it are among these. Absent without
+    /// any, and where they are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspect: Vec<SuspectView>,
 }
 
 /// One value of one key at one time.

@@ -15,6 +15,7 @@ use super::api::{
 use super::body::{JsonBody, OptionalJsonBody};
 use super::parameters::{Parameters, RawPath, named_in};
 use super::refused::{Code, Refused};
+use super::revocations;
 use super::service::{ServiceState, Shared};
 use super::views::{app_view, device_name, device_view, refused_by_registry};
 use crate::identity::{
@@ -134,6 +135,13 @@ pub(super) async fn revoke<T: Kind>(
     OptionalJsonBody(wanted): OptionalJsonBody<Revoke>,
 ) -> Reply<T::Changed> {
     let one = named_in(path, T::ONE)?;
+    if wanted.since_ms.is_some() {
+        let asked = Shared::clone(&shared);
+        let revoked = revocations::one(asked, T::KIND, one, wanted).await?;
+        let id = revoked.id.to_string();
+        let found = in_registry(&shared, move |registry| registry.one(T::AS, &id)).await?;
+        return Ok(Json(found.changed(revoked.receipt)));
+    }
     if wanted.dry_run {
         return foresee::<T>(&shared, one).await;
     }

@@ -32,6 +32,7 @@ mod refused;
 mod revocations;
 mod routes;
 mod service;
+mod suspects;
 mod tail;
 mod views;
 
@@ -119,6 +120,7 @@ impl HttpServer {
     /// # Errors
     /// See [`HttpError`]; nothing is left running then.
     pub fn start(parts: HttpParts) -> Result<HttpServer, HttpError> {
+        suspects::publish(&parts.registry, &parts.history);
         let runtime = runtime().map_err(HttpError::Runtime)?;
         let (stop, stopping) = watch::channel(None);
         let mut doors = Vec::new();

@@ -248,13 +248,19 @@ fn changes() -> Bodies {
     let (device, token, receipt) = (device(), token(), Receipt::default());
     let dry = Receipt {
         dry_run: true,
+        suspect_from: Some(1),
         ..receipt
+    };
+    let wish = Revoke {
+        dry_run: true,
+        since_ms: Some(1),
     };
     let all = RevokeAll {
         devices: filters(),
         apps: filters(),
         users: filters(),
         dry_run: true,
+        since_ms: Some(1),
     };
     let revoked = RevokedView {
         kind: "device".to_owned(),
@@ -277,11 +283,21 @@ fn changes() -> Bodies {
         ),
         ("DeviceChanged", json(&DeviceChanged { device, receipt })),
         ("Receipt", json(&dry)),
-        ("Revoke", json(&Revoke { dry_run: true })),
+        ("Revoke", json(&wish)),
+        ("SuspectView", json(&suspect())),
         ("RevokeAll", json(&all)),
         ("RevokedView", json(&revoked)),
         ("Revocation", json(&revocation)),
     ]
+}
+
+fn suspect() -> SuspectView {
+    SuspectView {
+        from_ms: 1,
+        revoked_ms: 2,
+        first_offset: 3,
+        credential_max: 4,
+    }
 }
 
 fn apps() -> Bodies {
@@ -467,6 +483,7 @@ fn others() -> Bodies {
         device,
         points: Vec::new(),
         truncated: true,
+        suspect: vec![suspect()],
     };
     vec![
         ("TokenReport", reports.iter().flat_map(json).collect()),

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::{StoreError, Unsigned, sessions};
+use super::{StoreError, Unsigned, sessions, suspects};
 
 /// A row of `device`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -333,6 +333,7 @@ pub fn bury(
 ) -> Result<(), StoreError> {
     let sql = "DELETE FROM device WHERE number = ?1";
     connection.prepare_cached(sql)?.execute([device.number])?;
+    suspects::forget(connection, device.id)?;
     let sql = "INSERT INTO tombstone (device, offset, deleted_ms, kind) VALUES (?1, ?2, ?3, ?4)";
     let (id, offset, deleted_ms) = (device.id.as_bytes(), Unsigned(offset), Unsigned(deleted_ms));
     let values = params![id, offset, deleted_ms, device.kind];

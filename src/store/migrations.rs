@@ -12,7 +12,7 @@ pub(super) const APPLICATION_ID: i64 = 0x546f_6c6c;
 
 /// Step n (counting from 1) leads to schema version n.
 pub(super) const STEPS: &[&str] = &[
-    VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6,
+    VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7,
 ];
 
 /// `device.number` keeps joins on small integers; `device.id` is what the world sees.
@@ -192,6 +192,26 @@ CREATE TABLE access_key (
     version INTEGER NOT NULL UNIQUE,
     created_ms INTEGER NOT NULL,
     sealed BLOB NOT NULL
+) STRICT;
+";
+
+/// What revoked credentials wrote from a time on is marked by device, first record in the journal
+/// and last credential. A moment says that records up to `offset` had come by then.
+const VERSION_7: &str = "
+CREATE TABLE suspect (
+    number INTEGER PRIMARY KEY,
+    device BLOB NOT NULL CHECK (length(device) = 16),
+    first_offset INTEGER NOT NULL,
+    credential_max INTEGER NOT NULL,
+    from_ms INTEGER NOT NULL,
+    revoked_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX suspect_of_device ON suspect (device);
+
+CREATE TABLE moment (
+    received_ms INTEGER PRIMARY KEY,
+    offset INTEGER NOT NULL
 ) STRICT;
 ";
 

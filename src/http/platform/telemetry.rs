@@ -222,6 +222,7 @@ fn history(
             origin_ms: range.start_ms,
             interval_ms,
             aggregation,
+            left_out: Vec::new(),
         };
         for bucket in shared.history.aggregate(&aggregate).map_err(refused)? {
             let half = (i128::from(bucket.end_ms) - i128::from(bucket.start_ms)) / 2;
@@ -256,6 +257,7 @@ fn history(
             to_ms: range.end_ms,
             limit: range.limit.min(left),
             newest_first: range.newest_first,
+            left_out: Vec::new(),
         };
         let points = shared.history.query(&query).map_err(refused)?;
         left -= points.len().min(left);

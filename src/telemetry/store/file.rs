@@ -16,6 +16,7 @@ use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::Suspect;
 use super::checked::CheckedFile;
 use super::cursor::Cursor;
 use super::encode::{CHECKSUMS, FORMAT};
@@ -63,6 +64,8 @@ pub(super) struct Wanted<'a> {
     pub(super) keys: Option<&'a [String]>,
     /// Times from this one on, up to the second one, without it.
     pub(super) times: (i64, i64),
+    /// But for what these mark.
+    pub(super) left_out: &'a [Suspect],
 }
 
 impl Wanted<'_> {
@@ -71,6 +74,7 @@ impl Wanted<'_> {
         device: None,
         keys: None,
         times: (i64::MIN, i64::MAX),
+        left_out: &[],
     };
 
     pub(super) fn holds(&self, row: &Row<'_>) -> bool {
@@ -81,6 +85,7 @@ impl Wanted<'_> {
             && self
                 .keys
                 .is_none_or(|keys| keys.iter().any(|key| key == row.key))
+            && !self.left_out.iter().any(|mark| mark.holds(row))
     }
 }
 
@@ -196,7 +201,7 @@ impl OpenFile {
             self.file.for_one_reader(),
             self.metadata.clone(),
         );
-        let last = if whole {
+        let last = if whole || !wanted.left_out.is_empty() {
             column::GENERATION
         } else {
             column::OFFSET

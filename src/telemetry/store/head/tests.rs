@@ -37,6 +37,7 @@ fn everything(device: Uuid) -> Query {
         to_ms: i64::MAX,
         limit: usize::MAX,
         newest_first: false,
+        left_out: Vec::new(),
     }
 }
 
