@@ -202,12 +202,6 @@ impl Known {
             bytes,
             ..
         } = self;
-        if let Some((known, ())) = keys.get_key_value(&series.key) {
-            series.key = Arc::clone(known);
-        } else {
-            *bytes += series.key.len() + 64;
-            keys.insert(Arc::clone(&series.key), ());
-        }
         let held = devices.entry(device).or_insert_with(|| {
             *bytes += DEVICE_BYTES;
             Device {
@@ -221,6 +215,12 @@ impl Known {
             .binary_search_by(|known| known.key.cmp(&series.key))
         {
             Err(place) => {
+                if let Some((known, ())) = keys.get_key_value(&series.key) {
+                    series.key = Arc::clone(known);
+                } else {
+                    *bytes += series.key.len() + 64;
+                    keys.insert(Arc::clone(&series.key), ());
+                }
                 *bytes += series.bytes();
                 held.series.insert(place, series);
             }
@@ -229,6 +229,8 @@ impl Known {
                     && (known.ts_ms, known.offset) <= (series.ts_ms, series.offset)
                 {
                     *bytes = (*bytes + series.bytes()).saturating_sub(known.bytes());
+                    // The name stays the one that all devices share.
+                    series.key = Arc::clone(&known.key);
                     *known = series;
                 }
             }
@@ -273,13 +275,21 @@ fn point(series: &Series) -> Point {
 pub(super) struct Newest<'l> {
     latest: &'l Latest,
     gathered: Vec<(Uuid, Series)>,
+    /// Names of the series before, and which of them is likely to come next: devices have the same.
+    names: Vec<Arc<str>>,
+    next: usize,
 }
+
+/// Names that are tried before a new one is made.
+const NAMES_MAX: usize = 32;
 
 impl<'l> Newest<'l> {
     pub(super) fn new(latest: &'l Latest) -> Self {
         Self {
             latest,
             gathered: Vec::with_capacity(GATHERED_MAX),
+            names: Vec::new(),
+            next: 0,
         }
     }
 
@@ -299,12 +309,29 @@ impl<'l> Newest<'l> {
             self.latest.add(&mut self.gathered);
         }
         let series = Series {
-            key: Arc::from(row.key),
+            key: self.name(row.key),
             ts_ms: row.ts_ms,
             offset: row.offset,
             value: row.value.clone().into_owned(),
         };
         self.gathered.push((device, series));
+    }
+
+    fn name(&mut self, key: &str) -> Arc<str> {
+        let (before, from) = self.names.split_at_checked(self.next).unwrap_or_default();
+        let found = from.iter().chain(before).position(|name| **name == *key);
+        let at = match found {
+            Some(steps) => (self.next + steps) % self.names.len(),
+            None if self.names.len() < NAMES_MAX => {
+                self.names.push(Arc::from(key));
+                self.names.len() - 1
+            }
+            None => return Arc::from(key),
+        };
+        self.next = at + 1;
+        self.names
+            .get(at)
+            .map_or_else(|| Arc::from(key), Arc::clone)
     }
 
     pub(super) fn finish(mut self) {
