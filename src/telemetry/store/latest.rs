@@ -7,6 +7,8 @@
 //! Beyond the limit the devices whose last sample is oldest are dropped, an eighth at a time. What
 //! is asked of a device that is not complete here is looked up in the files.
 
+mod newest;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
@@ -25,6 +27,7 @@ use super::shared::Shared;
 use super::{BARRIER_MAX, Point, QueryError};
 use crate::journal::Offset;
 use crate::telemetry::sample::OwnedValue;
+pub(super) use newest::Newest;
 
 /// Its file; between these stands the offset.
 const CHECKPOINT: &str = "_latest";
@@ -32,9 +35,6 @@ const CHECKPOINT_ENDING: &str = ".checkpoint";
 
 /// Least time between two checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(600);
-
-/// Series gathered before they are brought in under the lock.
-const GATHERED_MAX: usize = 1_024;
 
 /// The latest values of all devices.
 pub(super) struct Latest {
@@ -268,74 +268,6 @@ fn point(series: &Series) -> Point {
         ts_ms: series.ts_ms,
         value: series.value.clone(),
         offset: Offset::new(series.offset),
-    }
-}
-
-/// Takes the last row of each series out of sorted rows.
-pub(super) struct Newest<'l> {
-    latest: &'l Latest,
-    gathered: Vec<(Uuid, Series)>,
-    /// Names of the series before, and which of them is likely to come next: devices have the same.
-    names: Vec<Arc<str>>,
-    next: usize,
-}
-
-/// Names that are tried before a new one is made.
-const NAMES_MAX: usize = 32;
-
-impl<'l> Newest<'l> {
-    pub(super) fn new(latest: &'l Latest) -> Self {
-        Self {
-            latest,
-            gathered: Vec::with_capacity(GATHERED_MAX),
-            names: Vec::new(),
-            next: 0,
-        }
-    }
-
-    pub(super) fn add(&mut self, row: &Row<'_>) {
-        let device = Uuid::from_bytes(row.device);
-        if let Some((last, series)) = self.gathered.last_mut()
-            && *last == device
-            && *series.key == *row.key
-        {
-            if (series.ts_ms, series.offset) <= (row.ts_ms, row.offset) {
-                (series.ts_ms, series.offset) = (row.ts_ms, row.offset);
-                series.value = row.value.clone().into_owned();
-            }
-            return;
-        }
-        if self.gathered.len() >= GATHERED_MAX {
-            self.latest.add(&mut self.gathered);
-        }
-        let series = Series {
-            key: self.name(row.key),
-            ts_ms: row.ts_ms,
-            offset: row.offset,
-            value: row.value.clone().into_owned(),
-        };
-        self.gathered.push((device, series));
-    }
-
-    fn name(&mut self, key: &str) -> Arc<str> {
-        let (before, from) = self.names.split_at_checked(self.next).unwrap_or_default();
-        let found = from.iter().chain(before).position(|name| **name == *key);
-        let at = match found {
-            Some(steps) => (self.next + steps) % self.names.len(),
-            None if self.names.len() < NAMES_MAX => {
-                self.names.push(Arc::from(key));
-                self.names.len() - 1
-            }
-            None => return Arc::from(key),
-        };
-        self.next = at + 1;
-        self.names
-            .get(at)
-            .map_or_else(|| Arc::from(key), Arc::clone)
-    }
-
-    pub(super) fn finish(mut self) {
-        self.latest.add(&mut self.gathered);
     }
 }
 
