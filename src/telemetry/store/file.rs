@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
@@ -20,6 +21,7 @@ use super::Suspect;
 use super::checked::CheckedFile;
 use super::cursor::Cursor;
 use super::encode::{CHECKSUMS, FORMAT};
+use super::pages::Pages;
 use super::rows::{NAMES, Row, column};
 
 /// Rows decoded at a time.
@@ -217,6 +219,16 @@ impl OpenFile {
         }
         let reader = builder.build().map_err(damaged)?;
         Ok(Cursor::new(self.path.clone(), reader))
+    }
+
+    /// All rows, for whoever writes them again.
+    pub(super) fn pages(&self) -> Pages {
+        let file = self.file.for_one_reader();
+        Pages::new(
+            self.path.clone(),
+            file,
+            Arc::clone(self.metadata.metadata()),
+        )
     }
 
     /// Whether no row of these groups has a value in a column; their statistics say so.
