@@ -31,5 +31,8 @@ mod sessions;
 #[path = "broker/subscribe.rs"]
 mod subscribe;
 #[cfg(test)]
+#[path = "broker/terms.rs"]
+mod terms;
+#[cfg(test)]
 #[path = "broker/timeouts.rs"]
 mod timeouts;

@@ -7,9 +7,10 @@ use crate::{
     cli::{
         CliError,
         client::{Client, Target},
-        identity::{self, ChosenToken, Filters, Kind, details, listed, live_tokens},
+        identity::{self, ChosenToken, Filters, Kind, Limits, details, listed, live_tokens},
         moment, print, print_json,
         table::shown,
+        terms::TermsOptions,
     },
     config::Sources,
     http::api::{
@@ -44,12 +45,21 @@ enum Command {
         #[command(flatten)]
         filters: Filters,
     },
+    /// Change until when and from where an application's token is good
+    Limit {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        limits: Limits,
+    },
     /// Give an application a new token, shown once; the old one ends at once
     Rotate {
         #[command(flatten)]
         named: Named,
         #[command(flatten)]
         chosen: ChosenToken,
+        #[command(flatten)]
+        terms: TermsOptions,
     },
     /// End an application's tokens, close its connections and drop its sessions
     Revoke(Named),
@@ -69,6 +79,8 @@ struct New {
     /// Filters of topics it may receive, such as v1/devices/+/telemetry [default: none]
     #[arg(long, value_name = "FILTER", num_args = 1..)]
     subscribe: Vec<String>,
+    #[command(flatten)]
+    terms: TermsOptions,
 }
 
 #[derive(Debug, Args)]
@@ -87,9 +99,14 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Scope { named, filters } => {
             identity::scope::<AppView>(&client, &named.app, filters, json)
         }
-        Command::Rotate { named, chosen } => {
-            identity::rotate::<AppView>(&client, &named.app, chosen, json)
+        Command::Limit { named, limits } => {
+            identity::limit::<AppView>(&client, &named.app, limits, json)
         }
+        Command::Rotate {
+            named,
+            chosen,
+            terms,
+        } => identity::rotate::<AppView>(&client, &named.app, chosen, terms, json),
         Command::Revoke(Named { app }) => identity::revoke::<AppView>(&client, &app, json),
         Command::Delete(Named { app }) => identity::delete::<AppView>(&client, &app, json),
     }
@@ -101,6 +118,7 @@ fn create(client: &Client, wanted: New, json: bool) -> Result<(), CliError> {
         token: wanted.chosen.read()?,
         publish: wanted.publish,
         subscribe: wanted.subscribe,
+        terms: wanted.terms.read()?,
     };
     let reply: AppCreated = client.post("/apps", &body)?;
     if json {

@@ -13,9 +13,10 @@ use crate::{
     cli::{
         CliError,
         client::{Client, Target},
-        identity::{self, ChosenToken, Filters, Kind, details, live_tokens},
+        identity::{self, ChosenToken, Filters, Kind, Limits, details, live_tokens},
         moment, print, print_json,
         table::shown,
+        terms::TermsOptions,
     },
     config::Sources,
     http::api::{
@@ -54,12 +55,21 @@ enum Command {
         #[command(flatten)]
         filters: Filters,
     },
+    /// Change until when, from where and for what a device's token is good
+    Limit {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        limits: Limits,
+    },
     /// Give a device a new token, shown once; the old one ends at once
     Rotate {
         #[command(flatten)]
         named: Named,
         #[command(flatten)]
         chosen: ChosenToken,
+        #[command(flatten)]
+        terms: TermsOptions,
     },
     /// End a device's tokens and close its connections
     Revoke(Named),
@@ -79,6 +89,8 @@ struct New {
     /// Filters of topics it may receive besides its own, such as site/%d/commands
     #[arg(long, value_name = "FILTER", num_args = 1..)]
     subscribe: Vec<String>,
+    #[command(flatten)]
+    terms: TermsOptions,
 }
 
 #[derive(Debug, Args)]
@@ -99,9 +111,14 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Scope { named, filters } => {
             identity::scope::<DeviceView>(&client, &named.device, filters, json)
         }
-        Command::Rotate { named, chosen } => {
-            identity::rotate::<DeviceView>(&client, &named.device, chosen, json)
+        Command::Limit { named, limits } => {
+            identity::limit::<DeviceView>(&client, &named.device, limits, json)
         }
+        Command::Rotate {
+            named,
+            chosen,
+            terms,
+        } => identity::rotate::<DeviceView>(&client, &named.device, chosen, terms, json),
         Command::Revoke(Named { device }) => identity::revoke::<DeviceView>(&client, &device, json),
         Command::Delete(Named { device }) => identity::delete::<DeviceView>(&client, &device, json),
     }
@@ -113,6 +130,7 @@ fn create(client: &Client, wanted: New, json: bool) -> Result<(), CliError> {
         token: wanted.chosen.read()?,
         publish: wanted.publish,
         subscribe: wanted.subscribe,
+        terms: wanted.terms.read()?,
     };
     let reply: DeviceCreated = client.post("/devices", &body)?;
     if json {

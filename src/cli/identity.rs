@@ -12,8 +12,11 @@ use crate::{
         client::{Client, path_step},
         moment, print, print_json,
         table::{Columns, aligned, shown},
+        terms::{self, TermsOptions},
     },
-    http::api::{ChangeScope, CredentialView, DEVICES_PER_PAGE_MAX, Receipt, Rotate, TokenText},
+    http::api::{
+        ChangeScope, ChangeTerms, CredentialView, DEVICES_PER_PAGE_MAX, Receipt, Rotate, TokenText,
+    },
 };
 
 /// A kind of identity as the API shows it.
@@ -67,6 +70,15 @@ pub(super) struct Filters {
     clear: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Limits {
+    /// Only the token with this number, as `show` lists them [default: every live one]
+    #[arg(long, value_name = "NUMBER")]
+    credential: Option<u64>,
+    #[command(flatten)]
+    terms: TermsOptions,
+}
+
 pub(super) fn show<T: Kind>(client: &Client, one: &str, json: bool) -> Result<(), CliError> {
     let view: T = client.get(&path_of::<T>(one))?;
     if json {
@@ -105,14 +117,39 @@ pub(super) fn scope<T: Kind>(
     print(&fields(&scope_facts(one)))
 }
 
+pub(super) fn limit<T: Kind>(
+    client: &Client,
+    one: &str,
+    limits: Limits,
+    json: bool,
+) -> Result<(), CliError> {
+    let Some(terms) = limits.terms.read()? else {
+        let what = "give what is to change: --expires, --not-before, --from or --allow";
+        return Err(CliError::Usage(what.to_owned()));
+    };
+    let body = ChangeTerms {
+        credential: limits.credential,
+        terms,
+    };
+    let reply: T::Changed = client.patch(&format!("{}/terms", path_of::<T>(one)), &body)?;
+    changed::<T>("changed the terms of", &reply, json)?;
+    if json {
+        return Ok(());
+    }
+    let (one, _) = T::of_changed(&reply);
+    print(&credentials(one))
+}
+
 pub(super) fn rotate<T: Kind>(
     client: &Client,
     one: &str,
     chosen: ChosenToken,
+    terms: TermsOptions,
     json: bool,
 ) -> Result<(), CliError> {
     let body = Rotate {
         token: chosen.read()?,
+        terms: terms.read()?,
     };
     let reply: T::Rotated = client.post(&format!("{}/rotate", path_of::<T>(one)), &body)?;
     if json {
@@ -186,12 +223,21 @@ pub(super) fn details<T: Kind>(one: &T) -> String {
     let mut facts = one.facts();
     facts.extend(scope_facts(one));
     let mut out = fields(&facts);
-    let rows: Vec<_> = one.credentials().iter().map(credential_row).collect();
-    if !rows.is_empty() {
+    let credentials = credentials(one);
+    if !credentials.is_empty() {
         out.push('\n');
-        out.push_str(&aligned(["CREDENTIAL", "KIND", "CREATED", "STATE"], &rows));
+        out.push_str(&credentials);
     }
     out
+}
+
+/// A line for each credential, with a heading; nothing without any.
+fn credentials<T: Kind>(one: &T) -> String {
+    let rows: Vec<_> = one.credentials().iter().map(credential_row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    aligned(["CREDENTIAL", "KIND", "CREATED", "STATE"], &rows)
 }
 
 /// How many of its credentials are live.
@@ -255,7 +301,10 @@ fn ended<T: Kind>(what: &str, one: &T, receipt: Receipt) -> String {
 fn credential_row(credential: &CredentialView) -> [String; 4] {
     let state = match credential.revoked_ms {
         Some(at) => format!("revoked {}", moment::show_unsigned(at)),
-        None => "live".to_owned(),
+        None => match terms::line(credential) {
+            terms if terms.is_empty() => "live".to_owned(),
+            terms => format!("live; {terms}"),
+        },
     };
     let kind = shown(&credential.kind).replace('_', " ");
     let chosen = if credential.chosen { " (chosen)" } else { "" };

@@ -32,6 +32,7 @@ mod settings;
 mod store;
 mod table;
 mod tail;
+mod terms;
 mod token;
 mod users;
 
@@ -79,9 +80,9 @@ Exit codes:
 enum Command {
     /// Run the broker (the default)
     Serve,
-    /// Create, list, show, scope, rotate, revoke or delete devices
+    /// Create, list, show, scope, limit, rotate, revoke or delete devices
     Device(device::Arguments),
-    /// Create, list, show, scope, rotate, revoke or delete applications
+    /// Create, list, show, scope, limit, rotate, revoke or delete applications
     App(app::Arguments),
     /// Say what a token is worth
     Token(token::Arguments),

@@ -9,6 +9,7 @@ use crate::{
         identity::read_token,
         moment, print, print_json,
         table::shown,
+        terms,
     },
     config::Sources,
     http::api::{TokenCheck, TokenReport, TokenText},
@@ -58,24 +59,31 @@ fn sentence(report: &TokenReport) -> String {
             name,
             credential,
             since_ms,
+            ..
         } => format!(
-            "live: opens the door for {} {} ({device}), credential {credential}, since {}\n",
+            "live: {}opens the door for {} {} ({device}), credential {credential}, since {}\n{}",
+            terms::refused(report),
             shown(kind),
             shown(name),
-            moment::show_unsigned(*since_ms)
+            moment::show_unsigned(*since_ms),
+            terms::lines(report)
         ),
         TokenReport::Revoked {
             kind,
             device,
             name,
             credential,
+            since_ms,
             revoked_ms,
+            expired,
         } => format!(
-            "revoked: was of {} ({device}), credential {credential}, until {}\n",
+            "{}: was of {} ({device}), credential {credential}, from {} until {}\n",
+            if *expired { "expired" } else { "revoked" },
             name.as_deref().map_or_else(
                 || format!("a deleted {}", shown(kind)),
                 |name| format!("{} {}", shown(kind), shown(name))
             ),
+            moment::show_unsigned(*since_ms),
             moment::show_unsigned(*revoked_ms)
         ),
         TokenReport::Unknown { hint } => match hint {
@@ -100,6 +108,13 @@ mod tests {
             name: "boiler".to_owned(),
             credential,
             since_ms: 0,
+            refused: None,
+            not_before_ms: None,
+            expires_ms: None,
+            rights: None,
+            networks: Vec::new(),
+            publish: Vec::new(),
+            subscribe: Vec::new(),
         };
         assert_eq!(
             sentence(&live),
@@ -113,7 +128,9 @@ mod tests {
             device,
             name: None,
             credential,
+            since_ms: 0,
             revoked_ms: 1,
+            expired: false,
         };
         assert!(sentence(&revoked).starts_with("revoked: was of a deleted device ("));
         let unknown = TokenReport::Unknown {

@@ -8,23 +8,23 @@ use uuid::Uuid;
 
 use super::admin::{ALL_RECORDS, Reply, confirm, in_registry, to_the_end};
 use super::api::{
-    ADMIN_PREFIX, AppChanged, AppCreated, AppPage, AppRotated, AppView, ChangeScope, Create,
-    DEVICES_PER_PAGE_DEFAULT, DEVICES_PER_PAGE_MAX, DeviceChanged, DeviceCreated, DevicePage,
-    DeviceView, Receipt, Rotate, Rotated, TokenText,
+    ADMIN_PREFIX, AppChanged, AppCreated, AppPage, AppRotated, AppView, ChangeScope, ChangeTerms,
+    Create, DEVICES_PER_PAGE_DEFAULT, DEVICES_PER_PAGE_MAX, DeviceChanged, DeviceCreated,
+    DevicePage, DeviceView, Receipt, Rotate, Rotated, Terms, TokenText,
 };
 use super::body::{JsonBody, OptionalJsonBody};
 use super::parameters::{Parameters, RawPath, named_in};
 use super::refused::{Code, Refused};
 use super::service::{ServiceState, Shared};
-use super::views::{app_view, device_name, device_view, refused_by_registry};
+use super::views::{app_view, device_name, device_view, refused_by_registry, terms_change};
 use crate::identity::{
-    APPLICATION, Application, As, Change, DEVICE, Device, DeviceName, DeviceToken, IdentityKind,
-    Page, Registry, RegistryError, Scope, ScopeChange,
+    APPLICATION, Application, As, Change, DEVICE, Device, DeviceToken, IdentityKind, Named, Page,
+    Registry, RegistryError, Scope, ScopeChange,
 };
 use crate::journal::Offset;
 
 /// A kind of identity, and its words in addresses and bodies.
-pub(super) trait Kind: Sized + Send + 'static {
+pub(super) trait Kind: Named + Sized + Send + 'static {
     const AS: As<Self>;
     const KIND: IdentityKind;
     /// What one is called in addresses and errors.
@@ -47,14 +47,6 @@ pub(super) trait Kind: Sized + Send + 'static {
 
     /// A chosen token that it can carry.
     fn token(shared: &ServiceState, text: &TokenText) -> Result<DeviceToken, Refused>;
-
-    /// Adds one to the registry.
-    fn add(
-        registry: &Registry,
-        name: &DeviceName,
-        scope: &Scope,
-        token: Option<DeviceToken>,
-    ) -> Result<(Self, DeviceToken), RegistryError>;
 
     /// Lets go of what is kept of one that was deleted, outside of the registry.
     fn forget(&self, _shared: &ServiceState) {}
@@ -89,7 +81,8 @@ pub(super) async fn create<T: Kind>(
     let token = chosen_token::<T>(&shared, wanted.token)?;
     let scope = Scope::new(T::KIND, &wanted.publish, &wanted.subscribe)
         .map_err(|error| refused_by_registry(&error))?;
-    let create = move |registry: &Registry| T::add(registry, &name, &scope, token);
+    let terms = terms_change(wanted.terms)?;
+    let create = move |registry: &Registry| registry.create_as(T::AS, &name, &scope, &terms, token);
     let (made, token) = in_registry(&shared, create).await?;
     note::<T>(&made, "created");
     let location = format!("{ADMIN_PREFIX}/{}/{}", T::ALL, made.id());
@@ -116,8 +109,9 @@ pub(super) async fn rotate<T: Kind>(
 ) -> Reply<T::Rotated> {
     let one = named_in(path, T::ONE)?;
     let token = chosen_token::<T>(&shared, wanted.token)?;
+    let terms = terms_change(wanted.terms)?;
     to_the_end(async move {
-        let rotate = move |registry: &Registry| registry.rotate_as(T::AS, &one, token);
+        let rotate = move |registry: &Registry| registry.rotate_as(T::AS, &one, token, terms);
         let (rotated, token, change) = in_registry(&shared, rotate).await?;
         note::<T>(&rotated, "given a new token");
         let receipt = confirm(&shared, change).await?;
@@ -165,6 +159,22 @@ pub(super) async fn scope<T: Kind>(
     };
     let rescope = move |registry: &Registry| registry.set_scope(T::AS, &one, wanted);
     change::<T>(shared, "given a new scope", rescope, |_, _| {}).await
+}
+
+/// `PATCH …/{one}/terms`
+pub(super) async fn terms<T: Kind>(
+    State(shared): State<Shared>,
+    path: RawPath,
+    JsonBody(wanted): JsonBody<ChangeTerms>,
+) -> Reply<T::Changed> {
+    let one = named_in(path, T::ONE)?;
+    if wanted.terms == Terms::default() {
+        let message = "terms: give what is to change; null takes it away";
+        return Err(Refused::new(Code::BadField, message).target("terms"));
+    }
+    let (credential, terms) = (wanted.credential, terms_change(Some(wanted.terms))?);
+    let reterm = move |registry: &Registry| registry.set_terms(T::AS, &one, credential, terms);
+    change::<T>(shared, "given new terms", reterm, |_, _| {}).await
 }
 
 /// Makes a change, has it confirmed everywhere, and answers with what it ended.
@@ -245,15 +255,6 @@ impl Kind for Device {
         DeviceToken::chosen(text.expose()).map_err(|error| refused_by_registry(&error.into()))
     }
 
-    fn add(
-        registry: &Registry,
-        name: &DeviceName,
-        scope: &Scope,
-        token: Option<DeviceToken>,
-    ) -> Result<(Device, DeviceToken), RegistryError> {
-        registry.create_scoped_device(name, scope, token)
-    }
-
     fn forget(&self, shared: &ServiceState) {
         shared.history.forget(self.id, Offset::new(ALL_RECORDS));
     }
@@ -312,14 +313,5 @@ impl Kind for Application {
         }
         DeviceToken::chosen_for_application(text.expose())
             .map_err(|error| refused_by_registry(&error.into()))
-    }
-
-    fn add(
-        registry: &Registry,
-        name: &DeviceName,
-        scope: &Scope,
-        token: Option<DeviceToken>,
-    ) -> Result<(Application, DeviceToken), RegistryError> {
-        registry.create_application(name, scope, token)
     }
 }

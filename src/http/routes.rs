@@ -49,6 +49,10 @@ macro_rules! identities {
                 concat!("/admin/v1/", $list, "/", $one, "/scope"),
                 identities::scope::<$kind>,
             ),
+            patch(
+                concat!("/admin/v1/", $list, "/", $one, "/terms"),
+                identities::terms::<$kind>,
+            ),
         ]
     };
 }

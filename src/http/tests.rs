@@ -13,7 +13,7 @@ use super::api::*;
 use super::identity_service::{API_VERSIONS, Cause, Refusal};
 use super::refused::Code;
 use super::routes::routes;
-use crate::identity::{FILTERS_MAX, SCOPE_BYTES_MAX};
+use crate::identity::{EXPIRES_MAX_MS, FILTERS_MAX, NETWORKS_MAX, SCOPE_BYTES_MAX};
 
 const DESCRIPTION: &str = include_str!("../../docs/openapi.yaml");
 
@@ -132,6 +132,8 @@ fn the_limits_are_in_the_description() {
         format!("maximum: {DEVICES_PER_PAGE_MAX}, default: {DEVICES_PER_PAGE_DEFAULT} }}"),
         format!("At most {FILTERS_MAX} filters in a list and {SCOPE_BYTES_MAX} bytes"),
         format!("maximum: {EXPORT_PER_PAGE_MAX}, default: {EXPORT_PER_PAGE_MAX} }}"),
+        format!("at most {NETWORKS_MAX} networks"),
+        format!("maximum: {EXPIRES_MAX_MS} "),
         format!("At most {IMPORT_ROWS_MAX} rows"),
         format!("{} s for an import", super::bulk::IMPORT_TIME_MAX.as_secs()),
         format!("maximum: {POINTS_MAX}, default: {POINTS_DEFAULT} }}"),
@@ -198,16 +200,31 @@ fn device() -> DeviceView {
             created_ms: 1,
             revoked_ms: Some(2),
             chosen: true,
+            not_before_ms: Some(1),
+            expires_ms: Some(2),
+            rights: Some(filters()),
+            networks: filters(),
         }],
     }
 }
 
 fn requests() -> Bodies {
+    let terms = Terms {
+        not_before_ms: Some(Some(1)),
+        expires_ms: Some(Some(2)),
+        rights: Some(Some(filters())),
+        networks: Some(filters()),
+    };
     let create = Create {
         name: "a".to_owned(),
         token: Some(token()),
         publish: filters(),
         subscribe: filters(),
+        terms: Some(terms.clone()),
+    };
+    let reterm = ChangeTerms {
+        credential: Some(1),
+        terms: terms.clone(),
     };
     let scope = ChangeScope {
         publish: Some(filters()),
@@ -215,8 +232,11 @@ fn requests() -> Bodies {
     };
     let token_only = Rotate {
         token: Some(token()),
+        terms: Some(terms.clone()),
     };
     vec![
+        ("Terms", json(&terms)),
+        ("ChangeTerms", json(&reterm)),
         ("Create", json(&create)),
         ("ChangeScope", json(&scope)),
         ("Rotate", json(&token_only)),
@@ -427,13 +447,22 @@ fn others() -> Bodies {
             name: name.clone(),
             credential,
             since_ms: 1,
+            refused: Some("r".to_owned()),
+            not_before_ms: Some(1),
+            expires_ms: Some(2),
+            rights: Some(filters()),
+            networks: filters(),
+            publish: filters(),
+            subscribe: filters(),
         },
         TokenReport::Revoked {
             kind: "device".to_owned(),
             device,
             name: Some(name),
             credential,
+            since_ms: 1,
             revoked_ms: 1,
+            expired: true,
         },
         TokenReport::Unknown {
             hint: Some("h".to_owned()),

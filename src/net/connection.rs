@@ -5,6 +5,7 @@
 //! its ledger, so a sync wakes no connection.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -35,6 +36,10 @@ pub(super) struct Connection {
     pub(super) generation: u32,
     /// Who it is and what it may do.
     pub(super) principal: Principal,
+    /// Where it came from, behind a proxy.
+    pub(super) from: IpAddr,
+    /// When its credential ends by itself, as it stands now; wall clock, ms.
+    pub(super) expires_at_ms: Cell<Option<u64>>,
     /// Which session it is connected to.
     pub(super) key: SessionKey,
     /// The session's number in the journal; 0 if nothing of it outlives the connection.
@@ -191,6 +196,11 @@ impl Inner {
 }
 
 impl Connection {
+    /// Whether its credential has ended by itself.
+    pub(super) fn has_expired(&self, wall_ms: u64) -> bool {
+        self.expires_at_ms.get().is_some_and(|at| at <= wall_ms)
+    }
+
     /// Reads, and handles what was read, until the connection ends.
     pub(super) fn poll(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<End> {
         let inner = &mut *self.inner.borrow_mut();

@@ -79,11 +79,13 @@ fn turn_away(worker: &Rc<Worker>, arrival: Arrival, refusal: ConnectRefusal) {
     }
 }
 
-fn open(worker: &Rc<Worker>, arrival: Arrival) {
-    // The credential may have ended on the way (SEC-34). A change that is applied later finds the
-    // session registered: both happen on this thread.
-    if !worker.shared.registry.is_current(&arrival.principal) {
-        return turn_away(worker, arrival, ConnectRefusal::BadCredentials);
+fn open(worker: &Rc<Worker>, mut arrival: Arrival) {
+    // The credential may have ended on the way, or lost rights (SEC-34). A change that is applied
+    // later finds the session registered: both happen on this thread.
+    let registry = &worker.shared.registry;
+    match registry.readmit(&arrival.principal, arrival.from) {
+        Ok(principal) => arrival.principal = principal,
+        Err(_) => return turn_away(worker, arrival, ConnectRefusal::BadCredentials),
     }
     let reserved = worker.sessions.borrow().reserve(&arrival.key);
     match reserved {
@@ -105,6 +107,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         leftover,
         assigned,
         mut place,
+        from,
     } = arrival;
     let stream = match Stream::attach(stream) {
         Ok(stream) => stream,
@@ -129,7 +132,9 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let connection = Rc::new(Connection {
         slot,
         generation: worker.next_generation(),
+        expires_at_ms: Cell::new(principal.expires_at_ms),
         principal,
+        from,
         key,
         session_number: number,
         expiry_recorded_s: session.expiry_s(),

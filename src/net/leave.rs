@@ -8,7 +8,7 @@ use super::outbox::Purpose;
 use super::wills::publisher_of;
 use super::worker::Worker;
 use crate::broker::{Receipt, SessionKey, Stored, record};
-use crate::identity::{Change, IdentityKind, Permit};
+use crate::identity::{Change, IdentityKind, Permit, TokenRefusal};
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::WillEnd;
 use crate::mqtt::session::{Close, SessionState};
@@ -24,13 +24,21 @@ pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
         let Some(connection) = connection else {
             continue;
         };
-        if worker.shared.registry.is_current(&connection.principal) {
-            continue;
-        }
+        let registry = &worker.shared.registry;
+        let now = registry.readmit(&connection.principal, connection.from);
+        let why = match &now {
+            Ok(now) if now.permit.covers(&connection.principal.permit) => {
+                connection.expires_at_ms.set(now.expires_at_ms);
+                continue;
+            }
+            Ok(_) => TokenRefusal::Unknown,
+            Err(refused) => refused.why,
+        };
         // TB-07: a client whose credential ended is told so where it can be told.
-        let close = Close::because(match change.kind {
-            IdentityKind::User => ReasonCode::NotAuthorized, // ID-30
-            IdentityKind::Device | IdentityKind::Application => ReasonCode::AdministrativeAction,
+        let close = Close::because(match (change.kind, why) {
+            (IdentityKind::User, _) => ReasonCode::NotAuthorized, // ID-30
+            (_, TokenRefusal::Unknown) if !change.expired => ReasonCode::AdministrativeAction,
+            _ => ReasonCode::NotAuthorized, // SEC-40
         });
         let credential = connection.principal.credential;
         if change.drops_state || change.credentials_ended.contains(&credential) {
@@ -137,6 +145,7 @@ pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
     let key = &connection.key;
     let mut stored = Stored::new(number, state, expiry_s, clocks.now);
     stored.publisher = publisher_of(&connection.principal);
+    stored.publisher_ends_ms = connection.expires_at_ms.get();
     if expiry_s == 0 {
         worker.sessions.borrow_mut().remove(key);
         return end_session(worker, key, stored);

@@ -29,6 +29,7 @@ pub mod retained;
 pub mod scopes;
 pub mod sessions;
 mod snapshot;
+pub mod terms;
 #[cfg(test)]
 mod tests;
 pub mod users;

@@ -1,0 +1,178 @@
+//! The words of the admin API about tokens: their terms, and what one is worth.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use uuid::Uuid;
+
+use super::TokenText;
+
+/// When a token is valid, from where, and what it allows. In a request, what is not given stays as
+/// it is, and null takes it away; a new token has no terms but those given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// When it begins to be valid.
+    #[serde(
+        default,
+        deserialize_with = "given",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub not_before_ms: Option<Option<u64>>,
+    /// When it ends by itself; counts as the end of its second.
+    #[serde(
+        default,
+        deserialize_with = "given",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub expires_ms: Option<Option<u64>>,
+    /// Its rights on the device topics; null is all of them.
+    #[serde(
+        default,
+        deserialize_with = "given",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub rights: Option<Option<Vec<String>>>,
+    /// Networks that it may be used from; an empty list is anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<String>>,
+}
+
+/// Body of `PATCH …/terms` of a device or an application.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeTerms {
+    /// Which of its live tokens; all of them without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<u64>,
+    /// What changes.
+    pub terms: Terms,
+}
+
+/// Body of `POST /admin/v1/tokens/check`: in the body, because addresses end up in logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenCheck {
+    /// The token to look up.
+    pub token: TokenText,
+}
+
+/// Reply to a token check; the token itself is never in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum TokenReport {
+    /// The token opens the door.
+    Live {
+        /// What it belongs to: `device` or `application`.
+        #[serde(default = "device_kind")]
+        kind: String,
+        /// Id of its device or application.
+        device: Uuid,
+        /// Name of it.
+        name: String,
+        /// Its credential.
+        credential: u64,
+        /// When it was issued.
+        since_ms: u64,
+        /// Why it does not open the door now, from anywhere or from some places.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<String>,
+        /// When it begins to be valid; absent when it always was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_before_ms: Option<u64>,
+        /// When it ends by itself; absent when it does not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires_ms: Option<u64>,
+        /// Its rights on the device topics; absent when it has them all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rights: Option<Vec<String>>,
+        /// Networks that it may be used from; absent when it may be from anywhere.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        networks: Vec<String>,
+        /// Filters of the topics that its holder may publish to.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        publish: Vec<String>,
+        /// Filters of the topics that its holder may receive.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        subscribe: Vec<String>,
+    },
+    /// The token did once.
+    Revoked {
+        /// What it belonged to: `device` or `application`.
+        #[serde(default = "device_kind")]
+        kind: String,
+        /// Id of its device or application.
+        device: Uuid,
+        /// Name of it; absent when the device was deleted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Its credential.
+        credential: u64,
+        /// When it was issued.
+        #[serde(default)]
+        since_ms: u64,
+        /// When it was revoked.
+        revoked_ms: u64,
+        /// It ended by itself.
+        #[serde(default)]
+        expired: bool,
+    },
+    /// No device ever had it.
+    Unknown {
+        /// What looks wrong about it, such as a checksum that does not fit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
+}
+
+/// Brokers that knew devices only did not say it.
+fn device_kind() -> String {
+    "device".to_owned()
+}
+
+/// A member that is there, null or not.
+fn given<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_of_a_token_is_a_member_beside_its_facts() {
+        let report = TokenReport::Unknown { hint: None };
+        assert_eq!(
+            serde_json::to_string(&report).unwrap(),
+            r#"{"state":"unknown"}"#
+        );
+        let id = "00000000-0000-0000-0000-000000000001";
+        let text = format!(
+            r#"{{"state":"live","kind":"device",
+                "device":"{id}","name":"a","credential":3,"since_ms":4}}"#
+        );
+        let report: TokenReport = serde_json::from_str(&text).unwrap();
+        assert!(matches!(
+            report,
+            TokenReport::Live {
+                credential: 3,
+                since_ms: 4,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn what_is_not_given_is_not_what_is_taken_away() {
+        let read = |text: &str| serde_json::from_str::<Terms>(text).unwrap();
+        assert_eq!(read("{}").expires_ms, None);
+        assert_eq!(read(r#"{"expires_ms":null}"#).expires_ms, Some(None));
+        assert_eq!(read(r#"{"expires_ms":7}"#).expires_ms, Some(Some(7)));
+        assert_eq!(read(r#"{"rights":null}"#).rights, Some(None));
+        assert_eq!(read(r#"{"rights":[]}"#).rights, Some(Some(Vec::new())));
+        let text = r#"{"expires_ms":null}"#;
+        assert_eq!(serde_json::to_string(&read(text)).unwrap(), text);
+    }
+}
