@@ -24,15 +24,12 @@ pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
         let Some(connection) = connection else {
             continue;
         };
-        let registry = &worker.shared.registry;
-        let now = registry.readmit(&connection.principal, connection.from);
-        let why = match &now {
-            Ok(now) if now.permit.covers(&connection.principal.permit) => {
-                connection.expires_at_ms.set(now.expires_at_ms);
+        let why = match fate(worker, &connection, change) {
+            Ok(expires_at_ms) => {
+                connection.expires_at_ms.set(expires_at_ms);
                 continue;
             }
-            Ok(_) => TokenRefusal::Unknown,
-            Err(refused) => refused.why,
+            Err(why) => why,
         };
         // TB-07: a client whose credential ended is told so where it can be told.
         let close = Close::because(match (change.kind, why) {
@@ -41,7 +38,9 @@ pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
             _ => ReasonCode::NotAuthorized, // SEC-40
         });
         let credential = connection.principal.credential;
-        if change.drops_state || change.credentials_ended.contains(&credential) {
+        let has_ended = why == TokenRefusal::Expired
+            || change.credentials_ended.contains(&credential);
+        if change.drops_state || has_ended {
             let will = connection.inner.borrow_mut().session.take_will();
             receipt.wills += u64::from(will.is_some());
         }
@@ -59,6 +58,23 @@ pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
     drop_state(worker, change, &mut receipt);
     worker.hand_over_soon();
     receipt
+}
+
+/// When a connection ends by itself after a change, or why it ends now.
+fn fate(
+    worker: &Worker,
+    connection: &Connection,
+    change: &Change,
+) -> Result<Option<u64>, TokenRefusal> {
+    let registry = &worker.shared.registry;
+    let before = &connection.principal;
+    let now = registry.readmit(before, connection.from);
+    let now = now.map_err(|refused| refused.why)?;
+    let is_older = change.ends_sessions && before.generation < now.generation;
+    if is_older || !(now.permit == before.permit || now.permit.covers(&before.permit)) {
+        return Err(TokenRefusal::Unknown);
+    }
+    Ok(now.expires_at_ms)
 }
 
 /// Wills that wait for their moment and came with a credential that ended.
