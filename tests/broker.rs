@@ -22,6 +22,9 @@ mod restart;
 #[path = "broker/revoke.rs"]
 mod revoke;
 #[cfg(test)]
+#[path = "broker/rotation.rs"]
+mod rotation;
+#[cfg(test)]
 #[path = "broker/scopes.rs"]
 mod scopes;
 #[cfg(test)]

@@ -7,7 +7,9 @@ use crate::{
     cli::{
         CliError,
         client::{Client, Target},
-        identity::{self, ChosenToken, Filters, Kind, Limits, details, listed, live_tokens},
+        identity::{
+            self, ChosenToken, Filters, Kind, Limits, Overlap, details, listed, live_tokens,
+        },
         moment, print, print_json,
         table::shown,
         terms::TermsOptions,
@@ -52,15 +54,19 @@ enum Command {
         #[command(flatten)]
         limits: Limits,
     },
-    /// Give an application a new token, shown once; the old one ends at once
+    /// Give an application a new token, shown once; the old one lives on for the grace time
     Rotate {
         #[command(flatten)]
         named: Named,
         #[command(flatten)]
         chosen: ChosenToken,
         #[command(flatten)]
+        overlap: Overlap,
+        #[command(flatten)]
         terms: TermsOptions,
     },
+    /// Take a rotation back: the newest token ends, the one before lives on
+    Rollback(Named),
     /// End an application's tokens, close its connections and drop its sessions
     Revoke(Named),
     /// Remove an application, its tokens and its sessions
@@ -105,8 +111,13 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Rotate {
             named,
             chosen,
+            overlap,
             terms,
-        } => identity::rotate::<AppView>(&client, &named.app, chosen, terms, json),
+        } => {
+            let wanted = (chosen, overlap, terms);
+            identity::rotate::<AppView>(&client, &named.app, wanted, json)
+        }
+        Command::Rollback(Named { app }) => identity::roll_back::<AppView>(&client, &app, json),
         Command::Revoke(Named { app }) => identity::revoke::<AppView>(&client, &app, json),
         Command::Delete(Named { app }) => identity::delete::<AppView>(&client, &app, json),
     }

@@ -13,7 +13,7 @@ use crate::{
     cli::{
         CliError,
         client::{Client, Target},
-        identity::{self, ChosenToken, Filters, Kind, Limits, details, live_tokens},
+        identity::{self, ChosenToken, Filters, Kind, Limits, Overlap, details, live_tokens},
         moment, print, print_json,
         table::shown,
         terms::TermsOptions,
@@ -62,15 +62,19 @@ enum Command {
         #[command(flatten)]
         limits: Limits,
     },
-    /// Give a device a new token, shown once; the old one ends at once
+    /// Give a device a new token, shown once; the old one lives on for the grace time
     Rotate {
         #[command(flatten)]
         named: Named,
         #[command(flatten)]
         chosen: ChosenToken,
         #[command(flatten)]
+        overlap: Overlap,
+        #[command(flatten)]
         terms: TermsOptions,
     },
+    /// Take a rotation back: the newest token ends, the one before lives on
+    Rollback(Named),
     /// End a device's tokens and close its connections
     Revoke(Named),
     /// Remove a device, its tokens and its telemetry
@@ -117,8 +121,15 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Rotate {
             named,
             chosen,
+            overlap,
             terms,
-        } => identity::rotate::<DeviceView>(&client, &named.device, chosen, terms, json),
+        } => {
+            let wanted = (chosen, overlap, terms);
+            identity::rotate::<DeviceView>(&client, &named.device, wanted, json)
+        }
+        Command::Rollback(Named { device }) => {
+            identity::roll_back::<DeviceView>(&client, &device, json)
+        }
         Command::Revoke(Named { device }) => identity::revoke::<DeviceView>(&client, &device, json),
         Command::Delete(Named { device }) => identity::delete::<DeviceView>(&client, &device, json),
     }

@@ -79,6 +79,16 @@ pub(super) struct Limits {
     terms: TermsOptions,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Overlap {
+    /// How long the old token lives on, such as 30s, 12h or 7d; 0s ends it at once
+    #[arg(long, value_name = "LENGTH", default_value = "24h")]
+    grace: String,
+    /// End the old token when the new one is first used, if that is earlier
+    #[arg(long)]
+    retire_on_use: bool,
+}
+
 pub(super) fn show<T: Kind>(client: &Client, one: &str, json: bool) -> Result<(), CliError> {
     let view: T = client.get(&path_of::<T>(one))?;
     if json {
@@ -143,13 +153,14 @@ pub(super) fn limit<T: Kind>(
 pub(super) fn rotate<T: Kind>(
     client: &Client,
     one: &str,
-    chosen: ChosenToken,
-    terms: TermsOptions,
+    (chosen, overlap, terms): (ChosenToken, Overlap, TermsOptions),
     json: bool,
 ) -> Result<(), CliError> {
     let body = Rotate {
         token: chosen.read()?,
         terms: terms.read()?,
+        grace_s: Some(overlap.seconds()?),
+        retire_on_use: overlap.retire_on_use,
     };
     let reply: T::Rotated = client.post(&format!("{}/rotate", path_of::<T>(one)), &body)?;
     if json {
@@ -157,7 +168,18 @@ pub(super) fn rotate<T: Kind>(
     }
     let (one, token, receipt) = T::of_rotated(&reply);
     let ended = ended("rotated", one, receipt);
-    print(&format!("{ended}{}", T::shown_once(client, token)))
+    let older = credentials(one);
+    print(&format!("{ended}\n{older}{}", T::shown_once(client, token)))
+}
+
+pub(super) fn roll_back<T: Kind>(client: &Client, one: &str, json: bool) -> Result<(), CliError> {
+    let reply: T::Changed = client.post_empty(&format!("{}/rollback", path_of::<T>(one)))?;
+    changed::<T>("rolled back", &reply, json)?;
+    if json {
+        return Ok(());
+    }
+    let (one, _) = T::of_changed(&reply);
+    print(&credentials(one))
 }
 
 /// Most pages asked for, however short they are; more is a loop.
@@ -301,10 +323,20 @@ fn ended<T: Kind>(what: &str, one: &T, receipt: Receipt) -> String {
 fn credential_row(credential: &CredentialView) -> [String; 4] {
     let state = match credential.revoked_ms {
         Some(at) => format!("revoked {}", moment::show_unsigned(at)),
-        None => match terms::line(credential) {
-            terms if terms.is_empty() => "live".to_owned(),
-            terms => format!("live; {terms}"),
-        },
+        None => {
+            let mut state = "live".to_owned();
+            let terms = terms::line(credential);
+            if !terms.is_empty() {
+                state = format!("{state}; {terms}");
+            }
+            if let Some(by) = credential.superseded_by {
+                state = format!("{state}; replaced by {by}");
+            }
+            if credential.retires_older {
+                state.push_str("; ends those before it when it is used");
+            }
+            state
+        }
     };
     let kind = shown(&credential.kind).replace('_', " ");
     let chosen = if credential.chosen { " (chosen)" } else { "" };
@@ -318,6 +350,19 @@ fn credential_row(credential: &CredentialView) -> [String; 4] {
 
 fn path_of<T: Kind>(one: &str) -> String {
     format!("/{}/{}", T::ALL, path_step(one))
+}
+
+impl Overlap {
+    /// The grace time, in seconds; parts of one count as a whole one.
+    fn seconds(&self) -> Result<u64, CliError> {
+        let text = &self.grace;
+        let ms = match text.as_str() {
+            "0" => 0,
+            text => moment::parse_length(text)
+                .map_err(|what| CliError::Usage(format!("--grace {text:?}: {what}")))?,
+        };
+        Ok(u64::try_from(ms).unwrap_or(0).div_ceil(1_000))
+    }
 }
 
 impl ChosenToken {

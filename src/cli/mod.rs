@@ -84,7 +84,7 @@ enum Command {
     Device(device::Arguments),
     /// Create, list, show, scope, limit, rotate, revoke or delete applications
     App(app::Arguments),
-    /// Say what a token is worth
+    /// Say what a token is worth, and who still uses an old one
     Token(token::Arguments),
     /// Users of the identity service, their tokens, and the keys of back ends
     Identity(users::Arguments),

@@ -16,7 +16,9 @@ use uuid::Uuid;
 
 use crate::identity::DeviceToken;
 pub use apps::{AppChanged, AppCreated, AppPage, AppRotated, AppView};
-pub use tokens::{ChangeTerms, Terms, TokenCheck, TokenReport};
+pub use tokens::{
+    ChangeTerms, Terms, TokenCheck, TokenReport, TokenUsage, UsageConnection, UsagePage,
+};
 pub use users::{
     AccessKeyRenewed, AccessKeyView, CreateIdentity, IdentityCreated, IdentityRef,
     IdentityServiceView, IdentityToken, IssueToken, UserPage, UserView,
@@ -130,6 +132,12 @@ pub struct Rotate {
     /// What is to be different from the terms of the token before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<Terms>,
+    /// How long the old token lives on, in seconds; a day without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_s: Option<u64>,
+    /// The old token ends when the new one is first used, if that is earlier.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub retire_on_use: bool,
 }
 
 /// A device as the operator sees it. No secret in it, ever (SEC-76).
@@ -185,6 +193,18 @@ pub struct CredentialView {
     /// Networks that it may be used from; absent when it may be from anywhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<String>,
+    /// The credential that took its place; absent for one that none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded_by: Option<u64>,
+    /// When it is first used, those it took the place of end.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub retires_older: bool,
+}
+
+/// Serde asks by reference.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// One page of devices, by name.

@@ -18,8 +18,8 @@ use super::refused::{Code, Refused};
 use super::service::{ServiceState, Shared};
 use super::views::{app_view, device_name, device_view, refused_by_registry, terms_change};
 use crate::identity::{
-    APPLICATION, Application, As, Change, DEVICE, Device, DeviceToken, IdentityKind, Named, Page,
-    Registry, RegistryError, Scope, ScopeChange,
+    APPLICATION, Application, As, Change, DEVICE, Device, DeviceToken, GRACE_DEFAULT_S,
+    IdentityKind, Named, Page, Registry, RegistryError, Scope, ScopeChange,
 };
 use crate::journal::Offset;
 
@@ -109,9 +109,14 @@ pub(super) async fn rotate<T: Kind>(
 ) -> Reply<T::Rotated> {
     let one = named_in(path, T::ONE)?;
     let token = chosen_token::<T>(&shared, wanted.token)?;
-    let terms = terms_change(wanted.terms)?;
+    let rotation = Rotation {
+        token,
+        terms: terms_change(wanted.terms)?,
+        grace_s: wanted.grace_s.unwrap_or(GRACE_DEFAULT_S),
+        retire_on_use: wanted.retire_on_use,
+    };
     to_the_end(async move {
-        let rotate = move |registry: &Registry| registry.rotate_as(T::AS, &one, token, terms);
+        let rotate = move |registry: &Registry| registry.rotate_with(T::AS, &one, rotation);
         let (rotated, token, change) = in_registry(&shared, rotate).await?;
         note::<T>(&rotated, "given a new token");
         let receipt = confirm(&shared, change).await?;
@@ -119,6 +124,16 @@ pub(super) async fn rotate<T: Kind>(
         Ok(Json(rotated.rotated(token, receipt)))
     })
     .await
+}
+
+/// `POST …/{one}/rollback`
+pub(super) async fn roll_back<T: Kind>(
+    State(shared): State<Shared>,
+    path: RawPath,
+) -> Reply<T::Changed> {
+    let one = named_in(path, T::ONE)?;
+    let back = move |registry: &Registry| registry.roll_back(T::AS, &one);
+    change::<T>(shared, "given its old token back", back, |_, _| {}).await
 }
 
 /// `POST …/{one}/revoke`

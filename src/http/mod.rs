@@ -32,6 +32,7 @@ mod refused;
 mod routes;
 mod service;
 mod tail;
+mod tokens;
 mod views;
 
 #[cfg(test)]

@@ -13,7 +13,10 @@ use super::api::*;
 use super::identity_service::{API_VERSIONS, Cause, Refusal};
 use super::refused::Code;
 use super::routes::routes;
-use crate::identity::{EXPIRES_MAX_MS, FILTERS_MAX, NETWORKS_MAX, SCOPE_BYTES_MAX};
+use crate::identity::{
+    EXPIRES_MAX_MS, FILTERS_MAX, GRACE_DEFAULT_S, GRACE_MAX_S, LIVE_TOKENS_MAX, NETWORKS_MAX,
+    SCOPE_BYTES_MAX,
+};
 
 const DESCRIPTION: &str = include_str!("../../docs/openapi.yaml");
 
@@ -133,6 +136,8 @@ fn the_limits_are_in_the_description() {
         format!("At most {FILTERS_MAX} filters in a list and {SCOPE_BYTES_MAX} bytes"),
         format!("maximum: {EXPORT_PER_PAGE_MAX}, default: {EXPORT_PER_PAGE_MAX} }}"),
         format!("at most {NETWORKS_MAX} networks"),
+        format!("maximum: {GRACE_MAX_S}\n          default: {GRACE_DEFAULT_S}\n"),
+        format!("At most {LIVE_TOKENS_MAX} tokens are live"),
         format!("maximum: {EXPIRES_MAX_MS} "),
         format!("At most {IMPORT_ROWS_MAX} rows"),
         format!("{} s for an import", super::bulk::IMPORT_TIME_MAX.as_secs()),
@@ -204,6 +209,8 @@ fn device() -> DeviceView {
             expires_ms: Some(2),
             rights: Some(filters()),
             networks: filters(),
+            superseded_by: Some(2),
+            retires_older: true,
         }],
     }
 }
@@ -233,6 +240,8 @@ fn requests() -> Bodies {
     let token_only = Rotate {
         token: Some(token()),
         terms: Some(terms.clone()),
+        grace_s: Some(1),
+        retire_on_use: true,
     };
     vec![
         ("Terms", json(&terms)),
@@ -468,6 +477,28 @@ fn others() -> Bodies {
             hint: Some("h".to_owned()),
         },
     ];
+    let usage = TokenUsage {
+        kind: "device".to_owned(),
+        device,
+        name: "a".to_owned(),
+        credential,
+        superseded_by: 2,
+        superseded_ms: 1,
+        expires_ms: Some(1),
+        connections: Vec::new(),
+        connections_new: 1,
+        last_used_ms: Some(1),
+        last_used_from: Some([127, 0, 0, 1].into()),
+    };
+    let connection = UsageConnection {
+        client_id: "c".to_owned(),
+        from: [127, 0, 0, 1].into(),
+        since_ms: 1,
+    };
+    let page = UsagePage {
+        tokens: Vec::new(),
+        next: Some(1),
+    };
     let view = TelemetryView {
         device,
         points: Vec::new(),
@@ -475,6 +506,9 @@ fn others() -> Bodies {
     };
     vec![
         ("TokenReport", reports.iter().flat_map(json).collect()),
+        ("TokenUsage", json(&usage)),
+        ("UsageConnection", json(&connection)),
+        ("UsagePage", json(&page)),
         ("TelemetryView", json(&view)),
         (
             "TelemetryPoint",

@@ -55,6 +55,8 @@ fn credential_views(credentials: Vec<CredentialInfo>) -> Vec<CredentialView> {
             expires_ms: terms.expires_ms,
             rights: rights_view(terms.rights),
             networks: networks_view(&terms.networks),
+            superseded_by: credential.superseded_by,
+            retires_older: credential.retires_older,
         }
     };
     credentials.into_iter().map(view).collect()

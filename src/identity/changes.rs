@@ -185,13 +185,37 @@ pub(super) fn rotate<T>(
     wanted: &TermsChange,
 ) -> Result<(Changed<T>, LiveRow), RegistryError> {
     let row = find(transaction, whose.kind, name_or_id)?;
-    refuse_taken(transaction, &new.digest)?;
-    let before = devices::credentials(transaction, &row)?;
-    let before = before.last().map(|last| renewed(last, new.created_ms));
-    let terms = wanted.of(before.unwrap_or_default(), whose.kind, new.created_ms)?;
+    let terms = succession(transaction, whose.kind, &row, new, wanted)?;
     let (row, ended) = end_credentials(transaction, row, new.created_ms)?;
     let live = add_credential(transaction, &row, new, &terms)?;
     Ok((changed(transaction, whose, row, ended)?, live))
+}
+
+/// Adds a credential beside those that an identity has, with the terms of the one before, but for
+/// the changes that are wanted.
+pub(super) fn succeed(
+    transaction: &Transaction<'_>,
+    kind: IdentityKind,
+    row: &DeviceRow,
+    new: &NewCredential,
+    wanted: &TermsChange,
+) -> Result<LiveRow, RegistryError> {
+    let terms = succession(transaction, kind, row, new, wanted)?;
+    add_credential(transaction, row, new, &terms)
+}
+
+/// The terms of a new credential; refuses what cannot be.
+fn succession(
+    transaction: &Transaction<'_>,
+    kind: IdentityKind,
+    row: &DeviceRow,
+    new: &NewCredential,
+    wanted: &TermsChange,
+) -> Result<Terms, RegistryError> {
+    refuse_taken(transaction, &new.digest)?;
+    let before = devices::credentials(transaction, row)?;
+    let before = before.last().map(|last| renewed(last, new.created_ms));
+    wanted.of(before.unwrap_or_default(), kind, new.created_ms)
 }
 
 /// Adds a credential with terms.
@@ -210,6 +234,8 @@ fn add_credential(
         digest: new.digest,
         expires_ms: new.expires_ms,
         terms: terms.row(),
+        superseded_by: None,
+        retires_older: false,
     };
     terms::set(transaction, live.id, &live.terms)?;
     Ok(live)

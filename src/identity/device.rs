@@ -195,6 +195,10 @@ pub struct CredentialInfo {
     pub chosen: bool,
     /// When it is valid, from where, and what it allows.
     pub terms: Terms,
+    /// The credential that took its place, and with whose grace time it ends.
+    pub superseded_by: Option<u64>,
+    /// When it is first used, those it took the place of end.
+    pub retires_older: bool,
 }
 
 impl CredentialInfo {
@@ -290,6 +294,8 @@ impl CredentialInfo {
             revoked_ms: row.revoked_ms,
             chosen: row.chosen,
             terms: Terms::from_row(&row.terms, row.expires_ms),
+            superseded_by: row.superseded_by,
+            retires_older: row.retires_older,
         };
         rows.into_iter().map(info).collect()
     }

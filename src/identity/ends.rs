@@ -185,7 +185,7 @@ impl Shared {
         if kind == IdentityKind::User {
             self.users.forget_tokens(ended);
         } else {
-            self.terms.forget(ended);
+            self.forget_tokens(ended);
         }
         Change {
             identity: changed.id,

@@ -29,6 +29,8 @@ pub(super) struct TokenEntry {
     pub(super) expires_s: u32,
     /// More holds for it, which stands in the table of terms.
     pub(super) has_terms: bool,
+    /// Something is to be done when it is used: it ends others, or another took its place.
+    pub(super) is_watched: bool,
 }
 
 /// [`TokenEntry`] without padding.
@@ -46,6 +48,9 @@ const CREDENTIAL_BYTES: usize = 5;
 
 /// Beside the kind.
 const HAS_TERMS: u8 = 0x80;
+
+/// Beside the kind.
+const IS_WATCHED: u8 = 0x40;
 
 // The figure above: table slots are at most 2.1 per entry, each with one byte of its own.
 const _: () = assert!(size_of::<(DigestKey, PackedEntry)>() <= 46);
@@ -116,7 +121,9 @@ impl PackedEntry {
             credential: *credential,
             generation: entry.generation.to_le_bytes(),
             expires_s: entry.expires_s.to_le_bytes(),
-            kind: entry.kind | if entry.has_terms { HAS_TERMS } else { 0 },
+            kind: entry.kind
+                | if entry.has_terms { HAS_TERMS } else { 0 }
+                | if entry.is_watched { IS_WATCHED } else { 0 },
         })
     }
 
@@ -126,9 +133,10 @@ impl PackedEntry {
             identity: Uuid::from_bytes(self.identity),
             credential: u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]),
             generation: u32::from_le_bytes(self.generation),
-            kind: self.kind & !HAS_TERMS,
+            kind: self.kind & !(HAS_TERMS | IS_WATCHED),
             expires_s: u32::from_le_bytes(self.expires_s),
             has_terms: self.kind & HAS_TERMS != 0,
+            is_watched: self.kind & IS_WATCHED != 0,
         }
     }
 }

@@ -18,6 +18,7 @@ mod registry;
 mod report;
 mod retire;
 mod rights;
+mod rotate;
 mod scope;
 mod scopes;
 mod secrets;
@@ -25,6 +26,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 mod token;
+mod usage;
 mod users;
 
 pub use applications::{APPLICATIONS_MAX, Application};
@@ -42,11 +44,13 @@ pub use registry::{
 };
 pub use report::{LiveToken, TokenReport};
 pub use rights::{Right, Rights};
+pub use rotate::{GRACE_DEFAULT_S, GRACE_MAX_S, LIVE_TOKENS_MAX, Rotation};
 pub use scope::{FILTERS_MAX, SCOPE_BYTES_MAX, Scope, ScopeChange};
 pub use scopes::SCOPES_BYTES_MAX;
 pub use secrets::{ADMIN_TOKEN_FILE, IDENTITY_KEY_FILE, REGISTRY_KEY_FILE, Secrets};
 pub use terms::{EXPIRES_MAX_MS, NETWORKS_MAX, Terms, TermsChange};
 pub use token::{AdminToken, DeviceToken, TOKEN_BYTES_MAX, TokenError, TokenHint};
+pub use usage::{LastUse, OldToken, USAGE_PER_PAGE_MAX};
 pub use users::{
     AccessKeyInfo, AccessKeyName, AccessKeyText, LIFE_MINUTES, RenewedKey, USER_FILTERS_MAX,
     USER_ID_PREFIX, USER_TOKEN_BYTES_MAX, USER_TOKENS_MAX, USERS_MAX, UserCounts, UserFigures,

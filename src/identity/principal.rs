@@ -32,6 +32,8 @@ pub struct Principal {
     pub expires_at_ms: Option<u64>,
     /// What is counted of a user; nobody else is counted.
     pub figures: Option<Arc<UserFigures>>,
+    /// Something is to be done when its credential is used ([`Registry::note_use`]).
+    pub(super) is_watched: bool,
     /// Where its credential stands in the index.
     pub(super) key: TokenKey,
 }
@@ -206,6 +208,7 @@ impl Shared {
             permit,
             expires_at_ms,
             figures: None,
+            is_watched: entry.is_watched,
             key,
         })
     }

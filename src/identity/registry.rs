@@ -10,10 +10,12 @@
 
 mod import;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dashmap::DashMap;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -26,7 +28,8 @@ use super::terms::{Terms, TermsTable};
 use super::users::Users;
 use super::{
     APPLICATIONS_MAX, CredentialKind, Device, DeviceName, DevicePage, DeviceToken, IdentityKind,
-    Page, Permit, RegistryError, Rights, Scope, Secrets, TermsChange, USERS_MAX, UserTopics,
+    LastUse, Page, Permit, RegistryError, Rights, Scope, Secrets, TermsChange, USERS_MAX,
+    UserTopics,
 };
 pub use import::{IMPORT_FAULTS_MAX, IMPORT_ROWS_MAX, Import, ImportRow, Imported, RowFault};
 
@@ -62,6 +65,10 @@ pub(super) struct Shared {
     /// When the next token ends by itself; wall clock, ms; `u64::MAX` if none does. Set by the
     /// writer thread.
     pub(super) next_end_ms: AtomicU64,
+    /// Credentials that were used and end others, until the clock of tokens comes by. A leaf lock.
+    pub(super) first_uses: Mutex<HashSet<u64>>,
+    /// When tokens were shown last whose place another took.
+    pub(super) uses: DashMap<u64, LastUse>,
     /// Of plain devices: one for every combination of rights that a token can have.
     pub(super) permits: [OnceLock<Arc<Permit>>; Rights::COUNT],
     /// Of every application, and of the devices that have one.
@@ -150,6 +157,8 @@ impl Registry {
             index,
             terms,
             next_end_ms: AtomicU64::new(next_end.unwrap_or(u64::MAX)),
+            first_uses: Mutex::default(),
+            uses: DashMap::new(),
             permits: Default::default(),
             scopes,
             devices: AtomicU64::new(devices),

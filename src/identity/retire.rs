@@ -69,7 +69,7 @@ impl Registry {
     }
 
     /// Changes the terms of a token of a device or an application: the one with that number, or
-    /// all live ones without it. Durable on return; the workers have to be told.
+    /// without it all live ones whose place no other took. Durable on return; the workers have to be told.
     ///
     /// # Errors
     /// There is no such identity or no such live token, the terms cannot be, or the database
@@ -85,7 +85,10 @@ impl Registry {
         let work = move |transaction: &Transaction<'_>| {
             let row = changes::find(transaction, whose.kind, &name_or_id)?;
             let mut live = rows::live(transaction, &row)?;
-            live.retain(|held| credential.is_none_or(|id| id == held.id));
+            live.retain(|held| match credential {
+                Some(id) => held.id == id,
+                None => held.superseded_by.is_none(),
+            });
             if live.is_empty() {
                 return Err(no_such_token(whose.kind, &row.name, credential));
             }
@@ -117,7 +120,7 @@ impl Registry {
 
 impl Change {
     /// Connections are to look at their rights again, and some may have to end.
-    fn of_terms(kind: IdentityKind, (identity, generation): (Uuid, u32)) -> Change {
+    pub(super) fn of_terms(kind: IdentityKind, (identity, generation): (Uuid, u32)) -> Change {
         Change {
             identity,
             kind,
@@ -191,6 +194,7 @@ pub(super) fn learn(
         kind: kind.number(),
         expires_s: terms::index_seconds(expires_ms),
         has_terms,
+        is_watched: held.retires_older || held.superseded_by.is_some(),
     };
     index.insert(&held.digest, entry);
     if !has_terms {
@@ -216,13 +220,24 @@ impl Shared {
     /// generation.
     pub(super) fn learn(&self, kind: IdentityKind, owner: (Uuid, u32), held: &LiveRow) {
         learn(&self.index, &self.terms, kind, owner, held);
+        if held.superseded_by.is_none() {
+            self.uses.remove(&held.id);
+        }
+    }
+
+    /// Lets go of what is kept of tokens that ended.
+    pub(super) fn forget_tokens(&self, credentials: impl IntoIterator<Item = u64>) {
+        for credential in credentials {
+            self.terms.forget([credential]);
+            self.uses.remove(&credential);
+        }
     }
 
     fn forget(&self, ended: Ended) -> Change {
         let credentials_ended: Vec<u64> = ended.tokens.iter().map(|(id, _)| *id).collect();
         self.index
             .end(ended.tokens.iter().map(|(_, digest)| digest));
-        self.terms.forget(credentials_ended.iter().copied());
+        self.forget_tokens(credentials_ended.iter().copied());
         Change {
             identity: ended.identity,
             kind: ended.kind,

@@ -260,6 +260,7 @@ fn the_index_finds_what_is_live_and_knows_what_is_gone() {
         kind: 2,
         expires_s: u32::MAX,
         has_terms: true,
+        is_watched: true,
     };
     index.insert(&one, first);
     assert_eq!(index.find(TokenKey::new(&one)), Some(first));
@@ -272,6 +273,7 @@ fn the_index_finds_what_is_live_and_knows_what_is_gone() {
         kind: 0,
         expires_s: 0,
         has_terms: false,
+        is_watched: false,
         ..first
     };
     index.insert(&two, second);
@@ -411,6 +413,7 @@ fn a_million_tokens() {
         kind: 0,
         expires_s: 4_000_000_000,
         has_terms: false,
+        is_watched: false,
     };
     let before = resident_kib();
     let index = TokenIndex::with_capacity(1);

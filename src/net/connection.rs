@@ -38,6 +38,8 @@ pub(super) struct Connection {
     pub(super) principal: Principal,
     /// Where it came from, behind a proxy.
     pub(super) from: IpAddr,
+    /// When it was let in; wall clock, ms.
+    pub(super) since_ms: u64,
     /// When its credential ends by itself, as it stands now; wall clock, ms.
     pub(super) expires_at_ms: Cell<Option<u64>>,
     /// Which session it is connected to.

@@ -133,6 +133,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         slot,
         generation: worker.next_generation(),
         expires_at_ms: Cell::new(principal.expires_at_ms),
+        since_ms: clocks.wall_ms,
         principal,
         from,
         key,
@@ -157,6 +158,8 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     }
     match recorded {
         Some(recorded) => {
+            let registry = &worker.shared.registry;
+            registry.note_use(&connection.principal, connection.from);
             connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
             let known = (before.is_resumed, assigned.as_deref());
             welcome(worker, &connection, &opening, known, recorded, &leftover);

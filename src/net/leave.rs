@@ -38,8 +38,8 @@ pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
             _ => ReasonCode::NotAuthorized, // SEC-40
         });
         let credential = connection.principal.credential;
-        let has_ended = why == TokenRefusal::Expired
-            || change.credentials_ended.contains(&credential);
+        let has_ended =
+            why == TokenRefusal::Expired || change.credentials_ended.contains(&credential);
         if change.drops_state || has_ended {
             let will = connection.inner.borrow_mut().session.take_will();
             receipt.wills += u64::from(will.is_some());

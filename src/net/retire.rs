@@ -2,14 +2,15 @@
 //!
 //! A token whose time is over opens no door from that moment on, and a worker's sweep ends its
 //! connections ([`super::sweep`]): neither waits for this thread. What it adds is what must stay:
-//! the end is on disk, and what waits in the token's name (a delayed will) goes.
+//! the end is on disk, and what waits in the token's name (a delayed will) goes. It also ends the
+//! tokens that another replaced which was used for the first time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
 use crate::broker::Control;
-use crate::identity::Registry;
+use crate::identity::{Change, Registry};
 
 /// How often the wall clock is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -44,29 +45,44 @@ enum Progress {
 }
 
 async fn end_due(registry: &Registry, control: &Control) -> Progress {
-    if registry.next_end_ms() > now_ms() {
-        return Progress::Done;
-    }
     // This thread has nothing else to do, so it may wait for the disk.
-    let changes = match registry.end_due(TOGETHER_MAX) {
-        Ok(changes) => changes,
-        Err(error) => {
+    let replaced = registry.end_replaced();
+    let is_due = registry.next_end_ms() <= now_ms();
+    let due = match is_due {
+        true => registry.end_due(TOGETHER_MAX),
+        false => Ok(Vec::new()),
+    };
+    let (changes, failure) = match (replaced, due) {
+        (Ok(mut changes), Ok(due)) => {
+            changes.extend(due);
+            (changes, None)
+        }
+        (Ok(changes), Err(error)) | (Err(error), Ok(changes)) => (changes, Some(error)),
+        (Err(error), Err(_)) => (Vec::new(), Some(error)),
+    };
+    apply(control, changes).await;
+    match failure {
+        None if is_due => Progress::More,
+        None => Progress::Done,
+        Some(error) => {
             tracing::warn!(
                 %error,
                 "the end of tokens cannot be written down; nobody gets in with them, and it is \
                  tried again"
             );
-            return Progress::Failed;
+            Progress::Failed
         }
-    };
+    }
+}
+
+async fn apply(control: &Control, changes: Vec<Change>) {
     for change in changes {
         let (identity, tokens) = (change.identity, change.credentials_ended.clone());
-        tracing::info!(%identity, ?tokens, "tokens ended by themselves");
+        tracing::info!(%identity, ?tokens, "tokens ended by themselves, or were replaced");
         if let Err(late) = control.apply(change).await {
             tracing::warn!(%identity, %late, "the end of a token");
         }
     }
-    Progress::More
 }
 
 fn now_ms() -> u64 {

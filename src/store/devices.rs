@@ -54,6 +54,10 @@ pub struct CredentialRow {
     pub expires_ms: Option<u64>,
     /// What else holds for it.
     pub terms: TermsRow,
+    /// Another took its place.
+    pub superseded_by: Option<u64>,
+    /// When it is first used, those it took the place of end.
+    pub retires_older: bool,
 }
 
 /// What a new credential consists of; its terms come after it.
@@ -134,7 +138,7 @@ pub fn credentials(
     device: &DeviceRow,
 ) -> Result<Vec<CredentialRow>, StoreError> {
     let sql = "SELECT c.id, c.kind, c.chosen, c.created_ms, c.revoked_ms, c.expires_ms,
-                      t.not_before_ms, t.rights, t.networks
+                      c.superseded_by, c.retires_older, t.not_before_ms, t.rights, t.networks
                FROM credential AS c LEFT JOIN terms AS t ON t.credential = c.id
                WHERE c.device = ?1 ORDER BY c.id";
     let mut statement = connection.prepare_cached(sql)?;
@@ -148,13 +152,14 @@ pub fn owner_of(
     digest: &[u8; 32],
 ) -> Result<Option<(DeviceRow, CredentialRow)>, StoreError> {
     let sql = "SELECT c.id, c.kind, c.chosen, c.created_ms, c.revoked_ms, c.expires_ms,
-                      t.not_before_ms, t.rights, t.networks, c.device
+                      c.superseded_by, c.retires_older, t.not_before_ms, t.rights, t.networks,
+                      c.device
                FROM credential AS c LEFT JOIN terms AS t ON t.credential = c.id
                WHERE c.digest = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement
         .query_row([digest], |row| {
-            Ok((credential_row(row)?, row.get::<_, i64>(9)?))
+            Ok((credential_row(row)?, row.get::<_, i64>(11)?))
         })
         .optional()?;
     let Some((credential, number)) = found else {
@@ -173,7 +178,8 @@ pub fn each_live(
     connection: &Connection,
     mut visit: impl FnMut(LiveCredential),
 ) -> Result<(), StoreError> {
-    let sql = "SELECT d.id, d.generation, d.kind, c.id, c.digest, c.expires_ms,
+    let sql = "SELECT d.id, d.generation, d.kind,
+                      c.id, c.digest, c.expires_ms, c.superseded_by, c.retires_older,
                       t.not_before_ms, t.rights, t.networks
                FROM credential AS c CROSS JOIN device AS d ON d.number = c.device
                LEFT JOIN terms AS t ON t.credential = c.id
@@ -255,14 +261,23 @@ pub fn end_credentials(
     while let Some(row) = rows.next()? {
         ended.push((row.get::<_, Unsigned>(0)?.0, row.get(1)?));
     }
+    forget_ended(connection, device, kept)?;
+    ended.sort_unstable();
+    Ok(ended)
+}
+
+/// Forgets the oldest ended credentials of a device, so that at most `kept` stay.
+pub fn forget_ended(
+    connection: &Connection,
+    device: &DeviceRow,
+    kept: u32,
+) -> Result<(), StoreError> {
     let sql = "DELETE FROM credential WHERE id IN (
                    SELECT id FROM credential WHERE device = ?1 AND revoked_ms IS NOT NULL
                    ORDER BY id DESC LIMIT -1 OFFSET ?2)";
-    connection
-        .prepare_cached(sql)?
-        .execute(params![device.number, kept])?;
-    ended.sort_unstable();
-    Ok(ended)
+    let values = params![device.number, kept];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
 }
 
 /// Sets the generation of a device.
@@ -387,6 +402,8 @@ fn credential_row(row: &Row<'_>) -> rusqlite::Result<CredentialRow> {
         created_ms: row.get::<_, Unsigned>(3)?.0,
         revoked_ms: row.get::<_, Option<Unsigned>>(4)?.map(|at| at.0),
         expires_ms: row.get::<_, Option<Unsigned>>(5)?.map(|at| at.0),
-        terms: TermsRow::from_columns(row, 6)?,
+        superseded_by: row.get::<_, Option<Unsigned>>(6)?.map(|id| id.0),
+        retires_older: row.get(7)?,
+        terms: TermsRow::from_columns(row, 8)?,
     })
 }

@@ -220,7 +220,7 @@ CREATE INDEX credential_expiring ON credential (expires_ms)
 CREATE INDEX credential_due ON credential (expires_ms)
     WHERE expires_ms IS NOT NULL AND kind <> 2 AND revoked_ms IS NULL;
 
-CREATE INDEX credential_superseded ON credential (superseded_by)
+CREATE INDEX credential_superseded ON credential (id)
     WHERE superseded_by IS NOT NULL AND revoked_ms IS NULL;
 ";
 

@@ -28,6 +28,10 @@ pub struct LiveRow {
     pub expires_ms: Option<u64>,
     /// What else holds for it.
     pub terms: TermsRow,
+    /// Another took its place, and it ends.
+    pub superseded_by: Option<u64>,
+    /// When it is first used, those it took the place of end.
+    pub retires_older: bool,
 }
 
 /// A credential whose time is over.
@@ -60,13 +64,16 @@ impl TermsRow {
 }
 
 impl LiveRow {
-    /// The columns id, digest, `expires_ms` and those of `terms` from place `at` on.
+    /// The columns id, digest, `expires_ms`, `superseded_by`, `retires_older` and those of `terms`
+    /// from place `at` on.
     pub(super) fn from_columns(row: &Row<'_>, at: usize) -> rusqlite::Result<LiveRow> {
         Ok(LiveRow {
             id: row.get::<_, Unsigned>(at)?.0,
             digest: row.get(at + 1)?,
             expires_ms: row.get::<_, Option<Unsigned>>(at + 2)?.map(|at| at.0),
-            terms: TermsRow::from_columns(row, at + 3)?,
+            superseded_by: row.get::<_, Option<Unsigned>>(at + 3)?.map(|id| id.0),
+            retires_older: row.get(at + 4)?,
+            terms: TermsRow::from_columns(row, at + 5)?,
         })
     }
 }
@@ -104,7 +111,8 @@ pub fn set_expiry(
 
 /// The live credentials of an identity, oldest first.
 pub fn live(connection: &Connection, identity: &DeviceRow) -> Result<Vec<LiveRow>, StoreError> {
-    let sql = "SELECT c.id, c.digest, c.expires_ms, t.not_before_ms, t.rights, t.networks
+    let sql = "SELECT c.id, c.digest, c.expires_ms, c.superseded_by, c.retires_older,
+                      t.not_before_ms, t.rights, t.networks
                FROM credential AS c LEFT JOIN terms AS t ON t.credential = c.id
                WHERE c.device = ?1 AND c.revoked_ms IS NULL ORDER BY c.id";
     let mut statement = connection.prepare_cached(sql)?;
@@ -159,4 +167,106 @@ pub fn owner(
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_row([number], |row| Ok((device_row(row)?, row.get(8)?)));
     Ok(found.optional()?)
+}
+
+/// Notes that `by` took the place of a live credential, which ends at `ends_ms` instead of at its
+/// own end.
+pub fn supersede(
+    connection: &Connection,
+    credential: u64,
+    by: u64,
+    ends_ms: u64,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE credential
+               SET superseded_by = ?2, expires_before_ms = expires_ms, expires_ms = ?3
+               WHERE id = ?1";
+    let values = params![Unsigned(credential), Unsigned(by), Unsigned(ends_ms)];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// Gives those live credentials their own ends back whose place `by` took; answers how many.
+pub fn reinstate(connection: &Connection, by: u64) -> Result<usize, StoreError> {
+    let sql = "UPDATE credential
+               SET superseded_by = NULL, expires_ms = expires_before_ms, expires_before_ms = NULL
+               WHERE superseded_by = ?1 AND revoked_ms IS NULL";
+    Ok(connection.prepare_cached(sql)?.execute([Unsigned(by)])?)
+}
+
+/// Ends one live credential.
+pub fn end(connection: &Connection, credential: u64, at_ms: u64) -> Result<(), StoreError> {
+    let sql = "UPDATE credential SET revoked_ms = ?2 WHERE id = ?1 AND revoked_ms IS NULL";
+    let values = params![Unsigned(credential), Unsigned(at_ms)];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// Says whether the first use of a credential ends those before it.
+pub fn set_retires_older(
+    connection: &Connection,
+    credential: u64,
+    does: bool,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE credential SET retires_older = ?2 WHERE id = ?1";
+    let values = params![Unsigned(credential), does];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// The identity that has a live credential, whatever kind it is.
+pub fn owner_of_live(
+    connection: &Connection,
+    credential: u64,
+) -> Result<Option<DeviceRow>, StoreError> {
+    let sql =
+        "SELECT d.number, d.id, d.name, d.created_ms, d.generation, d.profile, d.label, d.kind
+               FROM credential AS c JOIN device AS d ON d.number = c.device
+               WHERE c.id = ?1 AND c.revoked_ms IS NULL";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_row([Unsigned(credential)], device_row);
+    Ok(found.optional()?)
+}
+
+/// A live credential whose place another took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SupersededRow {
+    /// Whose it is.
+    pub owner: DeviceRow,
+    /// `credential.id`.
+    pub id: u64,
+    /// When it ends; wall clock, ms.
+    pub expires_ms: Option<u64>,
+    /// What took its place.
+    pub by: u64,
+    /// When that was made; wall clock, ms.
+    pub by_created_ms: Option<u64>,
+}
+
+/// Up to `limit` live credentials behind number `after` whose place another took, by number: of
+/// the identity with this number, or of all without one.
+pub fn superseded(
+    connection: &Connection,
+    owner: Option<i64>,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<SupersededRow>, StoreError> {
+    let sql = "SELECT d.number, d.id, d.name, d.created_ms, d.generation, d.profile, d.label,
+                      d.kind, c.id, c.expires_ms, c.superseded_by, n.created_ms
+               FROM credential AS c JOIN device AS d ON d.number = c.device
+               LEFT JOIN credential AS n ON n.id = c.superseded_by
+               WHERE c.superseded_by IS NOT NULL AND c.revoked_ms IS NULL
+                 AND c.id > ?1 AND (?2 IS NULL OR c.device = ?2)
+               ORDER BY c.id LIMIT ?3";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![Unsigned(after), owner, limit], |row| {
+        Ok(SupersededRow {
+            owner: device_row(row)?,
+            id: row.get::<_, Unsigned>(8)?.0,
+            expires_ms: row.get::<_, Option<Unsigned>>(9)?.map(|at| at.0),
+            by: row.get::<_, Unsigned>(10)?.0,
+            by_created_ms: row.get::<_, Option<Unsigned>>(11)?.map(|at| at.0),
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }

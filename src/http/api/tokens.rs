@@ -1,5 +1,7 @@
 //! The words of the admin API about tokens: their terms, and what one is worth.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
@@ -126,6 +128,57 @@ pub enum TokenReport {
 /// Brokers that knew devices only did not say it.
 fn device_kind() -> String {
     "device".to_owned()
+}
+
+/// Reply to `GET /admin/v1/tokens/usage`: live tokens whose place another took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsagePage {
+    /// The tokens of this page, in the order of their numbers.
+    pub tokens: Vec<TokenUsage>,
+    /// The value of `after` that asks for the next page; absent on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// A live token whose place another took, and who still uses it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenUsage {
+    /// What it belongs to: `device` or `application`.
+    pub kind: String,
+    /// Id of that.
+    pub device: Uuid,
+    /// Name of it.
+    pub name: String,
+    /// The old token's number.
+    pub credential: u64,
+    /// The number of the one that took its place.
+    pub superseded_by: u64,
+    /// Since when.
+    pub superseded_ms: u64,
+    /// When the old one ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
+    /// Who is connected with the old one.
+    pub connections: Vec<UsageConnection>,
+    /// How many are connected with the new one.
+    pub connections_new: u64,
+    /// When the old one was shown last; absent if not since the rotation or the broker's start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_ms: Option<u64>,
+    /// From which address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_from: Option<IpAddr>,
+}
+
+/// A connection that was opened with an old token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageConnection {
+    /// The client id; empty for a device that has one session only.
+    pub client_id: String,
+    /// Where it came from.
+    pub from: IpAddr,
+    /// Since when.
+    pub since_ms: u64,
 }
 
 /// A member that is there, null or not.

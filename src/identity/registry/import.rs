@@ -438,6 +438,8 @@ impl Shared {
                 digest: row.digest,
                 expires_ms: None,
                 terms: TermsRow::default(),
+                superseded_by: None,
+                retires_older: false,
             };
             self.learn(kind, (row.id, 1), &held);
         }

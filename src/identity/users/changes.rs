@@ -331,6 +331,7 @@ impl Shared {
             kind: IdentityKind::User.number(),
             expires_s: 0,
             has_terms: false,
+            is_watched: false,
         };
         self.index.insert(&issued.digest, entry);
         self.users.figures_of(issued.user).issued();

@@ -213,6 +213,7 @@ impl Registry {
             permit,
             expires_at_ms: Some(terms.expires_ms),
             figures: Some(users.figures_of(user)),
+            is_watched: false,
             key,
         })
     }
