@@ -11,13 +11,14 @@ use crate::{
             self, ChosenToken, Filters, Kind, Limits, Overlap, details, listed, live_tokens,
         },
         moment, print, print_json,
+        revoke::{self, DryRun},
         table::shown,
         terms::TermsOptions,
     },
     config::Sources,
     http::api::{
         AppChanged, AppCreated, AppPage, AppRotated, AppView, Create, CredentialView, Receipt,
-        TokenText,
+        RevokeAll, TokenText,
     },
 };
 
@@ -67,10 +68,15 @@ enum Command {
     },
     /// Take a rotation back: the newest token ends, the one before lives on
     Rollback(Named),
-    /// End an application's tokens, close its connections and drop its sessions
-    Revoke(Named),
+    /// End all tokens of applications, their connections and sessions; of several all or none
+    Revoke(Leaving),
     /// Remove an application, its tokens and its sessions
-    Delete(Named),
+    Delete {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        dry: DryRun,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -87,6 +93,15 @@ struct New {
     subscribe: Vec<String>,
     #[command(flatten)]
     terms: TermsOptions,
+}
+
+#[derive(Debug, Args)]
+struct Leaving {
+    /// Names or ids of the applications
+    #[arg(required = true)]
+    apps: Vec<String>,
+    #[command(flatten)]
+    dry: DryRun,
 }
 
 #[derive(Debug, Args)]
@@ -118,8 +133,8 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
             identity::rotate::<AppView>(&client, &named.app, wanted, json)
         }
         Command::Rollback(Named { app }) => identity::roll_back::<AppView>(&client, &app, json),
-        Command::Revoke(Named { app }) => identity::revoke::<AppView>(&client, &app, json),
-        Command::Delete(Named { app }) => identity::delete::<AppView>(&client, &app, json),
+        Command::Revoke(Leaving { apps, dry }) => revoke::run::<AppView>(&client, apps, dry, json),
+        Command::Delete { named, dry } => revoke::delete::<AppView>(&client, &named.app, dry, json),
     }
 }
 
@@ -146,6 +161,10 @@ impl Kind for AppView {
     type Page = AppPage;
     type Changed = AppChanged;
     type Rotated = AppRotated;
+
+    fn among(wanted: &mut RevokeAll) -> &mut Vec<String> {
+        &mut wanted.apps
+    }
 
     fn id(&self) -> Uuid {
         self.id

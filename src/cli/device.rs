@@ -15,13 +15,14 @@ use crate::{
         client::{Client, Target},
         identity::{self, ChosenToken, Filters, Kind, Limits, Overlap, details, live_tokens},
         moment, print, print_json,
+        revoke::{self, DryRun},
         table::shown,
         terms::TermsOptions,
     },
     config::Sources,
     http::api::{
         Create, CredentialView, DeviceChanged, DeviceCreated, DevicePage, DeviceView, Receipt,
-        Rotated, TokenText,
+        RevokeAll, Rotated, TokenText,
     },
 };
 
@@ -75,10 +76,15 @@ enum Command {
     },
     /// Take a rotation back: the newest token ends, the one before lives on
     Rollback(Named),
-    /// End a device's tokens and close its connections
-    Revoke(Named),
+    /// End all tokens of devices, their connections and sessions; of several all or none
+    Revoke(Leaving),
     /// Remove a device, its tokens and its telemetry
-    Delete(Named),
+    Delete {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        dry: DryRun,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +101,15 @@ struct New {
     subscribe: Vec<String>,
     #[command(flatten)]
     terms: TermsOptions,
+}
+
+#[derive(Debug, Args)]
+struct Leaving {
+    /// Names or ids of the devices
+    #[arg(required = true)]
+    devices: Vec<String>,
+    #[command(flatten)]
+    dry: DryRun,
 }
 
 #[derive(Debug, Args)]
@@ -130,8 +145,12 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Rollback(Named { device }) => {
             identity::roll_back::<DeviceView>(&client, &device, json)
         }
-        Command::Revoke(Named { device }) => identity::revoke::<DeviceView>(&client, &device, json),
-        Command::Delete(Named { device }) => identity::delete::<DeviceView>(&client, &device, json),
+        Command::Revoke(Leaving { devices, dry }) => {
+            revoke::run::<DeviceView>(&client, devices, dry, json)
+        }
+        Command::Delete { named, dry } => {
+            revoke::delete::<DeviceView>(&client, &named.device, dry, json)
+        }
     }
 }
 
@@ -158,6 +177,10 @@ impl Kind for DeviceView {
     type Page = DevicePage;
     type Changed = DeviceChanged;
     type Rotated = Rotated;
+
+    fn among(wanted: &mut RevokeAll) -> &mut Vec<String> {
+        &mut wanted.devices
+    }
 
     fn id(&self) -> Uuid {
         self.id

@@ -10,14 +10,20 @@ use crate::{
     cli::{
         CliError,
         client::{Client, path_step},
-        moment, print, print_json,
+        moment, print, print_json, revoke,
         table::{Columns, aligned, shown},
         terms::{self, TermsOptions},
     },
     http::api::{
-        ChangeScope, ChangeTerms, CredentialView, DEVICES_PER_PAGE_MAX, Receipt, Rotate, TokenText,
+        ChangeScope, ChangeTerms, CredentialView, DEVICES_PER_PAGE_MAX, Receipt, RevokeAll, Rotate,
+        TokenText,
     },
 };
+
+const LIMITED: revoke::Verb = ("changed the terms of", "would change the terms of");
+const ROLLED_BACK: revoke::Verb = ("rolled back", "would roll back");
+const ROTATED: revoke::Verb = ("rotated", "would rotate");
+const RESCOPED: revoke::Verb = ("changed the scope of", "would change the scope of");
 
 /// A kind of identity as the API shows it.
 pub(super) trait Kind: Serialize + DeserializeOwned {
@@ -31,6 +37,8 @@ pub(super) trait Kind: Serialize + DeserializeOwned {
     type Changed: Serialize + DeserializeOwned;
     type Rotated: Serialize + DeserializeOwned;
 
+    /// The names of its kind among those who are to be revoked.
+    fn among(wanted: &mut RevokeAll) -> &mut Vec<String>;
     fn id(&self) -> Uuid;
     fn name(&self) -> &str;
     fn publish(&self) -> &[String];
@@ -97,16 +105,6 @@ pub(super) fn show<T: Kind>(client: &Client, one: &str, json: bool) -> Result<()
     print(&details(&view))
 }
 
-pub(super) fn revoke<T: Kind>(client: &Client, one: &str, json: bool) -> Result<(), CliError> {
-    let reply: T::Changed = client.post_empty(&format!("{}/revoke", path_of::<T>(one)))?;
-    changed::<T>("revoked", &reply, json)
-}
-
-pub(super) fn delete<T: Kind>(client: &Client, one: &str, json: bool) -> Result<(), CliError> {
-    let reply: T::Changed = client.delete(&path_of::<T>(one))?;
-    changed::<T>("deleted", &reply, json)
-}
-
 pub(super) fn scope<T: Kind>(
     client: &Client,
     one: &str,
@@ -119,7 +117,7 @@ pub(super) fn scope<T: Kind>(
         subscribe: or_none(filters.subscribe),
     };
     let reply: T::Changed = client.patch(&format!("{}/scope", path_of::<T>(one)), &body)?;
-    changed::<T>("changed the scope of", &reply, json)?;
+    revoke::changed::<T>(RESCOPED, &reply, json)?;
     if json {
         return Ok(());
     }
@@ -142,7 +140,7 @@ pub(super) fn limit<T: Kind>(
         terms,
     };
     let reply: T::Changed = client.patch(&format!("{}/terms", path_of::<T>(one)), &body)?;
-    changed::<T>("changed the terms of", &reply, json)?;
+    revoke::changed::<T>(LIMITED, &reply, json)?;
     if json {
         return Ok(());
     }
@@ -167,14 +165,14 @@ pub(super) fn rotate<T: Kind>(
         return print_json(&reply);
     }
     let (one, token, receipt) = T::of_rotated(&reply);
-    let ended = ended("rotated", one, receipt);
+    let ended = revoke::ended(ROTATED, one.name(), one.id(), receipt);
     let older = credentials(one);
     print(&format!("{ended}\n{older}{}", T::shown_once(client, token)))
 }
 
 pub(super) fn roll_back<T: Kind>(client: &Client, one: &str, json: bool) -> Result<(), CliError> {
     let reply: T::Changed = client.post_empty(&format!("{}/rollback", path_of::<T>(one)))?;
-    changed::<T>("rolled back", &reply, json)?;
+    revoke::changed::<T>(ROLLED_BACK, &reply, json)?;
     if json {
         return Ok(());
     }
@@ -295,29 +293,6 @@ fn fields(facts: &[(&str, String)]) -> String {
         .iter()
         .map(|(name, value)| format!("{name:width$}  {value}\n"));
     lines.collect()
-}
-
-fn changed<T: Kind>(what: &str, reply: &T::Changed, json: bool) -> Result<(), CliError> {
-    if json {
-        return print_json(reply);
-    }
-    let (one, receipt) = T::of_changed(reply);
-    print(&ended(what, one, receipt))
-}
-
-fn ended<T: Kind>(what: &str, one: &T, receipt: Receipt) -> String {
-    format!(
-        "{what} {} ({}): {} connections closed, {} sessions, {} messages, {} wills and {} \
-         retained messages dropped, confirmed everywhere in {} ms\n",
-        shown(one.name()),
-        one.id(),
-        receipt.connections,
-        receipt.sessions,
-        receipt.queued,
-        receipt.wills,
-        receipt.retained,
-        receipt.milliseconds
-    )
 }
 
 fn credential_row(credential: &CredentialView) -> [String; 4] {

@@ -27,6 +27,7 @@ mod moment;
 mod progress;
 mod query;
 mod restore;
+mod revoke;
 mod serve;
 mod settings;
 mod store;

@@ -39,19 +39,19 @@ impl<T> Clone for As<T> {
 impl<T> Copy for As<T> {}
 
 /// What has an id and a name.
-pub trait Named {
+pub trait Identified {
     /// Both of them.
-    fn named(&self) -> (Uuid, &str);
+    fn identified(&self) -> (Uuid, &str);
 }
 
-impl Named for Device {
-    fn named(&self) -> (Uuid, &str) {
+impl Identified for Device {
+    fn identified(&self) -> (Uuid, &str) {
         (self.id, &self.name)
     }
 }
 
-impl Named for Application {
-    fn named(&self) -> (Uuid, &str) {
+impl Identified for Application {
+    fn identified(&self) -> (Uuid, &str) {
         (self.id, &self.name)
     }
 }

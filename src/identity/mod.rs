@@ -17,6 +17,7 @@ mod principal;
 mod registry;
 mod report;
 mod retire;
+mod revoke;
 mod rights;
 mod rotate;
 mod scope;
@@ -30,7 +31,7 @@ mod usage;
 mod users;
 
 pub use applications::{APPLICATIONS_MAX, Application};
-pub use changes::{APPLICATION, As, DEVICE, ENDED_CREDENTIALS_KEPT, Named, USER};
+pub use changes::{APPLICATION, As, DEVICE, ENDED_CREDENTIALS_KEPT, Identified, USER};
 pub use device::{
     CredentialInfo, CredentialKind, DEFAULT_PROFILE, Device, DeviceName, DevicePage, IdentityKind,
     Page, User,
@@ -43,6 +44,7 @@ pub use registry::{
     ListedDevice, Registry, RowFault,
 };
 pub use report::{LiveToken, TokenReport};
+pub use revoke::{Named, REVOKED_AT_ONCE_MAX, Revoked};
 pub use rights::{Right, Rights};
 pub use rotate::{GRACE_DEFAULT_S, GRACE_MAX_S, LIVE_TOKENS_MAX, Rotation};
 pub use scope::{FILTERS_MAX, SCOPE_BYTES_MAX, Scope, ScopeChange};

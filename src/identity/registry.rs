@@ -19,7 +19,7 @@ use dashmap::DashMap;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::changes::{self, As, Named, Outfit};
+use super::changes::{self, As, Identified, Outfit};
 use super::index::TokenIndex;
 use super::key::{self, RegistryKey};
 use super::retire;
@@ -203,7 +203,7 @@ impl Registry {
     /// # Errors
     /// The name or the token is taken, scope or terms cannot be, the registry is full, or the
     /// database failed.
-    pub fn create_as<T: Named + Send + 'static>(
+    pub fn create_as<T: Identified + Send + 'static>(
         &self,
         whose: As<T>,
         name: &DeviceName,
@@ -227,7 +227,7 @@ impl Registry {
             changes::create(transaction, whose, &name, &given)
         };
         let made = self.change(work, move |(made, credential), shared| {
-            let (id, name) = made.named();
+            let (id, name) = made.identified();
             // The scope first: whoever finds the token finds it too.
             if kind != IdentityKind::Device || !outfit.scope.is_empty() {
                 let scope = shared.scopes.common(kind, &outfit.scope);

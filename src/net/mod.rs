@@ -36,6 +36,7 @@ mod proxy;
 mod publish;
 mod queued;
 mod retire;
+mod rights;
 mod route;
 mod shares;
 mod start;

@@ -76,12 +76,15 @@ async fn end_due(registry: &Registry, control: &Control) -> Progress {
 }
 
 async fn apply(control: &Control, changes: Vec<Change>) {
-    for change in changes {
-        let (identity, tokens) = (change.identity, change.credentials_ended.clone());
+    if changes.is_empty() {
+        return;
+    }
+    for change in &changes {
+        let (identity, tokens) = (change.identity, &change.credentials_ended);
         tracing::info!(%identity, ?tokens, "tokens ended by themselves, or were replaced");
-        if let Err(late) = control.apply(change).await {
-            tracing::warn!(%identity, %late, "the end of a token");
-        }
+    }
+    if let Err(late) = control.apply_all(changes).await {
+        tracing::warn!(%late, "the end of tokens");
     }
 }
 

@@ -16,6 +16,7 @@ use super::handshake::Arrival;
 use super::output::UnsentLimits;
 use super::places::{PlaceLimits, Places};
 use super::retire;
+use super::rights;
 use super::throttle::Throttle;
 use super::tls::TlsWarnings;
 use super::worker::{Shared, Worker};
@@ -255,6 +256,7 @@ fn start_workers(
             let worker = Worker::new(index, shared, &journal, table);
             worker.restore_all();
             restored.wait();
+            rights::prune_restored(&worker);
             worker.run(control, arrivals).await;
         })?);
     }
