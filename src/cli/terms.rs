@@ -23,6 +23,12 @@ pub(super) struct TermsOptions {
     /// attributes_write, rpc; or all, or none
     #[arg(long, value_name = "RIGHT", num_args = 1..)]
     allow: Option<Vec<String>>,
+    /// Connections that the token may have at once; or any
+    #[arg(long, value_name = "NUMBER")]
+    connections: Option<String>,
+    /// Messages that may come with the token in a second; or any
+    #[arg(long, value_name = "NUMBER")]
+    rate: Option<String>,
 }
 
 impl TermsOptions {
@@ -40,6 +46,8 @@ impl TermsOptions {
                     _ => Some(Some(names)),
                 },
             },
+            connections_max: quota("--connections", self.connections.as_deref())?,
+            messages_max: quota("--rate", self.rate.as_deref())?,
             networks: one_or_more("--from", self.from, &["anywhere"])?.map(
                 |networks| match networks.first().map(String::as_str) {
                     Some("anywhere") => Vec::new(),
@@ -71,6 +79,19 @@ fn when(
     Ok(Some(Some(at)))
 }
 
+/// A number, or the word that stands for none.
+fn quota(option: &str, text: Option<&str>) -> Result<Option<Option<u32>>, CliError> {
+    match text {
+        None => Ok(None),
+        Some("any") => Ok(Some(None)),
+        Some(text) => text.parse().map(|number| Some(Some(number))).map_err(|_| {
+            CliError::Usage(format!(
+                "{option} {text:?}: allowed is a whole number, or any"
+            ))
+        }),
+    }
+}
+
 /// Values of which some stand alone.
 fn one_or_more(
     option: &str,
@@ -89,39 +110,50 @@ fn one_or_more(
     }
 }
 
-/// Facts about terms, each with its name; none where there are no terms.
-fn facts(
+/// What terms say, wherever they are shown.
+struct Shown<'t> {
     not_before_ms: Option<u64>,
     expires_ms: Option<u64>,
-    rights: Option<&[String]>,
-    networks: &[String],
-) -> Vec<(&'static str, String)> {
-    let mut facts = Vec::new();
-    if let Some(at) = not_before_ms {
-        facts.push(("not before", moment::show_unsigned(at)));
+    rights: Option<&'t [String]>,
+    networks: &'t [String],
+    connections_max: Option<u32>,
+    messages_max: Option<u32>,
+}
+
+impl Shown<'_> {
+    /// Facts, each with its name; none where there are no terms.
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let number = |number: u32| number.to_string();
+        let facts = [
+            ("not before", self.not_before_ms.map(moment::show_unsigned)),
+            ("until", self.expires_ms.map(moment::show_unsigned)),
+            (
+                "only from",
+                (!self.networks.is_empty()).then(|| listed(self.networks)),
+            ),
+            ("only for", self.rights.map(listed)),
+            ("connections at most", self.connections_max.map(number)),
+            ("messages a second at most", self.messages_max.map(number)),
+        ];
+        let facts = facts.into_iter();
+        facts
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect()
     }
-    if let Some(at) = expires_ms {
-        facts.push(("until", moment::show_unsigned(at)));
-    }
-    if !networks.is_empty() {
-        facts.push(("only from", listed(networks)));
-    }
-    if let Some(rights) = rights {
-        facts.push(("only for", listed(rights)));
-    }
-    facts
 }
 
 /// The terms of a credential on one line; empty without any.
 pub(super) fn line(credential: &CredentialView) -> String {
-    let facts = facts(
-        credential.not_before_ms,
-        credential.expires_ms,
-        credential.rights.as_deref(),
-        &credential.networks,
-    );
+    let shown = Shown {
+        not_before_ms: credential.not_before_ms,
+        expires_ms: credential.expires_ms,
+        rights: credential.rights.as_deref(),
+        networks: &credential.networks,
+        connections_max: credential.connections_max,
+        messages_max: credential.messages_max,
+    };
+    let facts = shown.facts().into_iter();
     let facts: Vec<String> = facts
-        .into_iter()
         .map(|(name, value)| format!("{name} {value}"))
         .collect();
     facts.join("; ")
@@ -134,6 +166,8 @@ pub(super) fn lines(report: &TokenReport) -> String {
         expires_ms,
         rights,
         networks,
+        connections_max,
+        messages_max,
         publish,
         subscribe,
         ..
@@ -141,7 +175,15 @@ pub(super) fn lines(report: &TokenReport) -> String {
     else {
         return String::new();
     };
-    let mut facts = facts(*not_before_ms, *expires_ms, rights.as_deref(), networks);
+    let shown = Shown {
+        not_before_ms: *not_before_ms,
+        expires_ms: *expires_ms,
+        rights: rights.as_deref(),
+        networks,
+        connections_max: *connections_max,
+        messages_max: *messages_max,
+    };
+    let mut facts = shown.facts();
     for (name, filters) in [("may publish to", publish), ("may receive", subscribe)] {
         if !filters.is_empty() {
             facts.push((name, listed(filters)));

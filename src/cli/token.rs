@@ -173,6 +173,8 @@ mod tests {
             expires_ms: None,
             rights: None,
             networks: Vec::new(),
+            connections_max: None,
+            messages_max: None,
             publish: Vec::new(),
             subscribe: Vec::new(),
         };

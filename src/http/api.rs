@@ -195,6 +195,12 @@ pub struct CredentialView {
     /// Networks that it may be used from; absent when it may be from anywhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<String>,
+    /// Connections that it may have at once; absent without a limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_max: Option<u32>,
+    /// Messages that may come with it in a second; absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_max: Option<u32>,
     /// The credential that took its place; absent for one that none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded_by: Option<u64>,

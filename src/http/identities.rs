@@ -19,7 +19,7 @@ use super::service::{ServiceState, Shared};
 use super::views::{app_view, device_name, device_view, refused_by_registry, terms_change};
 use crate::identity::{
     APPLICATION, Application, As, Change, DEVICE, Device, DeviceToken, GRACE_DEFAULT_S, Identified,
-    IdentityKind, Page, Registry, RegistryError, Scope, ScopeChange,
+    IdentityKind, Page, Registry, RegistryError, Rotation, Scope, ScopeChange,
 };
 use crate::journal::Offset;
 

@@ -209,6 +209,8 @@ fn device() -> DeviceView {
             expires_ms: Some(2),
             rights: Some(filters()),
             networks: filters(),
+            connections_max: Some(1),
+            messages_max: Some(1),
             superseded_by: Some(2),
             retires_older: true,
         }],
@@ -221,6 +223,8 @@ fn requests() -> Bodies {
         expires_ms: Some(Some(2)),
         rights: Some(Some(filters())),
         networks: Some(filters()),
+        connections_max: Some(Some(1)),
+        messages_max: Some(Some(1)),
     };
     let create = Create {
         name: "a".to_owned(),
@@ -485,6 +489,8 @@ fn others() -> Bodies {
             expires_ms: Some(2),
             rights: Some(filters()),
             networks: filters(),
+            connections_max: Some(1),
+            messages_max: Some(1),
             publish: filters(),
             subscribe: filters(),
         },

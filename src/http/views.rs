@@ -55,6 +55,8 @@ fn credential_views(credentials: Vec<CredentialInfo>) -> Vec<CredentialView> {
             expires_ms: terms.expires_ms,
             rights: rights_view(terms.rights),
             networks: networks_view(&terms.networks),
+            connections_max: terms.connections_max,
+            messages_max: terms.messages_max,
             superseded_by: credential.superseded_by,
             retires_older: credential.retires_older,
         }
@@ -97,6 +99,8 @@ pub(super) fn terms_change(wanted: Option<Terms>) -> Result<TermsChange, Refused
         expires_ms: wanted.expires_ms,
         rights,
         networks: networks.transpose()?,
+        connections_max: wanted.connections_max,
+        messages_max: wanted.messages_max,
     })
 }
 
@@ -114,6 +118,8 @@ pub(super) fn report_view(report: identity::TokenReport) -> TokenReport {
             expires_ms: live.terms.expires_ms,
             rights: rights_view(live.terms.rights),
             networks: networks_view(&live.terms.networks),
+            connections_max: live.terms.connections_max,
+            messages_max: live.terms.messages_max,
             publish: live.publish,
             subscribe: live.subscribe,
         },

@@ -14,6 +14,7 @@ mod index;
 mod key;
 mod permit;
 mod principal;
+mod quota;
 mod registry;
 mod report;
 mod retire;
@@ -39,6 +40,7 @@ pub use device::{
 pub use error::{RegistryError, SecretsError};
 pub use permit::{Action, Permit, is_device_topic};
 pub use principal::{NotAdmitted, Principal, ProfileFlags, TokenRefusal};
+pub use quota::{QUOTA_MAX, Quota, QuotaPlace};
 pub use registry::{
     Change, DEVICES_MAX, IMPORT_FAULTS_MAX, IMPORT_ROWS_MAX, Import, ImportRow, Imported,
     ListedDevice, Registry, RowFault,

@@ -11,7 +11,7 @@ use super::index::{TokenEntry, TokenKey};
 use super::registry::{Shared, now_ms};
 use super::terms;
 use super::token::TOKEN_BYTES_MAX;
-use super::{IdentityKind, Permit, Registry, Rights, UserFigures};
+use super::{IdentityKind, Permit, Quota, Registry, Rights, UserFigures};
 
 /// Who a connection belongs to and what it may do.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Principal {
     pub expires_at_ms: Option<u64>,
     /// What is counted of a user; nobody else is counted.
     pub figures: Option<Arc<UserFigures>>,
+    /// The quota of its credential, if that has one.
+    pub quota: Option<Arc<Quota>>,
     /// Something is to be done when its credential is used ([`Registry::note_use`]).
     pub(super) is_watched: bool,
     /// Where its credential stands in the index.
@@ -181,7 +183,7 @@ impl Shared {
         if expires_at_ms.is_some_and(|at| at <= now_ms()) {
             return Err(refused(TokenRefusal::Expired));
         }
-        let mut rights = Rights::ALL;
+        let (mut rights, mut quota) = (Rights::ALL, None);
         if entry.has_terms {
             // Not there: it ended a moment ago.
             let held = self.terms.of(credential).ok_or(UNKNOWN)?;
@@ -192,6 +194,7 @@ impl Shared {
                 return Err(refused(TokenRefusal::Network));
             }
             rights = held.rights;
+            quota.clone_from(&held.quota);
         }
         let permit = match self.scopes.permit(identity) {
             Some(scoped) => self.permit(scoped, rights),
@@ -208,6 +211,7 @@ impl Shared {
             permit,
             expires_at_ms,
             figures: None,
+            quota,
             is_watched: entry.is_watched,
             key,
         })

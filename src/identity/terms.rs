@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 
-use super::{IdentityKind, RegistryError, Rights};
+use super::{IdentityKind, QUOTA_MAX, Quota, RegistryError, Rights};
 use crate::limits::{Network, Networks};
 use crate::store::terms::TermsRow;
 
@@ -31,6 +31,10 @@ pub struct Terms {
     pub rights: Rights,
     /// Where it may be used from; anywhere without any.
     pub networks: Vec<Network>,
+    /// Connections that it may have at once, 1 to [`QUOTA_MAX`]; within those of its identity.
+    pub connections_max: Option<u32>,
+    /// Messages that may come with it in a second, 1 to [`QUOTA_MAX`].
+    pub messages_max: Option<u32>,
 }
 
 impl Default for Terms {
@@ -40,6 +44,8 @@ impl Default for Terms {
             expires_ms: None,
             rights: Rights::ALL,
             networks: Vec::new(),
+            connections_max: None,
+            messages_max: None,
         }
     }
 }
@@ -55,6 +61,10 @@ pub struct TermsChange {
     pub rights: Option<Rights>,
     /// Where it may be used from.
     pub networks: Option<Vec<Network>>,
+    /// Connections that it may have at once.
+    pub connections_max: Option<Option<u32>>,
+    /// Messages that may come with it in a second.
+    pub messages_max: Option<Option<u32>>,
 }
 
 impl TermsChange {
@@ -78,6 +88,8 @@ impl TermsChange {
             expires_ms,
             rights: self.rights.unwrap_or(before.rights),
             networks: self.networks.clone().unwrap_or(before.networks),
+            connections_max: self.connections_max.unwrap_or(before.connections_max),
+            messages_max: self.messages_max.unwrap_or(before.messages_max),
         };
         match self.fault(&terms, kind, now_ms) {
             None => Ok(terms),
@@ -114,6 +126,16 @@ impl TermsChange {
                         said by its filters";
             return Some(("rights", what.to_owned()));
         }
+        let quotas = [
+            ("connections_max", terms.connections_max),
+            ("messages_max", terms.messages_max),
+        ];
+        for (field, quota) in quotas {
+            if quota.is_some_and(|quota| !(1..=QUOTA_MAX).contains(&quota)) {
+                let what = format!("must be 1 to {QUOTA_MAX}; to let nobody in, revoke the token");
+                return Some((field, what));
+            }
+        }
         let found = terms.networks.len();
         (found > NETWORKS_MAX).then(|| {
             let what = format!("are {found}, the limit is {NETWORKS_MAX}");
@@ -129,6 +151,8 @@ impl Terms {
             expires_ms,
             rights: row.rights.map_or(Rights::ALL, Rights::from_bits),
             networks: networks(row),
+            connections_max: row.connections_max,
+            messages_max: row.messages_max,
         }
     }
 
@@ -139,6 +163,8 @@ impl Terms {
             not_before_ms: self.not_before_ms,
             rights: (self.rights != Rights::ALL).then(|| self.rights.bits()),
             networks: networks.join("\n").into(),
+            connections_max: self.connections_max,
+            messages_max: self.messages_max,
         }
     }
 }
@@ -184,6 +210,8 @@ pub(super) struct Held {
     pub(super) not_before_ms: u64,
     pub(super) rights: Rights,
     networks: Networks,
+    /// One for all connections of the token, as long as it has a quota.
+    pub(super) quota: Option<Arc<Quota>>,
 }
 
 impl Held {
@@ -203,7 +231,14 @@ impl TermsTable {
     /// Keeps what holds for a live credential from now on; before the index says that there is
     /// something.
     pub(super) fn hold(&self, credential: u64, row: &TermsRow) {
+        let has_quota = row.connections_max.is_some() || row.messages_max.is_some();
+        let before = self.of(credential).and_then(|held| held.quota.clone());
+        let quota = before.or_else(|| has_quota.then(Arc::default));
+        if let Some(quota) = &quota {
+            quota.limit(row.connections_max, row.messages_max);
+        }
         let held = Held {
+            quota: quota.filter(|_| has_quota),
             not_before_ms: row.not_before_ms.unwrap_or(0),
             rights: row.rights.map_or(Rights::ALL, Rights::from_bits),
             networks: networks(row).into_iter().collect(),
@@ -214,7 +249,10 @@ impl TermsTable {
     /// Forgets credentials that ended, or of which the index says that there is nothing.
     pub(super) fn forget(&self, credentials: impl IntoIterator<Item = u64>) {
         for credential in credentials {
-            self.held.remove(&credential);
+            let held = self.held.remove(&credential);
+            if let Some(quota) = held.and_then(|(_, held)| held.quota.clone()) {
+                quota.limit(None, None);
+            }
         }
     }
 

@@ -68,6 +68,8 @@ closed_list! {
         UnknownTopic = "unknown_topic",
         /// The principal may not publish there.
         NotAuthorized = "not_authorized",
+        /// More came with the token in a second than it may.
+        RateExceeded = "rate_exceeded",
         /// The journal had no room.
         StorageFull = "storage_full",
         /// As much is retained as may be.

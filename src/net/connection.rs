@@ -20,7 +20,7 @@ use super::walks::Walk;
 use super::worker::Worker;
 use crate::broker::SessionKey;
 use crate::broker::tree::Subscriptions;
-use crate::identity::{Action, Permit, Principal};
+use crate::identity::{Action, Permit, Principal, QuotaPlace};
 use crate::metrics::{SlowReader, TlsFailure};
 use crate::mqtt::session::{Close, Replies, Session};
 use crate::mqtt::topic::Topic;
@@ -40,6 +40,8 @@ pub(super) struct Connection {
     pub(super) principal: Principal,
     /// Where it came from, behind a proxy.
     pub(super) from: IpAddr,
+    /// Its place in the quota of its credential, if that has one; given up when it ends.
+    pub(super) quota: RefCell<Option<QuotaPlace>>,
     /// When it was let in; wall clock, ms.
     pub(super) since_ms: u64,
     /// When its credential ends by itself, as it stands now; wall clock, ms.

@@ -17,7 +17,7 @@ use super::rights;
 use super::stream::Stream;
 use super::worker::Worker;
 use crate::broker::{NoPlace, Reserved, Stored, record, vital};
-use crate::identity::{IdentityKind, Principal};
+use crate::identity::{IdentityKind, Principal, QuotaPlace};
 use crate::journal::RecordKind;
 use crate::metrics::SlowReader;
 use crate::mqtt::session::{Close, ConnectRefusal, Opening, Replies, Session};
@@ -89,9 +89,12 @@ fn open(worker: &Rc<Worker>, mut arrival: Arrival) {
         Ok(principal) => arrival.principal = principal,
         Err(_) => return turn_away(worker, arrival, ConnectRefusal::BadCredentials),
     }
+    let Some(quota) = enter_quota(worker, &arrival) else {
+        return turn_away(worker, arrival, ConnectRefusal::TooManyConnections);
+    };
     let reserved = worker.sessions.borrow().reserve(&arrival.key);
     match reserved {
-        Ok(reserved) => connect(worker, arrival, reserved),
+        Ok(reserved) => connect(worker, arrival, reserved, quota),
         Err(NoPlace::Connections) => {
             turn_away(worker, arrival, ConnectRefusal::TooManyConnections);
         }
@@ -99,8 +102,23 @@ fn open(worker: &Rc<Worker>, mut arrival: Arrival) {
     }
 }
 
+/// A place in the quota of its credential, if that has one; the outer `None` is for one too many.
+/// An older connection of the same session, which is about to be taken over, makes room.
+fn enter_quota(worker: &Worker, arrival: &Arrival) -> Option<Option<QuotaPlace>> {
+    let Some(quota) = &arrival.principal.quota else {
+        return Some(None);
+    };
+    let older = worker.sessions.borrow().live(&arrival.key);
+    let older = older.and_then(|slot| worker.connections.borrow().get(slot as usize).cloned());
+    if let Some(older) = older {
+        let mut place = older.quota.borrow_mut();
+        place.take_if(|place| place.is_of(quota));
+    }
+    quota.enter().map(Some)
+}
+
 /// Opens the session of a client that has a place among its identity's.
-fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
+fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved, quota: Option<QuotaPlace>) {
     let Arrival {
         stream,
         principal,
@@ -140,6 +158,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         generation: worker.next_generation(),
         expires_at_ms: Cell::new(principal.expires_at_ms),
         since_ms: clocks.wall_ms,
+        quota: RefCell::new(quota),
         permit: RefCell::new(Arc::clone(&principal.permit)),
         principal,
         from,

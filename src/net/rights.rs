@@ -21,7 +21,7 @@ use super::feed::source_of;
 use super::leave;
 use super::worker::Worker;
 use crate::broker::{Receipt, SessionKey, Stored, record};
-use crate::identity::{Action, Change, IdentityKind, Permit, TokenRefusal};
+use crate::identity::{Action, Change, IdentityKind, Permit, Quota, TokenRefusal};
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::{DeliveryDrop, WillEnd};
 use crate::mqtt::session::{Close, SessionState, Withdrawn};
@@ -235,6 +235,16 @@ fn ends(worker: &Worker, change: &Change, connection: &Connection) -> Option<Rea
     match registry.readmit(&connection.principal, connection.from) {
         Ok(now) => {
             connection.expires_at_ms.set(now.expires_at_ms);
+            let mut place = connection.quota.borrow_mut();
+            let is_same = match (&*place, &now.quota) {
+                (Some(place), Some(quota)) => place.is_of(quota),
+                (None, None) => true,
+                _ => false,
+            };
+            if !is_same {
+                // Connections that are there are counted, and stay.
+                *place = now.quota.as_ref().map(Quota::count);
+            }
             None
         }
         // What ended it comes as a change of its own.

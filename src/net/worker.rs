@@ -380,6 +380,7 @@ impl Worker {
             counters.disconnected();
             counters.flush();
         }
+        drop(connection.quota.take());
         if let Some(figures) = &connection.principal.figures {
             figures.disconnected();
         }

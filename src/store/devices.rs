@@ -138,7 +138,8 @@ pub fn credentials(
     device: &DeviceRow,
 ) -> Result<Vec<CredentialRow>, StoreError> {
     let sql = "SELECT c.id, c.kind, c.chosen, c.created_ms, c.revoked_ms, c.expires_ms,
-                      c.superseded_by, c.retires_older, t.not_before_ms, t.rights, t.networks
+                      c.superseded_by, c.retires_older,
+                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max
                FROM credential AS c LEFT JOIN terms AS t ON t.credential = c.id
                WHERE c.device = ?1 ORDER BY c.id";
     let mut statement = connection.prepare_cached(sql)?;
@@ -152,14 +153,15 @@ pub fn owner_of(
     digest: &[u8; 32],
 ) -> Result<Option<(DeviceRow, CredentialRow)>, StoreError> {
     let sql = "SELECT c.id, c.kind, c.chosen, c.created_ms, c.revoked_ms, c.expires_ms,
-                      c.superseded_by, c.retires_older, t.not_before_ms, t.rights, t.networks,
+                      c.superseded_by, c.retires_older,
+                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max,
                       c.device
                FROM credential AS c LEFT JOIN terms AS t ON t.credential = c.id
                WHERE c.digest = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement
         .query_row([digest], |row| {
-            Ok((credential_row(row)?, row.get::<_, i64>(11)?))
+            Ok((credential_row(row)?, row.get::<_, i64>(13)?))
         })
         .optional()?;
     let Some((credential, number)) = found else {
@@ -180,7 +182,7 @@ pub fn each_live(
 ) -> Result<(), StoreError> {
     let sql = "SELECT d.id, d.generation, d.kind,
                       c.id, c.digest, c.expires_ms, c.superseded_by, c.retires_older,
-                      t.not_before_ms, t.rights, t.networks
+                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max
                FROM credential AS c CROSS JOIN device AS d ON d.number = c.device
                LEFT JOIN terms AS t ON t.credential = c.id
                WHERE c.revoked_ms IS NULL ORDER BY c.id";

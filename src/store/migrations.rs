@@ -209,7 +209,9 @@ CREATE TABLE terms (
     credential INTEGER PRIMARY KEY REFERENCES credential (id) ON DELETE CASCADE,
     not_before_ms INTEGER,
     rights INTEGER,
-    networks TEXT NOT NULL
+    networks TEXT NOT NULL,
+    connections_max INTEGER,
+    messages_max INTEGER
 ) STRICT;
 
 DROP INDEX credential_expiring;

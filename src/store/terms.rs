@@ -15,6 +15,10 @@ pub struct TermsRow {
     pub rights: Option<u8>,
     /// Networks that it may be used from, one a line; any without one.
     pub networks: Box<str>,
+    /// Connections at once; any number without it.
+    pub connections_max: Option<u32>,
+    /// Messages in a second; any number without it.
+    pub messages_max: Option<u32>,
 }
 
 /// A live credential, with what the index in memory needs.
@@ -59,6 +63,8 @@ impl TermsRow {
             not_before_ms: row.get::<_, Option<Unsigned>>(at)?.map(|at| at.0),
             rights: row.get(at + 1)?,
             networks: networks.unwrap_or_default(),
+            connections_max: row.get(at + 3)?,
+            messages_max: row.get(at + 4)?,
         })
     }
 }
@@ -89,10 +95,18 @@ pub fn set(connection: &Connection, credential: u64, terms: &TermsRow) -> Result
         connection.prepare_cached(sql)?.execute([id])?;
         return Ok(());
     }
-    let sql = "INSERT OR REPLACE INTO terms (credential, not_before_ms, rights, networks)
-               VALUES (?1, ?2, ?3, ?4)";
+    let sql = "INSERT OR REPLACE INTO terms
+                   (credential, not_before_ms, rights, networks, connections_max, messages_max)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let not_before_ms = terms.not_before_ms.map(Unsigned);
-    let values = params![id, not_before_ms, terms.rights, &*terms.networks];
+    let values = params![
+        id,
+        not_before_ms,
+        terms.rights,
+        &*terms.networks,
+        terms.connections_max,
+        terms.messages_max
+    ];
     connection.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }
@@ -112,7 +126,7 @@ pub fn set_expiry(
 /// The live credentials of an identity, oldest first.
 pub fn live(connection: &Connection, identity: &DeviceRow) -> Result<Vec<LiveRow>, StoreError> {
     let sql = "SELECT c.id, c.digest, c.expires_ms, c.superseded_by, c.retires_older,
-                      t.not_before_ms, t.rights, t.networks
+                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max
                FROM credential AS c LEFT JOIN terms AS t ON t.credential = c.id
                WHERE c.device = ?1 AND c.revoked_ms IS NULL ORDER BY c.id";
     let mut statement = connection.prepare_cached(sql)?;

@@ -446,6 +446,8 @@ fn rel_10_tokens_of_schema_6_are_read_and_only_those_of_users_are_cleared_away()
                 not_before_ms: Some(500),
                 rights: Some(3),
                 networks: "10.0.0.0/8".into(),
+                connections_max: Some(2),
+                messages_max: Some(7),
             };
             terms::set(transaction, 1, &row)?;
             let next = terms::next_end(transaction)?;
@@ -463,5 +465,10 @@ fn rel_10_tokens_of_schema_6_are_read_and_only_those_of_users_are_cleared_away()
         })
         .unwrap();
     assert_eq!(credential.revoked_ms, Some(1_000));
-    assert_eq!(credential.terms.rights, Some(3));
+    let terms = credential.terms;
+    assert_eq!((terms.rights, &*terms.networks), (Some(3), "10.0.0.0/8"));
+    assert_eq!(
+        (terms.connections_max, terms.messages_max),
+        (Some(2), Some(7))
+    );
 }

@@ -286,3 +286,79 @@ fn sec_34_a_revocation_ends_old_and_new() {
         expect_refused(&broker, true, Version::V5, token);
     }
 }
+
+/// Who still uses the old token, since when, from where.
+#[test]
+fn sec_53_token_usage_tells_who_still_uses_the_old_token() {
+    let broker = broker();
+    let usage = |options: &[&str]| {
+        let arguments = [&["token", "usage", "--json"][..], options].concat();
+        let reply = broker.cli_json(&arguments);
+        reply["tokens"].as_array().expect("a list").clone()
+    };
+    assert_eq!(usage(&[]), [Value::Null; 0]);
+    let plain = broker.cli_ok(&["token", "usage"]);
+    assert_eq!(plain, "no old token is live\n");
+    let old = broker.create_device("used");
+    let quiet = broker.create_device("quiet");
+    let address = broker.address("mqtt");
+    let before = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
+    let connect_from = |source: &str, id: &str, token: &str| {
+        let connect = Connect::with_token(Version::V5, id, token);
+        Client::over(Wire::connect_from(source, address), &connect)
+    };
+    let with_old = connect_from("127.0.0.2", "a", &old);
+    let (_, new) = rotate(&broker, "used", &["--grace", "1h"]);
+    rotate(&broker, "quiet", &["--grace", "1h"]);
+    let _with_new = connect_from("127.0.0.3", "b", &new);
+    let all = usage(&[]);
+    assert_eq!(all.len(), 2, "{all:?}");
+    let [used] = &usage(&["used"])[..] else {
+        panic!("one device: {all:?}");
+    };
+    assert_eq!(used["name"], "used");
+    assert_eq!(
+        used["superseded_by"].as_u64(),
+        used["credential"].as_u64().map(|id| id + 2)
+    );
+    assert_eq!(used["connections_new"], 1, "{used}");
+    let connection = &used["connections"][0];
+    assert_eq!(
+        (&connection["client_id"], &connection["from"]),
+        (&"a".into(), &"127.0.0.2".into())
+    );
+    let since = connection["since_ms"].as_u64().expect("a time");
+    assert!(u128::from(since) >= before.as_millis(), "{used}");
+    assert!(
+        used["last_used_ms"].is_null(),
+        "it came before the rotation: {used}"
+    );
+    let shown = broker.cli_ok(&["token", "usage"]);
+    assert!(
+        shown.contains("from 127.0.0.2") && shown.contains("not seen"),
+        "{shown}"
+    );
+    // Gone again, it is told when and from where it was last.
+    drop(connect_from("127.0.0.4", "q", &quiet));
+    with_old.disconnect();
+    let limit = Instant::now() + LIMIT;
+    loop {
+        let all = usage(&[]);
+        let last = all
+            .iter()
+            .find(|held| held["name"] == "quiet")
+            .expect("it is there");
+        assert_eq!(last["last_used_from"], "127.0.0.4", "{last}");
+        if last["connections"] == Value::Array(Vec::new()) {
+            break;
+        }
+        assert!(Instant::now() < limit, "{last}");
+    }
+    broker.cli_ok(&["device", "rollback", "used"]);
+    broker.cli_ok(&["device", "rotate", "quiet", "--grace", "0s"]);
+    assert_eq!(usage(&[]), [Value::Null; 0]);
+    let output = broker.cli(&["token", "usage", "nobody"]);
+    assert!(!output.status.success());
+}

@@ -395,3 +395,78 @@ fn sec_55_a_token_is_explained_without_being_shown() {
         "{explained}"
     );
 }
+
+/// SEC-28 for one token: connections at once, over all of its client ids.
+#[test]
+fn sec_54_a_token_has_as_many_connections_as_its_quota() {
+    let broker = Broker::start_with(&[("TOLLGATE_DEVICE_SESSIONS", "per_client_id")]);
+    let token = device(&broker, "d", &["--connections", "2"]);
+    let open = |is_tls, id: &str| {
+        let connect = Connect::with_token(Version::V5, id, &token);
+        Client::over(wire(&broker, is_tls), &connect)
+    };
+    let (first, mut second) = (open(false, "a"), open(true, "b"));
+    let refuse = || {
+        let mut third = broker.wire_tls();
+        third.send(&Connect::with_token(Version::V5, "c", &token).encode());
+        assert_eq!(third.packet()[3], 0x97);
+        third.expect_close();
+    };
+    refuse();
+    // A client that comes again takes its own place.
+    let again = open(false, "a");
+    refuse();
+    drop(first);
+    again.disconnect();
+    let third = open(true, "c");
+    refuse();
+    // A lower quota ends nobody, and none lets everybody in.
+    broker.cli_ok(&["device", "limit", "d", "--connections", "1"]);
+    second.wire.expect_alive();
+    third.disconnect();
+    refuse();
+    broker.cli_ok(&["device", "limit", "d", "--connections", "any"]);
+    drop((open(false, "c"), open(true, "d")));
+    // What was there before there was a quota counts too.
+    broker.cli_ok(&["device", "limit", "d", "--connections", "1"]);
+    refuse();
+}
+
+#[test]
+fn sec_54_a_token_sends_as_much_as_its_rate() {
+    let broker = Broker::start();
+    for is_tls in WAYS {
+        let name = format!("d-{is_tls}");
+        let token = device(&broker, &name, &["--rate", "5"]);
+        let mut client = connect(&broker, is_tls, Version::V5, &token);
+        let mut all = Vec::new();
+        for id in 1..=90 {
+            let qos = u8::from(id % 2 == 0) + 1;
+            all.extend(publish(Version::V5, qos, id, TELEMETRY, br#"{"a":1}"#));
+        }
+        client.wire.send(&all);
+        let codes: Vec<u8> = (0..90).map(|_| reason(&client.wire.packet())).collect();
+        let taken = codes.iter().filter(|code| **code == 0).count();
+        let refused = codes.iter().filter(|code| **code == 0x97).count();
+        assert_eq!(taken + refused, 90, "{codes:02x?}");
+        assert!(
+            taken >= 5 && refused > 0,
+            "{taken} taken, {refused} refused"
+        );
+        assert_eq!(broker.values(&name, "a").len(), taken);
+        // 3.1.1 cannot be told: the connection ends, and nothing was taken for stored.
+        let mut client = connect(&broker, is_tls, Version::V311, &token);
+        client.wire.send(&all_of_version_3());
+        client.wire.skip_until_close();
+        broker.cli_ok(&["device", "limit", &name, "--rate", "any"]);
+        let mut client = connect(&broker, is_tls, Version::V5, &token);
+        client.wire.send(&all);
+        let codes: Vec<u8> = (0..90).map(|_| reason(&client.wire.packet())).collect();
+        assert_eq!(codes, vec![0; 90]);
+    }
+}
+
+fn all_of_version_3() -> Vec<u8> {
+    let one = |id| publish(Version::V311, 1, id, TELEMETRY, br#"{"b":1}"#);
+    (1..=90).flat_map(one).collect()
+}

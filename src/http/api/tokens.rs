@@ -36,6 +36,20 @@ pub struct Terms {
     /// Networks that it may be used from; an empty list is anywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<Vec<String>>,
+    /// Connections that it may have at once; null is as many as its holder may have.
+    #[serde(
+        default,
+        deserialize_with = "given",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub connections_max: Option<Option<u32>>,
+    /// Messages that may come with it in a second; null is any number.
+    #[serde(
+        default,
+        deserialize_with = "given",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub messages_max: Option<Option<u32>>,
 }
 
 /// Body of `PATCH …/terms` of a device or an application.
@@ -89,6 +103,12 @@ pub enum TokenReport {
         /// Networks that it may be used from; absent when it may be from anywhere.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         networks: Vec<String>,
+        /// Connections that it may have at once; absent without a limit of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        connections_max: Option<u32>,
+        /// Messages that may come with it in a second; absent without a limit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        messages_max: Option<u32>,
         /// Filters of the topics that its holder may publish to.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         publish: Vec<String>,

@@ -219,6 +219,7 @@ impl Registry {
             permit,
             expires_at_ms: Some(terms.expires_ms),
             figures: Some(users.figures_of(user)),
+            quota: None,
             is_watched: false,
             key,
         })
