@@ -1157,7 +1157,23 @@ fn sec_54_a_token_is_good_in_its_time_and_from_its_networks_also_after_a_restart
         panic!("{report:?}");
     };
     assert_eq!(report.terms, shown);
-    // What was opened with it is looked at again after each change.
+}
+
+/// What was opened with a token is looked at again after each change of its terms.
+#[test]
+fn sec_54_a_principal_has_the_terms_that_its_token_has_now() {
+    let place = Place::new();
+    let registry = place.open();
+    let bound = TermsChange {
+        networks: Some(vec!["10.0.0.0/8".parse().unwrap()]),
+        expires_ms: ms_ahead(3_600_000),
+        rights: Some(Rights::named(["telemetry"]).unwrap()),
+        ..TermsChange::default()
+    };
+    let scope = Scope::default();
+    registry
+        .create_as(DEVICE, &name("bound"), &scope, &bound, token("bound"))
+        .unwrap();
     let from = "10.0.0.1".parse().unwrap();
     let before = registry.admit("bound", Some(from)).unwrap();
     let none = TermsChange {
@@ -1192,12 +1208,6 @@ fn sec_54_terms_that_cannot_be_are_refused_and_change_nothing() {
     let place = Place::new();
     let registry = place.open();
     let made = registry.create_device(&name("d"), token("t")).unwrap();
-    let app = registry.create_application(&name("app"), &Scope::default(), None);
-    app.unwrap();
-    let some = |rights: &[Right]| {
-        let names = rights.iter().map(|right| right.as_str());
-        Some(Rights::named(names).unwrap())
-    };
     let terms = TermsChange::default;
     let many = (0..17).map(|n| format!("10.0.0.{n}").parse().unwrap());
     for (wanted, field) in [
@@ -1244,8 +1254,19 @@ fn sec_54_terms_that_cannot_be_are_refused_and_change_nothing() {
         let is_it = matches!(error, RegistryError::Invalid { field: found, .. } if found == field);
         assert!(is_it, "{wanted:?}: {error}");
     }
+    assert_eq!(registry.device("d").unwrap(), made.0);
+}
+
+#[test]
+fn sec_54_terms_of_nobody_and_rights_of_an_application_are_refused() {
+    let place = Place::new();
+    let registry = place.open();
+    let made = registry.create_device(&name("d"), token("t")).unwrap();
+    let app = registry.create_application(&name("app"), &Scope::default(), None);
+    app.unwrap();
+    let terms = TermsChange::default;
     let rpc = TermsChange {
-        rights: some(&[Right::Rpc]),
+        rights: Some(Rights::named([Right::Rpc.as_str()]).unwrap()),
         ..terms()
     };
     let error = registry
@@ -1324,7 +1345,7 @@ fn sec_40_rel_08_a_token_that_ended_by_itself_is_written_down_as_ended() {
             .unwrap();
     }
     let end = registry.next_end_ms();
-    assert!(end < u64::MAX && end % 1_000 == 0);
+    assert!(end < u64::MAX && end.is_multiple_of(1_000));
     // A limit for what hangs.
     let limit = Instant::now() + std::time::Duration::from_secs(60);
     let mut changes = Vec::new();

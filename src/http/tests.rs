@@ -170,6 +170,8 @@ fn bodies() -> Vec<(&'static str, Vec<String>)> {
         apps(),
         users(),
         fleet(),
+        reports(),
+        usages(),
         others(),
     ]
     .concat()
@@ -468,15 +470,8 @@ fn fleet() -> Bodies {
     ]
 }
 
-fn others() -> Bodies {
+fn reports() -> Bodies {
     let (device, name, credential) = (Uuid::nil(), "a".to_owned(), 1);
-    let value = RawValue::from_string("1".to_owned()).unwrap();
-    let error = ErrorBody {
-        code: "c".to_owned(),
-        message: "m".to_owned(),
-        target: Some("t".to_owned()),
-        rows: vec![row()],
-    };
     let reports = [
         TokenReport::Live {
             kind: "device".to_owned(),
@@ -507,6 +502,11 @@ fn others() -> Bodies {
             hint: Some("h".to_owned()),
         },
     ];
+    vec![("TokenReport", reports.iter().flat_map(json).collect())]
+}
+
+fn usages() -> Bodies {
+    let (device, credential) = (Uuid::nil(), 1);
     let usage = TokenUsage {
         kind: "device".to_owned(),
         device,
@@ -529,16 +529,28 @@ fn others() -> Bodies {
         tokens: Vec::new(),
         next: Some(1),
     };
+    vec![
+        ("TokenUsage", json(&usage)),
+        ("UsageConnection", json(&connection)),
+        ("UsagePage", json(&page)),
+    ]
+}
+
+fn others() -> Bodies {
+    let device = Uuid::nil();
+    let value = RawValue::from_string("1".to_owned()).unwrap();
+    let error = ErrorBody {
+        code: "c".to_owned(),
+        message: "m".to_owned(),
+        target: Some("t".to_owned()),
+        rows: vec![row()],
+    };
     let view = TelemetryView {
         device,
         points: Vec::new(),
         truncated: true,
     };
     vec![
-        ("TokenReport", reports.iter().flat_map(json).collect()),
-        ("TokenUsage", json(&usage)),
-        ("UsageConnection", json(&connection)),
-        ("UsagePage", json(&page)),
         ("TelemetryView", json(&view)),
         (
             "TelemetryPoint",

@@ -55,7 +55,7 @@ impl Registry {
         };
         self.change(work, |(ended, next_ms), shared| {
             shared.ends_next_at(next_ms);
-            let changes = ended.into_iter().map(|ended| shared.forget(ended));
+            let changes = ended.iter().map(|ended| shared.forget(ended));
             changes.collect()
         })
     }
@@ -233,7 +233,7 @@ impl Shared {
         }
     }
 
-    fn forget(&self, ended: Ended) -> Change {
+    fn forget(&self, ended: &Ended) -> Change {
         let credentials_ended: Vec<u64> = ended.tokens.iter().map(|(id, _)| *id).collect();
         self.index
             .end(ended.tokens.iter().map(|(_, digest)| digest));

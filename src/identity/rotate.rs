@@ -157,7 +157,7 @@ impl Registry {
         };
         let changed = self.change(work, |(done, next_ms), shared| {
             shared.ends_next_at(next_ms);
-            let changes = done.into_iter().map(|done| shared.replace(done));
+            let changes = done.iter().map(|done| shared.replace(done));
             changes.collect()
         });
         if changed.is_err() {
@@ -265,7 +265,7 @@ impl Shared {
         (done.shown, change)
     }
 
-    fn replace(&self, done: Replaced) -> Change {
+    fn replace(&self, done: &Replaced) -> Change {
         let mut change = Change::of_terms(done.kind, done.owner);
         change.expired = true;
         change.credentials_ended = done.old.iter().map(|held| held.id).collect();

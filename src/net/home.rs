@@ -184,16 +184,28 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved, quota: Opt
     }
     match recorded {
         Some(recorded) => {
-            let registry = &worker.shared.registry;
-            registry.note_use(&connection.principal, connection.from);
-            connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
             let known = (before.is_resumed, assigned.as_deref());
-            welcome(worker, &connection, &opening, known, recorded, &leftover);
+            greet(worker, &connection, &opening, known, recorded, &leftover);
         }
         // What CONNACK would promise is not on its way to the disk.
         None => refuse(worker, &connection, ConnectRefusal::StorageFull),
     }
     serve(worker, connection);
+}
+
+/// Lets a client in whose session is on its way to the disk.
+fn greet(
+    worker: &Worker,
+    connection: &Connection,
+    opening: &Opening,
+    known: (bool, Option<&str>),
+    recorded: Recorded,
+    leftover: &[u8],
+) {
+    let registry = &worker.shared.registry;
+    registry.note_use(&connection.principal, connection.from);
+    connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
+    welcome(worker, connection, opening, known, recorded, leftover);
 }
 
 /// Whether the session goes on with this CONNECT.
