@@ -132,8 +132,8 @@ pub(super) fn limit<T: Kind>(
     json: bool,
 ) -> Result<(), CliError> {
     let Some(terms) = limits.terms.read()? else {
-        let what = "give what is to change: --expires, --not-before, --from, --allow, --connections or \
-                    --rate";
+        let what = "give what is to change: --expires, --not-before, --from, --allow, \
+                    --connections or --rate";
         return Err(CliError::Usage(what.to_owned()));
     };
     let body = ChangeTerms {

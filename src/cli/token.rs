@@ -1,4 +1,5 @@
-//! `tollgate token …`: what a token is worth, without a device trying it; who still uses an old one.
+//! `tollgate token …`: what a token is worth, without a device trying it, and who still uses an old
+//! one.
 
 use clap::{Args, Subcommand};
 

@@ -48,8 +48,8 @@ const KEY_CHECK: &str = "registry_key_check";
 
 /// Devices, credentials and the token index. Clones share everything.
 ///
-/// [`Registry::admit`], [`Registry::readmit`] and [`Registry::is_current`] touch memory only. All else blocks on
-/// the disk and must not be called from an async task.
+/// [`Registry::admit`], [`Registry::readmit`] and [`Registry::is_current`] touch memory only. All
+/// else blocks on the disk and must not be called from an async task.
 #[derive(Clone)]
 pub struct Registry {
     store: Store,

@@ -69,7 +69,8 @@ impl Registry {
     }
 
     /// Changes the terms of a token of a device or an application: the one with that number, or
-    /// without it all live ones whose place no other took. Durable on return; the workers have to be told.
+    /// without it all live ones whose place no other took. Durable on return; the workers have to
+    /// be told.
     ///
     /// # Errors
     /// There is no such identity or no such live token, the terms cannot be, or the database

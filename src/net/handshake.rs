@@ -21,6 +21,7 @@ use super::greeter::Greeter;
 use super::output::Output;
 use super::places::{Place, TLS_BYTES};
 use super::proxy;
+use super::retire;
 use super::stream::{Detached, Socket, Stream};
 use super::throttle::{self, Verdict};
 use super::tls::{self, Tls};
@@ -369,7 +370,7 @@ fn authenticate(
     match greeter.shared.registry.admit(user_name, Some(from)) {
         Ok(principal) => return Ok(principal),
         Err(refused) => {
-            if let Some(refusal) = known_token(refused) {
+            if let Some(refusal) = retire::known_token(refused) {
                 return Err(refusal);
             }
         }
@@ -383,19 +384,6 @@ fn authenticate(
         (None, None) => ConnectRefusal::UnknownClientId,
         _ => ConnectRefusal::BadCredentials,
     })
-}
-
-/// Why a token that is somebody's does not open the door; the client is told what it would be told
-/// of any other (SEC-20).
-fn known_token(refused: NotAdmitted) -> Option<ConnectRefusal> {
-    let (identity, credential) = refused.of?;
-    tracing::debug!(%identity, credential, why = %refused.why, "a known token was refused");
-    match refused.why {
-        TokenRefusal::Unknown => None,
-        TokenRefusal::NotYet => Some(ConnectRefusal::TokenNotYet),
-        TokenRefusal::Expired => Some(ConnectRefusal::TokenExpired),
-        TokenRefusal::Network => Some(ConnectRefusal::TokenNetwork),
-    }
 }
 
 /// The id and the token of a user, if it is one who connects: the id is empty where the token says

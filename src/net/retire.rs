@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use crate::broker::Control;
-use crate::identity::{Change, Registry};
+use crate::identity::{Change, NotAdmitted, Registry, TokenRefusal};
+use crate::mqtt::session::ConnectRefusal;
 
 /// How often the wall clock is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -85,6 +86,19 @@ async fn apply(control: &Control, changes: Vec<Change>) {
     }
     if let Err(late) = control.apply_all(changes).await {
         tracing::warn!(%late, "the end of tokens");
+    }
+}
+
+/// Why a token that is somebody's does not open the door; the client is told what it would be told
+/// of any other (SEC-20).
+pub(super) fn known_token(refused: NotAdmitted) -> Option<ConnectRefusal> {
+    let (identity, credential) = refused.of?;
+    tracing::debug!(%identity, credential, why = %refused.why, "a known token was refused");
+    match refused.why {
+        TokenRefusal::Unknown => None,
+        TokenRefusal::NotYet => Some(ConnectRefusal::TokenNotYet),
+        TokenRefusal::Expired => Some(ConnectRefusal::TokenExpired),
+        TokenRefusal::Network => Some(ConnectRefusal::TokenNetwork),
     }
 }
 
