@@ -105,6 +105,7 @@ struct Shared {
     devices: Gauge,
     scopes: Gauge,
     tokens: Gauge,
+    tokens_with_terms: Gauge,
     users: UsersHandles,
     process: Process,
 }
@@ -143,6 +144,7 @@ impl Metrics {
                 devices: one_gauge(&list::DEVICES),
                 scopes: one_gauge(&list::SCOPES),
                 tokens: one_gauge(&list::TOKENS),
+                tokens_with_terms: one_gauge(&list::TOKENS_WITH_TERMS),
                 users: UsersHandles::new(),
                 process: Process::new(),
             }
@@ -216,15 +218,16 @@ impl Metrics {
         self.shared.feeds.cut();
     }
 
-    /// Takes over how many devices, tokens and scopes the registry holds.
+    /// Takes over how many devices, tokens, tokens with terms, and scopes the registry holds.
     #[expect(
         clippy::cast_precision_loss,
         reason = "a figure on a chart, exact up to 2^53"
     )]
-    pub fn set_registry(&self, devices: u64, tokens: u64, scopes: u64) {
+    pub fn set_registry(&self, devices: u64, (tokens, with_terms): (u64, u64), scopes: u64) {
         self.shared.devices.set(devices as f64);
         self.shared.scopes.set(scopes as f64);
         self.shared.tokens.set(tokens as f64);
+        self.shared.tokens_with_terms.set(with_terms as f64);
     }
 
     /// Takes over what the identity service says of itself.

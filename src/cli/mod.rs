@@ -33,6 +33,7 @@ mod settings;
 mod store;
 mod table;
 mod tail;
+mod terms;
 mod token;
 mod users;
 
@@ -80,11 +81,11 @@ Exit codes:
 enum Command {
     /// Run the broker (the default)
     Serve,
-    /// Create, list, show, scope, rotate, revoke or delete devices
+    /// Create, list, show, scope, limit, rotate, revoke or delete devices
     Device(device::Arguments),
-    /// Create, list, show, scope, rotate, revoke or delete applications
+    /// Create, list, show, scope, limit, rotate, revoke or delete applications
     App(app::Arguments),
-    /// Say what a token is worth
+    /// Say what a token is worth, and who still uses an old one
     Token(token::Arguments),
     /// Users of the identity service, their tokens, and the keys of back ends
     Identity(users::Arguments),

@@ -130,7 +130,11 @@ fn note_figures(shared: &ServiceState) {
     });
     let registry = &shared.registry;
     let count = |held: usize| u64::try_from(held).unwrap_or(u64::MAX);
-    let (tokens, scopes) = (count(registry.tokens()), count(registry.scopes()));
+    let tokens = (
+        count(registry.tokens()),
+        count(registry.tokens_with_terms()),
+    );
+    let scopes = count(registry.scopes());
     shared
         .metrics
         .set_registry(registry.devices_total(), tokens, scopes);

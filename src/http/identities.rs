@@ -8,24 +8,24 @@ use uuid::Uuid;
 
 use super::admin::{ALL_RECORDS, Reply, confirm, foresee_all, in_registry, to_the_end};
 use super::api::{
-    ADMIN_PREFIX, AppChanged, AppCreated, AppPage, AppRotated, AppView, ChangeScope, Create,
-    DEVICES_PER_PAGE_DEFAULT, DEVICES_PER_PAGE_MAX, DeviceChanged, DeviceCreated, DevicePage,
-    DeviceView, Receipt, Revoke, Rotate, Rotated, TokenText,
+    ADMIN_PREFIX, AppChanged, AppCreated, AppPage, AppRotated, AppView, ChangeScope, ChangeTerms,
+    Create, DEVICES_PER_PAGE_DEFAULT, DEVICES_PER_PAGE_MAX, DeviceChanged, DeviceCreated,
+    DevicePage, DeviceView, Receipt, Revoke, Rotate, Rotated, Terms, TokenText,
 };
 use super::body::{JsonBody, OptionalJsonBody};
 use super::parameters::{Parameters, RawPath, named_in};
 use super::refused::{Code, Refused};
 use super::revocations;
 use super::service::{ServiceState, Shared};
-use super::views::{app_view, device_name, device_view, refused_by_registry};
+use super::views::{app_view, device_name, device_view, refused_by_registry, terms_change};
 use crate::identity::{
-    APPLICATION, Application, As, Change, DEVICE, Device, DeviceName, DeviceToken, IdentityKind,
-    Page, Registry, RegistryError, Scope, ScopeChange,
+    APPLICATION, Application, As, Change, DEVICE, Device, DeviceToken, GRACE_DEFAULT_S, Identified,
+    IdentityKind, Page, Registry, RegistryError, Rotation, Scope, ScopeChange,
 };
 use crate::journal::Offset;
 
 /// A kind of identity, and its words in addresses and bodies.
-pub(super) trait Kind: Sized + Send + 'static {
+pub(super) trait Kind: Identified + Sized + Send + 'static {
     const AS: As<Self>;
     const KIND: IdentityKind;
     /// What one is called in addresses and errors.
@@ -48,14 +48,6 @@ pub(super) trait Kind: Sized + Send + 'static {
 
     /// A chosen token that it can carry.
     fn token(shared: &ServiceState, text: &TokenText) -> Result<DeviceToken, Refused>;
-
-    /// Adds one to the registry.
-    fn add(
-        registry: &Registry,
-        name: &DeviceName,
-        scope: &Scope,
-        token: Option<DeviceToken>,
-    ) -> Result<(Self, DeviceToken), RegistryError>;
 
     /// Lets go of what is kept of one that was deleted, outside of the registry.
     fn forget(&self, _shared: &ServiceState) {}
@@ -90,7 +82,8 @@ pub(super) async fn create<T: Kind>(
     let token = chosen_token::<T>(&shared, wanted.token)?;
     let scope = Scope::new(T::KIND, &wanted.publish, &wanted.subscribe)
         .map_err(|error| refused_by_registry(&error))?;
-    let create = move |registry: &Registry| T::add(registry, &name, &scope, token);
+    let terms = terms_change(wanted.terms)?;
+    let create = move |registry: &Registry| registry.create_as(T::AS, &name, &scope, &terms, token);
     let (made, token) = in_registry(&shared, create).await?;
     note::<T>(&made, "created");
     let location = format!("{ADMIN_PREFIX}/{}/{}", T::ALL, made.id());
@@ -117,8 +110,14 @@ pub(super) async fn rotate<T: Kind>(
 ) -> Reply<T::Rotated> {
     let one = named_in(path, T::ONE)?;
     let token = chosen_token::<T>(&shared, wanted.token)?;
+    let rotation = Rotation {
+        token,
+        terms: terms_change(wanted.terms)?,
+        grace_s: wanted.grace_s.unwrap_or(GRACE_DEFAULT_S),
+        retire_on_use: wanted.retire_on_use,
+    };
     to_the_end(async move {
-        let rotate = move |registry: &Registry| registry.rotate_as(T::AS, &one, token);
+        let rotate = move |registry: &Registry| registry.rotate_with(T::AS, &one, rotation);
         let (rotated, token, change) = in_registry(&shared, rotate).await?;
         note::<T>(&rotated, "given a new token");
         let receipt = confirm(&shared, change).await?;
@@ -126,6 +125,16 @@ pub(super) async fn rotate<T: Kind>(
         Ok(Json(rotated.rotated(token, receipt)))
     })
     .await
+}
+
+/// `POST …/{one}/rollback`
+pub(super) async fn roll_back<T: Kind>(
+    State(shared): State<Shared>,
+    path: RawPath,
+) -> Reply<T::Changed> {
+    let one = named_in(path, T::ONE)?;
+    let back = move |registry: &Registry| registry.roll_back(T::AS, &one);
+    change::<T>(shared, "given its old token back", back, |_, _| {}).await
 }
 
 /// `POST …/{one}/revoke`
@@ -184,6 +193,22 @@ pub(super) async fn scope<T: Kind>(
     };
     let rescope = move |registry: &Registry| registry.set_scope(T::AS, &one, wanted);
     change::<T>(shared, "given a new scope", rescope, |_, _| {}).await
+}
+
+/// `PATCH …/{one}/terms`
+pub(super) async fn terms<T: Kind>(
+    State(shared): State<Shared>,
+    path: RawPath,
+    JsonBody(wanted): JsonBody<ChangeTerms>,
+) -> Reply<T::Changed> {
+    let one = named_in(path, T::ONE)?;
+    if wanted.terms == Terms::default() {
+        let message = "terms: give what is to change; null takes it away";
+        return Err(Refused::new(Code::BadField, message).target("terms"));
+    }
+    let (credential, terms) = (wanted.credential, terms_change(Some(wanted.terms))?);
+    let reterm = move |registry: &Registry| registry.set_terms(T::AS, &one, credential, terms);
+    change::<T>(shared, "given new terms", reterm, |_, _| {}).await
 }
 
 /// Makes a change, has it confirmed everywhere, and answers with what it ended.
@@ -273,15 +298,6 @@ impl Kind for Device {
         DeviceToken::chosen(text.expose()).map_err(|error| refused_by_registry(&error.into()))
     }
 
-    fn add(
-        registry: &Registry,
-        name: &DeviceName,
-        scope: &Scope,
-        token: Option<DeviceToken>,
-    ) -> Result<(Device, DeviceToken), RegistryError> {
-        registry.create_scoped_device(name, scope, token)
-    }
-
     fn forget(&self, shared: &ServiceState) {
         shared.history.forget(self.id, Offset::new(ALL_RECORDS));
     }
@@ -340,14 +356,5 @@ impl Kind for Application {
         }
         DeviceToken::chosen_for_application(text.expose())
             .map_err(|error| refused_by_registry(&error.into()))
-    }
-
-    fn add(
-        registry: &Registry,
-        name: &DeviceName,
-        scope: &Scope,
-        token: Option<DeviceToken>,
-    ) -> Result<(Application, DeviceToken), RegistryError> {
-        registry.create_application(name, scope, token)
     }
 }

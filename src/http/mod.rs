@@ -34,6 +34,7 @@ mod routes;
 mod service;
 mod suspects;
 mod tail;
+mod tokens;
 mod views;
 
 #[cfg(test)]

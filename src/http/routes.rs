@@ -9,7 +9,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::identity_service::{self, Refusal};
 use super::refused::{Code, Refused};
 use super::service::Shared;
-use super::{admin, backup, bulk, health, history, identities, platform, revocations, tail};
+use super::{backup, bulk, health, history, identities, platform, revocations, tail, tokens};
 use crate::identity::{Application, Device};
 
 /// One endpoint.
@@ -42,12 +42,20 @@ macro_rules! identities {
                 identities::rotate::<$kind>,
             ),
             post(
+                concat!("/admin/v1/", $list, "/", $one, "/rollback"),
+                identities::roll_back::<$kind>,
+            ),
+            post(
                 concat!("/admin/v1/", $list, "/", $one, "/revoke"),
                 identities::revoke::<$kind>,
             ),
             patch(
                 concat!("/admin/v1/", $list, "/", $one, "/scope"),
                 identities::scope::<$kind>,
+            ),
+            patch(
+                concat!("/admin/v1/", $list, "/", $one, "/terms"),
+                identities::terms::<$kind>,
             ),
         ]
     };
@@ -58,7 +66,8 @@ pub(super) fn routes() -> Vec<Route> {
     let mut routes = vec![
         get("/admin/v1/devices/{device}/telemetry", history::telemetry),
         get("/admin/v1/telemetry/tail", tail::tail),
-        post("/admin/v1/tokens/check", admin::check_token),
+        post("/admin/v1/tokens/check", tokens::check),
+        get("/admin/v1/tokens/usage", tokens::usage),
         get(bulk::PATH, bulk::export),
         post(bulk::PATH, bulk::import),
         post("/admin/v1/backup", backup::make),

@@ -17,7 +17,7 @@ use super::registry::{Shared, now_ms};
 use super::{Change, IdentityKind, Principal, Registry, RegistryError};
 use crate::store::devices::{self, DeviceRow};
 use crate::store::suspects::{self, SUSPECTS_MAX};
-use crate::store::{Connection, Transaction};
+use crate::store::{Connection, Transaction, terms};
 
 pub use crate::store::suspects::SuspectRow;
 
@@ -246,13 +246,14 @@ fn foreseen(
     row: &DeviceRow,
     after: After,
 ) -> Result<Change, RegistryError> {
-    let ended = devices::live_credentials(connection, row)?;
+    let ended = terms::live(connection, row)?;
     Ok(Change {
         identity: row.id,
         kind: IdentityKind::from_number(row.kind),
         generation: row.generation.saturating_add(1),
-        credentials_ended: ended.iter().map(|(id, _)| *id).collect(),
+        credentials_ended: ended.iter().map(|held| held.id).collect(),
         ends_sessions: true,
         drops_state: after != After::StateStays,
+        expired: false,
     })
 }

@@ -21,12 +21,13 @@ use super::greeter::Greeter;
 use super::output::Output;
 use super::places::{Place, TLS_BYTES};
 use super::proxy;
+use super::retire;
 use super::stream::{Detached, Socket, Stream};
 use super::throttle::{self, Verdict};
 use super::tls::{self, Tls};
 use super::wills;
 use crate::broker::SessionKey;
-use crate::identity::{Action, IdentityKind, Principal, USER_ID_PREFIX};
+use crate::identity::{Action, IdentityKind, NotAdmitted, Principal, TokenRefusal, USER_ID_PREFIX};
 use crate::metrics::{ConnectRefusal as Refusal, TlsFailure};
 use crate::mqtt::session::{ConnectRefusal, Opening};
 use crate::mqtt::topic::Topic;
@@ -55,6 +56,8 @@ pub(super) struct Arrival {
     /// The client id the server chose, for a client that sent none [MQTT-3.1.3-6].
     pub(super) assigned: Option<Box<str>>,
     pub(super) place: Place,
+    /// Where it came from, behind a proxy.
+    pub(super) from: IpAddr,
 }
 
 impl Arrival {
@@ -148,7 +151,8 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted) {
     match admitted.unwrap_or(Err(Failure::Silent(Refusal::BadConnect))) {
         Ok((principal, opening)) => {
             drop(bytes);
-            send_home(&greeter, stream, principal, opening, leftover, guest.place);
+            let who = (principal, from);
+            send_home(&greeter, stream, who, opening, leftover, guest.place);
         }
         Err(Failure::Silent(why)) => greeter.count_connect_refused(why),
         Err(Failure::Refused(refusal, version)) => {
@@ -336,7 +340,7 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, O
             Failure::Silent(Refusal::PacketTooLarge)
         });
     }
-    let principal = authenticate(greeter, &connect)
+    let principal = authenticate(greeter, &connect, from)
         .map_err(|refusal| failed(greeter, &connect, from, refusal))?;
     if let Some(will) = &connect.will {
         // SEC-37: decided now; on device topics a will is allowed and has no effect (TB-15).
@@ -351,16 +355,25 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, O
 
 /// TB-01 and TB-04: the user name is the device access token; a password beside it is ignored.
 /// Tokens of users are the password, or the user name where there is none (ID-42).
-fn authenticate(greeter: &Greeter, connect: &Connect<'_>) -> Result<Principal, ConnectRefusal> {
+fn authenticate(
+    greeter: &Greeter,
+    connect: &Connect<'_>,
+    from: IpAddr,
+) -> Result<Principal, ConnectRefusal> {
     let user_name = connect.user_name.unwrap_or("");
     if let Some((id, token)) = user_token(user_name, connect.password.unwrap_or(&[])) {
         let user = greeter.shared.registry.authenticate_user(id, token);
         // A device's token may have any form.
-        let device = || greeter.shared.registry.authenticate(user_name);
+        let device = || greeter.shared.registry.admit(user_name, Some(from)).ok();
         return user.or_else(device).ok_or(ConnectRefusal::BadUserToken);
     }
-    if let Some(principal) = greeter.shared.registry.authenticate(user_name) {
-        return Ok(principal);
+    match greeter.shared.registry.admit(user_name, Some(from)) {
+        Ok(principal) => return Ok(principal),
+        Err(refused) => {
+            if let Some(refusal) = retire::known_token(refused) {
+                return Err(refusal);
+            }
+        }
     }
     let is_old = connect.version != Version::V5;
     Err(match (connect.user_name, connect.password) {
@@ -410,7 +423,7 @@ fn failed(
 fn send_home(
     greeter: &Greeter,
     stream: Stream,
-    principal: Principal,
+    (principal, from): (Principal, IpAddr),
     opening: Opening,
     leftover: Vec<u8>,
     place: Place,
@@ -442,6 +455,7 @@ fn send_home(
         leftover,
         assigned,
         place,
+        from,
     };
     greeter.send_home(index, arrival);
 }
@@ -461,6 +475,9 @@ pub(super) fn metric(refusal: ConnectRefusal) -> Refusal {
         | ConnectRefusal::MissingUserName
         | ConnectRefusal::NoCredentials
         | ConnectRefusal::BadAuthenticationMethod => Refusal::BadCredential,
+        ConnectRefusal::TokenNotYet => Refusal::TokenNotYet,
+        ConnectRefusal::TokenExpired => Refusal::TokenExpired,
+        ConnectRefusal::TokenNetwork => Refusal::TokenNetwork,
         ConnectRefusal::UnknownClientId | ConnectRefusal::ClientIdRequired => Refusal::BadClientId,
         ConnectRefusal::NotAuthorized => Refusal::NotAuthorized,
         ConnectRefusal::ProtocolError => Refusal::BadConnect,

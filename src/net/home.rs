@@ -17,7 +17,7 @@ use super::rights;
 use super::stream::Stream;
 use super::worker::Worker;
 use crate::broker::{NoPlace, Reserved, Stored, record, vital};
-use crate::identity::{IdentityKind, Principal};
+use crate::identity::{IdentityKind, Principal, QuotaPlace};
 use crate::journal::RecordKind;
 use crate::metrics::SlowReader;
 use crate::mqtt::session::{Close, ConnectRefusal, Opening, Replies, Session};
@@ -81,15 +81,20 @@ fn turn_away(worker: &Rc<Worker>, arrival: Arrival, refusal: ConnectRefusal) {
     }
 }
 
-fn open(worker: &Rc<Worker>, arrival: Arrival) {
-    // The credential may have ended on the way (SEC-34). A change that is applied later finds the
-    // session registered: both happen on this thread.
-    if !worker.shared.registry.is_current(&arrival.principal) {
-        return turn_away(worker, arrival, ConnectRefusal::BadCredentials);
+fn open(worker: &Rc<Worker>, mut arrival: Arrival) {
+    // The credential may have ended on the way, or lost rights (SEC-34). A change that is applied
+    // later finds the session registered: both happen on this thread.
+    let registry = &worker.shared.registry;
+    match registry.readmit(&arrival.principal, arrival.from) {
+        Ok(principal) => arrival.principal = principal,
+        Err(_) => return turn_away(worker, arrival, ConnectRefusal::BadCredentials),
     }
+    let Some(quota) = enter_quota(worker, &arrival) else {
+        return turn_away(worker, arrival, ConnectRefusal::TooManyConnections);
+    };
     let reserved = worker.sessions.borrow().reserve(&arrival.key);
     match reserved {
-        Ok(reserved) => connect(worker, arrival, reserved),
+        Ok(reserved) => connect(worker, arrival, reserved, quota),
         Err(NoPlace::Connections) => {
             turn_away(worker, arrival, ConnectRefusal::TooManyConnections);
         }
@@ -97,8 +102,23 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
     }
 }
 
+/// A place in the quota of its credential, if that has one; the outer `None` is for one too many.
+/// An older connection of the same session, which is about to be taken over, makes room.
+fn enter_quota(worker: &Worker, arrival: &Arrival) -> Option<Option<QuotaPlace>> {
+    let Some(quota) = &arrival.principal.quota else {
+        return Some(None);
+    };
+    let older = worker.sessions.borrow().live(&arrival.key);
+    let older = older.and_then(|slot| worker.connections.borrow().get(slot as usize).cloned());
+    if let Some(older) = older {
+        let mut place = older.quota.borrow_mut();
+        place.take_if(|place| place.is_of(quota));
+    }
+    quota.enter().map(Some)
+}
+
 /// Opens the session of a client that has a place among its identity's.
-fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
+fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved, quota: Option<QuotaPlace>) {
     let Arrival {
         stream,
         principal,
@@ -107,6 +127,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         leftover,
         assigned,
         mut place,
+        from,
     } = arrival;
     let stream = match Stream::attach(stream) {
         Ok(stream) => stream,
@@ -135,8 +156,12 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let connection = Rc::new(Connection {
         slot,
         generation: worker.next_generation(),
+        expires_at_ms: Cell::new(principal.expires_at_ms),
+        since_ms: clocks.wall_ms,
+        quota: RefCell::new(quota),
         permit: RefCell::new(Arc::clone(&principal.permit)),
         principal,
+        from,
         key,
         session_number: number,
         expiry_recorded_s: session.expiry_s(),
@@ -159,14 +184,28 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     }
     match recorded {
         Some(recorded) => {
-            connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
             let known = (before.is_resumed, assigned.as_deref());
-            welcome(worker, &connection, &opening, known, recorded, &leftover);
+            greet(worker, &connection, &opening, known, recorded, &leftover);
         }
         // What CONNACK would promise is not on its way to the disk.
         None => refuse(worker, &connection, ConnectRefusal::StorageFull),
     }
     serve(worker, connection);
+}
+
+/// Lets a client in whose session is on its way to the disk.
+fn greet(
+    worker: &Worker,
+    connection: &Connection,
+    opening: &Opening,
+    known: (bool, Option<&str>),
+    recorded: Recorded,
+    leftover: &[u8],
+) {
+    let registry = &worker.shared.registry;
+    registry.note_use(&connection.principal, connection.from);
+    connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
+    welcome(worker, connection, opening, known, recorded, leftover);
 }
 
 /// Whether the session goes on with this CONNECT.

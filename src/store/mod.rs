@@ -30,6 +30,7 @@ pub mod scopes;
 pub mod sessions;
 mod snapshot;
 pub mod suspects;
+pub mod terms;
 #[cfg(test)]
 mod tests;
 pub mod users;

@@ -54,8 +54,7 @@ fn view(registry: &Registry, user: User) -> UserView {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_ms = u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
     let credentials = user.credentials.iter();
-    let live = credentials
-        .filter(|held| held.revoked_ms.is_none() && held.expires_ms.is_none_or(|at| at > now_ms));
+    let live = credentials.filter(|held| held.is_valid_at(now_ms));
     UserView {
         tokens: u64::try_from(live.count()).unwrap_or(u64::MAX),
         id: user.name,
