@@ -27,7 +27,7 @@ use super::throttle::{self, Verdict};
 use super::tls::{self, Tls};
 use super::wills;
 use crate::broker::SessionKey;
-use crate::identity::{Action, IdentityKind, NotAdmitted, Principal, TokenRefusal, USER_ID_PREFIX};
+use crate::identity::{Action, IdentityKind, Principal, QuotaPlace, USER_ID_PREFIX};
 use crate::metrics::{ConnectRefusal as Refusal, TlsFailure};
 use crate::mqtt::session::{ConnectRefusal, Opening};
 use crate::mqtt::topic::Topic;
@@ -58,6 +58,8 @@ pub(super) struct Arrival {
     pub(super) place: Place,
     /// Where it came from, behind a proxy.
     pub(super) from: IpAddr,
+    /// Its place in the quota of its credential, once it is at home.
+    pub(super) quota: Option<QuotaPlace>,
 }
 
 impl Arrival {
@@ -456,6 +458,7 @@ fn send_home(
         assigned,
         place,
         from,
+        quota: None,
     };
     greeter.send_home(index, arrival);
 }
