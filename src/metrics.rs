@@ -104,6 +104,7 @@ struct Shared {
     http_connections: Gauge,
     devices: Gauge,
     scopes: Gauge,
+    admin_tokens: Gauge,
     tokens: Gauge,
     users: UsersHandles,
     process: Process,
@@ -142,6 +143,7 @@ impl Metrics {
                 http_connections: one_gauge(&list::HTTP_CONNECTIONS),
                 devices: one_gauge(&list::DEVICES),
                 scopes: one_gauge(&list::SCOPES),
+                admin_tokens: one_gauge(&list::ADMIN_TOKENS),
                 tokens: one_gauge(&list::TOKENS),
                 users: UsersHandles::new(),
                 process: Process::new(),
@@ -225,6 +227,15 @@ impl Metrics {
         self.shared.devices.set(devices as f64);
         self.shared.scopes.set(scopes as f64);
         self.shared.tokens.set(tokens as f64);
+    }
+
+    /// Takes over how many admin tokens there are.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a figure on a chart, exact up to 2^53"
+    )]
+    pub fn set_admin_tokens(&self, tokens: u64) {
+        self.shared.admin_tokens.set(tokens as f64);
     }
 
     /// Takes over what the identity service says of itself.

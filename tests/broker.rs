@@ -25,6 +25,9 @@ mod revoke;
 #[path = "broker/scopes.rs"]
 mod scopes;
 #[cfg(test)]
+#[path = "broker/secrets.rs"]
+mod secrets;
+#[cfg(test)]
 #[path = "broker/sessions.rs"]
 mod sessions;
 #[cfg(test)]

@@ -17,6 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::admin_tokens::AdminTokens;
 use super::changes::{self, As};
 use super::index::{TokenEntry, TokenIndex};
 use super::key::{self, Digest, RegistryKey};
@@ -64,6 +65,8 @@ pub(super) struct Shared {
     devices_max: u64,
     /// Of the identity service.
     pub(super) users: Users,
+    /// Who may ask the admin API for what.
+    pub(super) admins: AdminTokens,
     // A leaf lock: pushed to by the writer thread, copied by readers.
     pub(super) tombstones: RwLock<Vec<(Uuid, u64)>>,
 }
@@ -115,6 +118,7 @@ impl Registry {
     ) -> Result<Registry, RegistryError> {
         check_key(&store, secrets)?;
         let users = Users::open(&store, secrets.key(), secrets.signer(), topics)?;
+        let admins = AdminTokens::open(&store)?;
         let scopes = Scopes::new(SCOPES_BYTES_MAX);
         let ((devices, applications), tombstones, index) = store.read(|connection| {
             let devices = devices::count(connection, devices::DEVICE)?;
@@ -147,6 +151,7 @@ impl Registry {
             applications: AtomicU64::new(applications),
             devices_max,
             users,
+            admins,
             tombstones: RwLock::new(tombstones),
         });
         Ok(Registry { store, shared })

@@ -333,6 +333,12 @@ pub(super) const TOKENS: Figure = figure(
     Unit::Count,
     "Tokens that open the door.",
 );
+pub(super) const ADMIN_TOKENS: Figure = figure(
+    "tollgate_admin_tokens",
+    Kind::Gauge,
+    Unit::Count,
+    "Tokens of the admin API, besides the one in the secrets directory.",
+);
 pub(super) const PROCESS_MEMORY: Figure = figure(
     "process_resident_memory_bytes",
     Kind::Gauge,
@@ -439,6 +445,7 @@ pub const FIGURES: &[Figure] = &[
     HTTP_CONNECTIONS,
     DEVICES,
     SCOPES,
+    ADMIN_TOKENS,
     TOKENS,
     users::USERS,
     users::USER_TOKENS,
