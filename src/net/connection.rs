@@ -63,6 +63,9 @@ pub(super) struct Inner {
     pub(super) is_stalled: bool,
     /// Runs of acks in the worker's ledger.
     runs_waiting: u32,
+    /// Something was recorded that no ack went with, such as a retained message of QoS 0. The next
+    /// ack waits for it: who publishes because of that one stands behind it in the journal.
+    has_unanswered: bool,
     /// Runs of acks so far, those included that did not have to wait.
     pub(super) runs_pushed: u32,
     /// Retained messages on their way.
@@ -127,6 +130,7 @@ impl Inner {
             parked: Parked::default(),
             is_stalled: false,
             runs_waiting: 0,
+            has_unanswered: false,
             runs_pushed: 0,
             walks: Vec::new(),
             walk_waits: false,
@@ -368,9 +372,11 @@ impl Connection {
         if inner.connack_waits {
             replies.ordered.append(&mut replies.prompt);
         }
+        inner.has_unanswered |= recorded.any;
         if !replies.ordered.is_empty() {
             inner.runs_pushed = inner.runs_pushed.wrapping_add(1);
-            if (recorded.any || inner.runs_waiting > 0) && !worker.is_settled() {
+            let depends = std::mem::take(&mut inner.has_unanswered) || inner.runs_waiting > 0;
+            if depends && !worker.is_settled() {
                 let (slot, generation) = (self.slot, self.generation);
                 worker.acknowledge_later(slot, generation, &replies.ordered, replies.places);
                 inner.runs_waiting += 1;

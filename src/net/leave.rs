@@ -214,15 +214,17 @@ fn of_session(kind: RecordKind, identity: uuid::Uuid, stored: &Stored) -> Record
 /// Ends of sessions and of wills that found no room and wait for it; about 60 KiB.
 const OWED_MAX: usize = 1_024;
 
-/// Records what found no room before, as far as there is room now.
-pub(super) fn write_owed(worker: &Worker) {
+/// Records what found no room before, as far as there is room now. True if nothing is owed.
+pub(super) fn write_owed(worker: &Worker) -> bool {
     let owed = &mut *worker.owed.borrow_mut();
     while let Some(header) = owed.front() {
-        if !worker.make_room(0, Purpose::Session) || !worker.record(header, &[]) {
-            return;
+        let outbox = &mut *worker.outbox.borrow_mut();
+        if !outbox.make_room(0, Purpose::Session) || !outbox.record(header, &[]) {
+            return false;
         }
         owed.pop_front();
     }
+    true
 }
 
 /// Records what no acknowledgement waits for.

@@ -261,7 +261,9 @@ impl Worker {
     /// Makes room for a record, or notes that the journal is behind. Telemetry does not pass
     /// connections that are parked already.
     pub(super) fn make_room(&self, bytes: usize, purpose: Purpose) -> bool {
-        let has_room = self.outbox.borrow_mut().make_room(bytes, purpose);
+        // What is owed stands before whatever else is recorded of sessions.
+        let is_free = leave::write_owed(self) || purpose == Purpose::Message;
+        let has_room = is_free && self.outbox.borrow_mut().make_room(bytes, purpose);
         if !has_room && self.behind_since.get().is_none() {
             self.behind_since.set(Some(Instant::now()));
         }
