@@ -116,7 +116,7 @@ pub(crate) fn harvest_files(dir: &Path) {
 /// If one is there; the message names the place, the form and what stands around it, and not the
 /// secret.
 pub(crate) fn expect_none<'a>(outputs: impl IntoIterator<Item = (&'a str, &'a [u8])>) {
-    let forms = Forms::new(&list());
+    let forms = Forms::new(&*list());
     let found: Vec<String> = outputs
         .into_iter()
         .filter_map(|(name, bytes)| Some(format!("{name}: {}", forms.find(bytes)?)))
