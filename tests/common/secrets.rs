@@ -192,9 +192,7 @@ impl Forms {
             if !self.begins[usize::from(u16::from_le_bytes([pair[0], pair[1]]))] {
                 continue;
             }
-            let Some(start) = bytes[at..].first_chunk::<BYTES_MIN>() else {
-                return None;
-            };
+            let start = bytes[at..].first_chunk::<BYTES_MIN>()?;
             for place in self.by_start.get(start).into_iter().flatten() {
                 let (form, what) = &self.forms[*place];
                 if bytes[at..].starts_with(form) {
@@ -260,7 +258,7 @@ fn inside_base64(secret: &[u8], before: usize) -> Vec<u8> {
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
     let pairs = digits.chunks_exact(2);
-    let is_hex = digits.len() % 2 == 0 && digits.iter().all(u8::is_ascii_hexdigit);
+    let is_hex = digits.len().is_multiple_of(2) && digits.iter().all(u8::is_ascii_hexdigit);
     is_hex.then(|| {
         pairs
             .map(|pair| {
