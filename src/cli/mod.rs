@@ -28,6 +28,7 @@ mod moment;
 mod progress;
 mod query;
 mod restore;
+mod revoke;
 mod serve;
 mod settings;
 mod store;
@@ -207,6 +208,7 @@ mod tests {
         ("identity user show", "GET /admin/v1/users/{user}"),
         ("query", "GET /admin/v1/devices/{device}/telemetry"),
         ("restore", "makes an installation where none is"),
+        ("revoke", "POST /admin/v1/revocations"),
         ("serve", "is the broker"),
         ("store", "reads the files of a broker that need not run"),
         ("tail", "GET /admin/v1/telemetry/tail"),

@@ -11,7 +11,8 @@ use super::access::{Needs, guard, in_form_of};
 use super::refused::{Code, Refused};
 use super::service::Shared;
 use super::{
-    admin, admins, backup, bulk, health, history, identities, identity_service, platform, tail,
+    admin, admins, backup, bulk, health, history, identities, identity_service, platform,
+    revocations, tail,
 };
 use crate::identity::{AdminScope, Application, Device};
 
@@ -54,7 +55,8 @@ macro_rules! identities {
                 OPERATE,
                 concat!("/admin/v1/", $list, "/", $one),
                 identities::delete::<$kind>,
-            ),
+            )
+            .with_query(),
             post(
                 OPERATE,
                 concat!("/admin/v1/", $list, "/", $one, "/rotate"),
@@ -142,7 +144,7 @@ fn of_the_platform() -> [Route; 3] {
 }
 
 /// What back ends call, and what operators see of it.
-fn of_the_identity_service() -> [Route; 10] {
+fn of_the_identity_service() -> [Route; 12] {
     let issue = "/identities/{id}/:issueAccessToken";
     let revoke = "/identities/{id}/:revokeAccessTokens";
     let exchange = "/teamsUser/:exchangeAccessToken";
@@ -161,6 +163,8 @@ fn of_the_identity_service() -> [Route; 10] {
         get(READ, "/admin/v1/identity", identity_service::show),
         get(READ, "/admin/v1/users", identity_service::list).with_query(),
         get(READ, "/admin/v1/users/{user}", identity_service::one),
+        post(OPERATE, "/admin/v1/users/{user}/revoke", revocations::user),
+        post(OPERATE, "/admin/v1/revocations", revocations::make),
         post(ADMIN, renew, identity_service::renew),
     ]
 }

@@ -5,6 +5,7 @@
 //! its ledger, so a sync wakes no connection.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,9 +19,10 @@ use super::walks::Walk;
 use super::worker::Worker;
 use crate::broker::SessionKey;
 use crate::broker::tree::Subscriptions;
-use crate::identity::Principal;
+use crate::identity::{Action, Permit, Principal};
 use crate::metrics::{SlowReader, TlsFailure};
 use crate::mqtt::session::{Close, Replies, Session};
+use crate::mqtt::topic::Topic;
 use crate::mqtt::wire::QoS;
 
 /// Reads one connection does before the others get their turn.
@@ -33,8 +35,11 @@ pub(super) struct Connection {
     pub(super) slot: u32,
     /// Tells it from earlier and later connections in the same slot.
     pub(super) generation: u32,
-    /// Who it is and what it may do.
+    /// Who it is.
     pub(super) principal: Principal,
+    /// What it may do: the one gate of everything that it sends and is sent. Replaced when the
+    /// rights of its identity change; `principal.permit` is what it was at CONNECT.
+    pub(super) permit: RefCell<Arc<Permit>>,
     /// Which session it is connected to.
     pub(super) key: SessionKey,
     /// The session's number in the journal; 0 if nothing of it outlives the connection.
@@ -195,6 +200,12 @@ impl Inner {
 }
 
 impl Connection {
+    /// Whether an action on this topic is allowed now.
+    #[inline]
+    pub(super) fn may(&self, action: Action, topic: Topic<'_>) -> bool {
+        self.permit.borrow().allows(action, topic)
+    }
+
     /// Reads, and handles what was read, until the connection ends.
     pub(super) fn poll(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<End> {
         let inner = &mut *self.inner.borrow_mut();

@@ -27,7 +27,7 @@ use super::start::{Guards, spawn_vital};
 use super::statistics::Statistics;
 use super::sweep::Sweeps;
 use super::wills::Wills;
-use super::{deliver, leave, sweep, turn};
+use super::{deliver, leave, rights, sweep, turn};
 use crate::broker::feed::Feeds;
 use crate::broker::router::{Parcel, Router};
 use crate::broker::{Command, SessionTable};
@@ -200,9 +200,10 @@ impl Worker {
             tokio::select! {
                 biased;
                 command = control.recv() => match command {
-                    Some(Command::Apply { change, reply }) => {
+                    Some(Command::Apply { changes, is_dry, reply }) => {
+                        let receipts = rights::apply_all(&self, &changes, is_dry).await;
                         // A caller that no longer waits has been told "not yet confirmed".
-                        let _ = reply.send(leave::apply(&self, &change));
+                        let _ = reply.send(receipts);
                     }
                     Some(Command::Stop { reply }) => {
                         self.stop().await;

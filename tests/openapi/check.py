@@ -213,6 +213,7 @@ def everywhere():
             call(name, token=read, expect=403, **nothing)
         call(name, query="?no_such_parameter=1", expect=400, **nothing)
         good = {"publish": []} if name.startswith("scope") else None
+        good = {"devices": ["nothing"]} if name == "revokeAll" else good
         if "{" in path:
             call(name, good, expect=400, **dummies(name, "%FF"))
         if "404" in operation["responses"]:
@@ -246,7 +247,9 @@ def identities(ours, one, made):
     call(f"scope{ours}", {"publish": []}, expect=200, **{one: "first"})
     call("checkToken", {"token": first["token"]}, expect=200)
     call("checkToken", {"token": chosen["token"]}, expect=200)
+    call(f"revoke{ours}", {"dry_run": True}, expect=200, **{one: "second"})
     call(f"revoke{ours}", expect=200, **{one: "second"})
+    call(f"delete{ours}", query="?dry_run=true", expect=200, **{one: "second"})
     call(show, expect=200, **{one: "second"})
     for name in ("first", "second"):
         call(f"delete{ours}", expect=200, **{one: name})
@@ -284,6 +287,8 @@ def service():
     call("listUsers", query=f"?after={quote(page['next'])}", expect=200)
     call("showUser", user=user, expect=200)
     call("revokeAccessTokens", None, version, id=user, expect=204)
+    call("revokeUser", {"dry_run": True}, user=user, expect=200)
+    call("revokeAll", {"users": [user], "devices": ["imported"]}, expect=200)
     call("revokeAccessTokens", None, version, id="nobody", expect=404)
     for name in ("createIdentity", "issueAccessToken"):
         method, path, _ = operations[name]

@@ -149,10 +149,7 @@ impl Registry {
             Ok((row.generation, ended))
         };
         self.change(work, move |(generation, ended), shared| {
-            let figures = shared.users.figures_of(user);
-            figures.revoked();
-            let totals = &shared.users.totals;
-            totals.revocations.fetch_add(1, Ordering::Relaxed);
+            shared.users.count_revocation(user);
             let changed = Changed {
                 shown: (),
                 id: user,
