@@ -235,3 +235,92 @@ fn sec_75_one_that_looks_too_often_keeps_nobody_else_waiting() {
     assert!(limited, "100 a second");
     assert_eq!(server.call("GET", path, None).0, 200);
 }
+
+/// S-22. The search of every broker's output and data (tests/common) looks for more than this.
+#[test]
+fn s_22_a_secret_is_in_the_first_reply_and_in_no_other() {
+    let server = Server::start();
+    let (_, device) = server.create("boiler");
+    let admin = create(&server, "deploy", "admin");
+    let token = server.authorization();
+    let backup = json!({"passphrase": "a passphrase of some length"}).to_string();
+    for (method, path, body) in [
+        ("GET", "/admin/v1/devices/boiler", None),
+        ("GET", "/admin/v1/devices", None),
+        ("GET", "/admin/v1/bulk/devices", None),
+        ("GET", "/admin/v1/admin-tokens/deploy", None),
+        ("GET", "/admin/v1/admin-tokens", None),
+        ("GET", "/admin/v1/identity", None),
+        ("GET", "/metrics", None),
+    ] {
+        let reply = server.request(method, path, &[&token], body);
+        assert_eq!(reply.status, 200, "{path}: {reply:?}");
+        for secret in [&device, &admin, &server.admin_token] {
+            assert!(!reply.body.contains(&secret[4..]), "{path}");
+        }
+    }
+    let mut stream = server.connect();
+    let request = format!(
+        "POST /admin/v1/backup HTTP/1.1\r\nHost: {}\r\n{token}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{backup}",
+        server.address,
+        backup.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    assert!(bytes.starts_with(b"HTTP/1.1 200") && bytes.len() > 4_096);
+    for secret in [&device, &admin, &server.admin_token] {
+        let secret = &secret.as_bytes()[4..];
+        assert!(!bytes.windows(secret.len()).any(|part| part == secret));
+    }
+}
+
+/// S-35.
+#[test]
+fn s_35_every_misuse_of_the_admin_api_has_its_refusal() {
+    let server = Server::start();
+    let read = bearer(&create(&server, "reader", "read"));
+    let device = bearer(&server.create("boiler").1);
+    let full = server.authorization();
+    let (path, body) = ("/admin/v1/devices", Some(r#"{"name":"x"}"#));
+    let origin = "Origin: https://evil.example";
+    for (method, headers, status) in [
+        ("POST", vec![], 401),
+        ("POST", vec![device.as_str()], 401),
+        ("POST", vec![read.as_str()], 403),
+        ("POST", vec![full.as_str(), "Host: evil.example"], 403),
+        // What a page of another origin can send without asking, and its asking.
+        (
+            "POST",
+            vec![full.as_str(), origin, "Content-Type: text/plain"],
+            415,
+        ),
+        (
+            "OPTIONS",
+            vec![origin, "Access-Control-Request-Method: POST"],
+            401,
+        ),
+        ("GET", vec![full.as_str(), origin], 200),
+    ] {
+        let body = body.filter(|_| method == "POST");
+        let reply = server.request(method, path, &headers, body);
+        assert_eq!(reply.status, status, "{headers:?}: {reply:?}");
+        let allows = reply.header("access-control-allow-origin");
+        assert!(allows.is_none(), "{reply:?}");
+    }
+    let head = |length: u32| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\n{full}\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n",
+            server.address
+        )
+    };
+    for (sent, status) in [(head(10 << 20), "413"), (head(100) + "{", "408")] {
+        let mut stream = server.connect();
+        stream.write_all(sent.as_bytes()).unwrap();
+        let reply = crate::harness::read_reply(&mut stream);
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{reply}");
+    }
+    assert!(server.registry.device("x").is_err());
+}
