@@ -1,5 +1,5 @@
-//! Every endpoint: who may call it, method, path, handler. `docs/openapi.yaml` lists the same, a test
-//! sees to it.
+//! Every endpoint: who may call it, method, path, handler. `docs/openapi.yaml` lists the same, a
+//! test sees to it.
 
 use axum::Router;
 use axum::handler::Handler;

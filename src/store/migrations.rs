@@ -196,8 +196,8 @@ CREATE TABLE access_key (
 ";
 
 /// Tokens of the admin API, besides the one in the secrets directory. `number` is never used again,
-/// so that what was let in by one token is not taken for another's; `scope` is 0 (read), 1 (operate)
-/// or 2 (admin). A revoked one is removed.
+/// so that what one token began is not taken for another's; `scope` is 0 (read), 1 (operate) or 2
+/// (admin). A revoked one is removed.
 const VERSION_7: &str = "
 CREATE TABLE admin_token (
     number INTEGER PRIMARY KEY AUTOINCREMENT,

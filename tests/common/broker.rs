@@ -72,8 +72,8 @@ impl Setup {
             files_max: None,
             outputs: Arc::default(),
         };
-        // The whole suite runs at the most verbose level, so that what must never be logged would be
-        // seen at the end (SEC-55).
+        // The whole suite runs at the most verbose level, so that what must never be logged would
+        // be seen at the end (SEC-55).
         setup = setup.set("TOLLGATE_LOG_LEVEL", "trace");
         for key in [
             "TOLLGATE_MQTT_LISTEN",

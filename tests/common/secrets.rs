@@ -84,7 +84,8 @@ pub(crate) fn harvest(text: &str) {
     }
 }
 
-/// Notes what an installation keeps in its files of secrets, as text and as the bytes it stands for.
+/// Notes what an installation keeps in its files of secrets, as text and as the bytes that it
+/// stands for.
 pub(crate) fn harvest_files(dir: &Path) {
     for (folder, is_secret) in [
         ("secrets", (|_| true) as fn(&str) -> bool),

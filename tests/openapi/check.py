@@ -282,7 +282,8 @@ def service():
     call("issueAccessToken", {"scopes": ["chat"]}, version, id=user, expect=200)
     call("issueAccessToken", {"scopes": []}, version, id=user, expect=400)
     call("issueAccessToken", {"scopes": ["chat"]}, version, id="nobody", expect=404)
-    call("exchangeTeamsUserAccessToken", {"token": "t", "appId": "a", "userId": "u"}, version, expect=400)
+    wanted = {"token": "t", "appId": "a", "userId": "u"}
+    call("exchangeTeamsUserAccessToken", wanted, version, expect=400)
     page = call("listUsers", query="?limit=1", expect=200).json
     call("listUsers", query=f"?after={quote(page['next'])}", expect=200)
     call("showUser", user=user, expect=200)
