@@ -1029,12 +1029,8 @@ fn sec_34_a_scope_and_its_narrowing_are_there_after_a_restart() {
     registry
         .create_device(&name("plain"), token("plain token"))
         .unwrap();
-    assert_eq!(
-        registry.scopes(),
-        2,
-        "a device without a scope takes nothing"
-    );
-
+    // A device without a scope takes nothing.
+    assert_eq!(registry.scopes(), 2);
     let before = registry.authenticate(token_d.expose()).unwrap();
     let (narrow, change) = registry.set_scope(DEVICE, "d", to(&["a/%n"])).unwrap();
     assert_eq!((narrow.generation, change.generation), (2, 2));

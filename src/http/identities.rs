@@ -117,7 +117,7 @@ fn made_before<T: Kind>(
     let is_same = made.name() == wanted.name
         && made.filters() == [wanted.publish.as_slice(), wanted.subscribe.as_slice()];
     let owner = match registry.check_token(token.expose()).ok()? {
-        TokenReport::Live { id, .. } => id,
+        TokenReport::Live(live) => live.id,
         _ => return None,
     };
     (is_same && owner == made.id()).then_some((made, token))

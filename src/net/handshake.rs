@@ -58,6 +58,8 @@ pub(super) struct Arrival {
     pub(super) place: Place,
     /// Where it came from, behind a proxy.
     pub(super) from: IpAddr,
+    /// Its place in the quota of its credential, once it is at home.
+    pub(super) quota: Option<QuotaPlace>,
 }
 
 impl Arrival {
@@ -456,6 +458,7 @@ fn send_home(
         assigned,
         place,
         from,
+        quota: None,
     };
     greeter.send_home(index, arrival);
 }

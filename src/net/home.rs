@@ -92,9 +92,10 @@ fn open(worker: &Rc<Worker>, mut arrival: Arrival) {
     let Some(quota) = enter_quota(worker, &arrival) else {
         return turn_away(worker, arrival, ConnectRefusal::TooManyConnections);
     };
+    arrival.quota = quota;
     let reserved = worker.sessions.borrow().reserve(&arrival.key);
     match reserved {
-        Ok(reserved) => connect(worker, arrival, reserved, quota),
+        Ok(reserved) => connect(worker, arrival, reserved),
         Err(NoPlace::Connections) => {
             turn_away(worker, arrival, ConnectRefusal::TooManyConnections);
         }
@@ -118,7 +119,7 @@ fn enter_quota(worker: &Worker, arrival: &Arrival) -> Option<Option<QuotaPlace>>
 }
 
 /// Opens the session of a client that has a place among its identity's.
-fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved, quota: Option<QuotaPlace>) {
+fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let Arrival {
         stream,
         principal,
@@ -128,6 +129,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved, quota: Opt
         assigned,
         mut place,
         from,
+        quota,
     } = arrival;
     let stream = match Stream::attach(stream) {
         Ok(stream) => stream,
@@ -206,6 +208,19 @@ fn greet(
     registry.note_use(&connection.principal, connection.from);
     connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
     welcome(worker, connection, opening, known, recorded, leftover);
+}
+
+/// The session that ends with this CONNECT, and the one that goes on.
+fn resumable(
+    stored: Option<Stored>,
+    opening: &Opening,
+    who: &Principal,
+    clocks: Clocks,
+) -> (Option<Stored>, Option<Stored>) {
+    match stored {
+        Some(stored) if may_resume(&stored, opening, who, clocks) => (None, Some(stored)),
+        ended => (ended, None),
+    }
 }
 
 /// Whether the session goes on with this CONNECT.
