@@ -27,7 +27,7 @@ use super::throttle::{self, Verdict};
 use super::tls::{self, Tls};
 use super::wills;
 use crate::broker::SessionKey;
-use crate::identity::{Action, IdentityKind, NotAdmitted, Principal, TokenRefusal, USER_ID_PREFIX};
+use crate::identity::{Action, IdentityKind, Principal, QuotaPlace, USER_ID_PREFIX};
 use crate::metrics::{ConnectRefusal as Refusal, TlsFailure};
 use crate::mqtt::session::{ConnectRefusal, Opening};
 use crate::mqtt::topic::Topic;

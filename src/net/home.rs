@@ -16,7 +16,7 @@ use super::publish::Recorded;
 use super::rights;
 use super::stream::Stream;
 use super::worker::Worker;
-use crate::broker::{NoPlace, Reserved, Stored, record, vital};
+use crate::broker::{NoPlace, Reserved, SessionKey, Stored, record, vital};
 use crate::identity::{IdentityKind, Principal, QuotaPlace};
 use crate::journal::RecordKind;
 use crate::metrics::SlowReader;
@@ -145,10 +145,8 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         .expect("a process has far fewer than 2^32 sockets");
     let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
     let (ended, resumed) = match stored {
-        Some(mut stored) if may_resume(&stored, &opening, &principal, clocks) => {
-            // SEC-38: it goes on with the rights of who connects.
-            rights::prune(worker, &key, &mut stored, &principal.permit);
-            (None, Some(stored))
+        Some(stored) if may_resume(&stored, &opening, &principal, clocks) => {
+            (None, Some(pruned(worker, &key, stored, &principal)))
         }
         ended => (ended, None),
     };
@@ -175,20 +173,14 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
             Output::new(stream, worker.shared.guards.unsent.bytes_max),
         )),
     });
-    worker
-        .connections
-        .borrow_mut()
-        .insert(Rc::clone(&connection));
-    count_connected(worker, &connection);
+    register(worker, &connection);
     let recorded = record_opening(worker, &connection, ended, before, clocks);
     if before.is_resumed {
         worker.session_connected(number, &connection);
     }
+    let known = (before.is_resumed, assigned.as_deref());
     match recorded {
-        Some(recorded) => {
-            let known = (before.is_resumed, assigned.as_deref());
-            greet(worker, &connection, &opening, known, recorded, &leftover);
-        }
+        Some(recorded) => greet(worker, &connection, &opening, known, recorded, &leftover),
         // What CONNACK would promise is not on its way to the disk.
         None => refuse(worker, &connection, ConnectRefusal::StorageFull),
     }
@@ -210,17 +202,10 @@ fn greet(
     welcome(worker, connection, opening, known, recorded, leftover);
 }
 
-/// The session that ends with this CONNECT, and the one that goes on.
-fn resumable(
-    stored: Option<Stored>,
-    opening: &Opening,
-    who: &Principal,
-    clocks: Clocks,
-) -> (Option<Stored>, Option<Stored>) {
-    match stored {
-        Some(stored) if may_resume(&stored, opening, who, clocks) => (None, Some(stored)),
-        ended => (ended, None),
-    }
+/// A session as it goes on with the rights of who connects (SEC-38).
+fn pruned(worker: &Worker, key: &SessionKey, mut stored: Stored, who: &Principal) -> Stored {
+    rights::prune(worker, key, &mut stored, &who.permit);
+    stored
 }
 
 /// Whether the session goes on with this CONNECT.
@@ -232,7 +217,9 @@ fn may_resume(stored: &Stored, opening: &Opening, who: &Principal, clocks: Clock
     !opening.clean_start && !is_over && is_same
 }
 
-fn count_connected(worker: &Worker, connection: &Connection) {
+fn register(worker: &Worker, connection: &Rc<Connection>) {
+    let connections = &mut *worker.connections.borrow_mut();
+    connections.insert(Rc::clone(connection));
     worker.count(|counters| counters.connected());
     if let Some(figures) = &connection.principal.figures {
         figures.connected();
@@ -323,7 +310,7 @@ fn record_opening(
 }
 
 /// The older connection of the same session goes first, so that its state moves once (TB-06).
-fn take_over(worker: &Worker, key: &crate::broker::SessionKey) {
+fn take_over(worker: &Worker, key: &SessionKey) {
     let older = worker.sessions.borrow().live(key);
     let older = older.and_then(|slot| worker.connections.borrow().get(slot as usize).cloned());
     if let Some(older) = older {
