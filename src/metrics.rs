@@ -104,6 +104,7 @@ struct Shared {
     http_connections: Gauge,
     devices: Gauge,
     scopes: Gauge,
+    admin_tokens: Gauge,
     tokens: Gauge,
     tokens_with_terms: Gauge,
     users: UsersHandles,
@@ -143,6 +144,7 @@ impl Metrics {
                 http_connections: one_gauge(&list::HTTP_CONNECTIONS),
                 devices: one_gauge(&list::DEVICES),
                 scopes: one_gauge(&list::SCOPES),
+                admin_tokens: one_gauge(&list::ADMIN_TOKENS),
                 tokens: one_gauge(&list::TOKENS),
                 tokens_with_terms: one_gauge(&list::TOKENS_WITH_TERMS),
                 users: UsersHandles::new(),
@@ -228,6 +230,15 @@ impl Metrics {
         self.shared.scopes.set(scopes as f64);
         self.shared.tokens.set(tokens as f64);
         self.shared.tokens_with_terms.set(with_terms as f64);
+    }
+
+    /// Takes over how many admin tokens there are.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a figure on a chart, exact up to 2^53"
+    )]
+    pub fn set_admin_tokens(&self, tokens: u64) {
+        self.shared.admin_tokens.set(tokens as f64);
     }
 
     /// Takes over what the identity service says of itself.

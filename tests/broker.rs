@@ -28,6 +28,9 @@ mod rotation;
 #[path = "broker/scopes.rs"]
 mod scopes;
 #[cfg(test)]
+#[path = "broker/secrets.rs"]
+mod secrets;
+#[cfg(test)]
 #[path = "broker/sessions.rs"]
 mod sessions;
 #[cfg(test)]

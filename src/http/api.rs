@@ -4,6 +4,7 @@
 //! Times are milliseconds since the Unix epoch. Requests refuse unknown fields, so that a
 //! misspelt one is an error; replies may gain fields, so readers ignore what they do not know.
 
+mod admins;
 mod apps;
 mod revocations;
 mod tokens;
@@ -16,6 +17,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::identity::DeviceToken;
+pub use admins::{AdminTokenCreated, AdminTokenPage, AdminTokenView, CreateAdminToken};
 pub use apps::{AppChanged, AppCreated, AppPage, AppRotated, AppView};
 pub use revocations::{Receipt, Revocation, Revoke, RevokeAll, RevokedView, SuspectView};
 pub use tokens::{

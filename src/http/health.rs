@@ -138,6 +138,9 @@ fn note_figures(shared: &ServiceState) {
     shared
         .metrics
         .set_registry(registry.devices_total(), tokens, scopes);
+    shared
+        .metrics
+        .set_admin_tokens(count(registry.admin_tokens_total()));
     let users = registry.user_totals();
     shared.metrics.set_users(UsersFigures {
         users: users.users,

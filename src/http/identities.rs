@@ -6,21 +6,22 @@ use axum::http::{HeaderName, StatusCode, header};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::access;
 use super::admin::{ALL_RECORDS, Reply, confirm, foresee_all, in_registry, to_the_end};
 use super::api::{
     ADMIN_PREFIX, AppChanged, AppCreated, AppPage, AppRotated, AppView, ChangeScope, ChangeTerms,
-    Create, DEVICES_PER_PAGE_DEFAULT, DEVICES_PER_PAGE_MAX, DeviceChanged, DeviceCreated,
-    DevicePage, DeviceView, Receipt, Revoke, Rotate, Rotated, Terms, TokenText,
+    Create, DeviceChanged, DeviceCreated, DevicePage, DeviceView, Receipt, Revoke, Rotate, Rotated,
+    Terms, TokenText,
 };
 use super::body::{JsonBody, OptionalJsonBody};
-use super::parameters::{Parameters, RawPath, named_in};
+use super::parameters::{Parameters, RawPath, named_in, page_of};
 use super::refused::{Code, Refused};
 use super::revocations;
 use super::service::{ServiceState, Shared};
 use super::views::{app_view, device_name, device_view, refused_by_registry, terms_change};
 use crate::identity::{
     APPLICATION, Application, As, Change, DEVICE, Device, DeviceToken, GRACE_DEFAULT_S, Identified,
-    IdentityKind, Page, Registry, RegistryError, Rotation, Scope, ScopeChange,
+    IdentityKind, Registry, RegistryError, Rotation, Scope, ScopeChange, TokenReport,
 };
 use crate::journal::Offset;
 
@@ -40,6 +41,8 @@ pub(super) trait Kind: Identified + Sized + Send + 'static {
 
     fn id(&self) -> Uuid;
     fn name(&self) -> &str;
+    /// What it may publish to and receive, as it was asked for.
+    fn filters(&self) -> [&[String]; 2];
     fn view(self) -> Self::View;
     fn page(found: Vec<Self>, next: Option<String>) -> Self::Page;
     fn created(self, token: TokenText) -> Self::Created;
@@ -58,14 +61,7 @@ pub(super) async fn list<T: Kind>(
     State(shared): State<Shared>,
     RawQuery(query): RawQuery,
 ) -> Reply<T::Page> {
-    let mut parameters = Parameters::new(query.as_deref())?;
-    let after = parameters.text("after")?;
-    let limit = parameters.number("limit", 1..=DEVICES_PER_PAGE_MAX)?;
-    parameters.finish(&["after", "limit"])?;
-    let page = Page {
-        after,
-        limit: limit.unwrap_or(DEVICES_PER_PAGE_DEFAULT),
-    };
+    let page = page_of(Parameters::new(query.as_deref())?)?;
     let page = move |registry: &Registry| registry.page_of(T::AS, page);
     let (found, more) = in_registry(&shared, page).await?;
     let last = found.last().filter(|_| more);
@@ -79,20 +75,53 @@ pub(super) async fn create<T: Kind>(
     JsonBody(wanted): JsonBody<Create>,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<T::Created>), Refused> {
     let name = device_name(&wanted.name)?;
-    let token = chosen_token::<T>(&shared, wanted.token)?;
+    let token = chosen_token::<T>(&shared, wanted.token.clone())?;
     let scope = Scope::new(T::KIND, &wanted.publish, &wanted.subscribe)
         .map_err(|error| refused_by_registry(&error))?;
-    let terms = terms_change(wanted.terms)?;
-    let create = move |registry: &Registry| registry.create_as(T::AS, &name, &scope, &terms, token);
-    let (made, token) = in_registry(&shared, create).await?;
-    note::<T>(&made, "created");
+    let terms = terms_change(wanted.terms.clone())?;
+    let create =
+        move |registry: &Registry| match registry.create_as(T::AS, &name, &scope, &terms, token) {
+            Ok((made, token)) => {
+                let text = TokenText::new(token.expose().to_owned());
+                Ok((StatusCode::CREATED, made, text))
+            }
+            Err(error) => match made_before::<T>(registry, &wanted, &error) {
+                Some((made, text)) => Ok((StatusCode::OK, made, text)),
+                None => Err(error),
+            },
+        };
+    let (status, made, token) = in_registry(&shared, create).await?;
+    if status == StatusCode::CREATED {
+        note::<T>(&made, "created");
+    }
     let location = format!("{ADMIN_PREFIX}/{}/{}", T::ALL, made.id());
-    let token = TokenText::new(token.expose().to_owned());
     Ok((
-        StatusCode::CREATED,
+        status,
         [(header::LOCATION, location)],
         Json(made.created(token)),
     ))
+}
+
+/// What an equal request has made before: its caller, who named the token, may not have got the
+/// reply. Nothing else recognises a repetition, as texts of tokens are not kept.
+fn made_before<T: Kind>(
+    registry: &Registry,
+    wanted: &Create,
+    error: &RegistryError,
+) -> Option<(T, TokenText)> {
+    let is_taken = matches!(
+        error,
+        RegistryError::NameTaken { .. } | RegistryError::TokenTaken { .. }
+    );
+    let token = wanted.token.clone().filter(|_| is_taken)?;
+    let made = registry.one(T::AS, &wanted.name).ok()?;
+    let is_same = made.name() == wanted.name
+        && made.filters() == [wanted.publish.as_slice(), wanted.subscribe.as_slice()];
+    let owner = match registry.check_token(token.expose()).ok()? {
+        TokenReport::Live(live) => live.id,
+        _ => return None,
+    };
+    (is_same && owner == made.id()).then_some((made, token))
 }
 
 /// `GET …/{one}`
@@ -267,6 +296,10 @@ impl Kind for Device {
         &self.name
     }
 
+    fn filters(&self) -> [&[String]; 2] {
+        [&self.publish, &self.subscribe]
+    }
+
     fn view(self) -> DeviceView {
         device_view(self)
     }
@@ -322,6 +355,10 @@ impl Kind for Application {
         &self.name
     }
 
+    fn filters(&self) -> [&[String]; 2] {
+        [&self.publish, &self.subscribe]
+    }
+
     fn view(self) -> AppView {
         app_view(self)
     }
@@ -350,8 +387,8 @@ impl Kind for Application {
     }
 
     fn token(shared: &ServiceState, text: &TokenText) -> Result<DeviceToken, Refused> {
-        if shared.secrets.admin_token_matches(text.expose()) {
-            let message = "token is the admin token, which no application may carry";
+        if access::admin(&shared.secrets, &shared.registry, text.expose()).is_some() {
+            let message = "token is an admin token, which no application may carry";
             return Err(Refused::new(Code::BadField, message).target("token"));
         }
         DeviceToken::chosen_for_application(text.expose())

@@ -16,7 +16,9 @@
 pub mod api;
 pub mod identity_service;
 
+mod access;
 mod admin;
+mod admins;
 mod backup;
 mod body;
 mod bulk;

@@ -13,12 +13,12 @@ use tokio::time::{Instant, timeout_at};
 use tower_service::Service as _;
 
 use super::REQUEST_TIME_MAX;
+use super::access::{self, Caller, in_form_of};
 use super::body::Deadline;
 use super::bulk;
 use super::gate::Gate;
 use super::identity_service::{self, Refusal};
 use super::lanes::Lanes;
-use super::platform::{self, in_platform_form};
 use super::refused::{Code, Refused};
 use super::routes;
 use crate::backup::Folders;
@@ -104,25 +104,25 @@ impl Service {
         response
     }
 
-    /// A request with the admin token, or to what is open to everybody.
+    /// A request with an admin token, or to what is open to everybody.
     async fn answer_operator(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         local: IpAddr,
         started: Instant,
     ) -> Response<Body> {
-        let is_platform = request.uri().path().starts_with(platform::PREFIX);
-        let is_admin = |token: &str| self.shared.secrets.admin_token_matches(token);
-        match self.gate.admit(&request, local, is_admin) {
-            Ok(()) => {
+        let (secrets, registry) = (&self.shared.secrets, &self.shared.registry);
+        let admin = |token: &str| access::admin(secrets, registry, token);
+        match self.gate.admit(&request, local, admin) {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
                 let time = match request.uri().path() {
                     bulk::PATH => bulk::IMPORT_TIME_MAX,
                     _ => REQUEST_TIME_MAX,
                 };
                 self.dispatch(request, started + time, time).await
             }
-            Err(refused) if is_platform => in_platform_form(refused),
-            Err(refused) => refused.into_response(),
+            Err(refused) => in_form_of(request.uri().path(), refused),
         }
     }
 
@@ -139,6 +139,7 @@ impl Service {
             (Err(refused), _) => Refusal::from(refused).into_response(),
             (Ok(()), Err(refusal)) => refusal.into_response(),
             (Ok(()), Ok(())) => {
+                request.extensions_mut().insert(Caller::BackEnd);
                 let time = REQUEST_TIME_MAX;
                 self.dispatch(request, started + time, time).await
             }
@@ -158,7 +159,7 @@ impl Service {
         deadline: Instant,
         time: Duration,
     ) -> Response<Body> {
-        let is_signed = identity_service::is_ours(request.uri().path());
+        let path = request.uri().path().to_owned();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Deadline(deadline));
         let reply = self.router.clone().call(request);
@@ -170,12 +171,7 @@ impl Service {
                     "not done after {} s; a change that was asked for may still be made",
                     time.as_secs()
                 );
-                let refused = Refused::new(Code::RequestTimeout, message);
-                if is_signed {
-                    Refusal::from(refused).into_response()
-                } else {
-                    refused.into_response()
-                }
+                in_form_of(&path, Refused::new(Code::RequestTimeout, message))
             }
         }
     }

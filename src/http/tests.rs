@@ -83,6 +83,29 @@ fn only_the_open_paths_are_described_as_open() {
     );
 }
 
+/// The one table of who may call what, and the description.
+#[test]
+fn sec_75_every_route_says_what_its_caller_must_have_shown() {
+    let mut described = BTreeSet::new();
+    for (path, below) in entries(&section("paths:"), 2) {
+        for (method, lines) in entries(&below, 4) {
+            let scope = lines
+                .iter()
+                .find_map(|line| line.strip_prefix("      x-scope: "));
+            let scope = scope.unwrap_or("nothing said");
+            if method != "parameters" {
+                described.insert(format!("{} {path} {scope}", method.to_uppercase()));
+            }
+        }
+    }
+    let routes = routes();
+    let coded = routes.iter().map(|route| {
+        let needs = route.needs.as_str();
+        format!("{} {} {needs}", route.method, route.path)
+    });
+    assert_eq!(described, coded.collect());
+}
+
 #[test]
 fn every_code_is_in_the_description_and_the_other_way_round() {
     let described: BTreeSet<String> = section("x-codes:")
@@ -168,6 +191,7 @@ fn bodies() -> Vec<(&'static str, Vec<String>)> {
         devices(),
         changes(),
         apps(),
+        admins(),
         users(),
         fleet(),
         reports(),
@@ -369,6 +393,35 @@ fn apps() -> Bodies {
         ("AppCreated", json(&created)),
         ("AppRotated", json(&rotated)),
         ("AppChanged", json(&changed)),
+    ]
+}
+
+fn admins() -> Bodies {
+    let create = CreateAdminToken {
+        name: "a".to_owned(),
+        scope: "read".to_owned(),
+        expires_ms: Some(1),
+    };
+    let view = AdminTokenView {
+        name: "a".to_owned(),
+        scope: "read".to_owned(),
+        created_ms: 1,
+        expires_ms: Some(1),
+        expired: true,
+    };
+    let page = AdminTokenPage {
+        admin_tokens: vec![view.clone()],
+        next: Some("b".to_owned()),
+    };
+    let created = AdminTokenCreated {
+        admin_token: view.clone(),
+        token: token(),
+    };
+    vec![
+        ("CreateAdminToken", json(&create)),
+        ("AdminTokenView", json(&view)),
+        ("AdminTokenPage", json(&page)),
+        ("AdminTokenCreated", json(&created)),
     ]
 }
 

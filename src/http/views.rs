@@ -154,7 +154,8 @@ pub(super) fn device_name(text: &str) -> Result<DeviceName, Refused> {
 /// Who is at fault, and what the caller may know of it.
 pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
     let code = match error {
-        RegistryError::NameTaken { .. } => Code::NameTaken,
+        RegistryError::NameTaken { .. } | RegistryError::AdminTokenExists { .. } => Code::NameTaken,
+        RegistryError::NoAdminToken { .. } => Code::AdminTokenNotFound,
         RegistryError::TokenTaken { .. } => Code::TokenTaken,
         RegistryError::NotFound { kind, .. } => match kind {
             IdentityKind::Device => Code::DeviceNotFound,
@@ -164,6 +165,7 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
         RegistryError::Invalid { .. } => Code::BadField,
         RegistryError::Full { .. }
         | RegistryError::ScopesFull { .. }
+        | RegistryError::AdminTokensFull { .. }
         | RegistryError::TokensFull { .. } => Code::RegistryFull,
         RegistryError::KeyReplaced => Code::Unauthorized,
         RegistryError::Store(StoreError::Full) => Code::StorageFull,
@@ -174,7 +176,10 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
     };
     let refused = Refused::new(code, error.to_string());
     match error {
-        RegistryError::NameTaken { .. } => refused.target("name"),
+        RegistryError::NameTaken { .. } | RegistryError::AdminTokenExists { .. } => {
+            refused.target("name")
+        }
+        RegistryError::NoAdminToken { .. } => refused.target("admin_token"),
         RegistryError::TokenTaken { .. } => refused.target("token"),
         RegistryError::NotFound { kind, .. } => refused.target(match kind {
             IdentityKind::Device => "device",

@@ -4,6 +4,7 @@
 //! Tokens are known by keyed digests alone (SEC-51); the key and the admin token are files beside
 //! the data, never in it ([`Secrets`]).
 
+mod admin_tokens;
 mod applications;
 pub mod base64;
 mod changes;
@@ -31,6 +32,7 @@ mod token;
 mod usage;
 mod users;
 
+pub use admin_tokens::{ADMIN_TOKENS_MAX, Admin, AdminScope, AdminTokenInfo};
 pub use applications::{APPLICATIONS_MAX, Application};
 pub use changes::{APPLICATION, As, DEVICE, ENDED_CREDENTIALS_KEPT, Identified, USER};
 pub use device::{

@@ -19,6 +19,7 @@ use dashmap::DashMap;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::admin_tokens::AdminTokens;
 use super::changes::{self, As, Identified, Outfit};
 use super::index::TokenIndex;
 use super::key::{self, RegistryKey};
@@ -78,6 +79,8 @@ pub(super) struct Shared {
     devices_max: u64,
     /// Of the identity service.
     pub(super) users: Users,
+    /// Who may ask the admin API for what.
+    pub(super) admins: AdminTokens,
     // A leaf lock: pushed to by the writer thread, copied by readers.
     pub(super) tombstones: RwLock<Vec<(Uuid, u64)>>,
 }
@@ -131,6 +134,7 @@ impl Registry {
     ) -> Result<Registry, RegistryError> {
         check_key(&store, secrets)?;
         let users = Users::open(&store, secrets.key(), secrets.signer(), topics)?;
+        let admins = AdminTokens::open(&store)?;
         let scopes = Scopes::new(SCOPES_BYTES_MAX);
         let terms = TermsTable::default();
         let ((devices, applications), tombstones, index, next_end) = store.read(|connection| {
@@ -165,6 +169,7 @@ impl Registry {
             applications: AtomicU64::new(applications),
             devices_max,
             users,
+            admins,
             tombstones: RwLock::new(tombstones),
         });
         let registry = Registry { store, shared };

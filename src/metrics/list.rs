@@ -347,6 +347,12 @@ pub(super) const TOKENS_WITH_TERMS: Figure = figure(
     Unit::Count,
     "Tokens with a beginning, networks or rights of their own.",
 );
+pub(super) const ADMIN_TOKENS: Figure = figure(
+    "tollgate_admin_tokens",
+    Kind::Gauge,
+    Unit::Count,
+    "Tokens of the admin API, besides the one in the secrets directory.",
+);
 pub(super) const PROCESS_MEMORY: Figure = figure(
     "process_resident_memory_bytes",
     Kind::Gauge,
@@ -453,6 +459,7 @@ pub const FIGURES: &[Figure] = &[
     HTTP_CONNECTIONS,
     DEVICES,
     SCOPES,
+    ADMIN_TOKENS,
     TOKENS,
     TOKENS_WITH_TERMS,
     users::USERS,

@@ -13,6 +13,7 @@ pub(super) const APPLICATION_ID: i64 = 0x546f_6c6c;
 /// Step n (counting from 1) leads to schema version n.
 pub(super) const STEPS: &[&str] = &[
     VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7, VERSION_8,
+    VERSION_9,
 ];
 
 /// `device.number` keeps joins on small integers; `device.id` is what the world sees.
@@ -243,6 +244,20 @@ CREATE INDEX suspect_of_device ON suspect (device);
 CREATE TABLE moment (
     received_ms INTEGER PRIMARY KEY,
     offset INTEGER NOT NULL
+) STRICT;
+";
+
+/// Tokens of the admin API, besides the one in the secrets directory. `number` is never used again,
+/// so that what one token began is not taken for another's; `scope` is 0 (read), 1 (operate) or 2
+/// (admin). A revoked one is removed.
+const VERSION_9: &str = "
+CREATE TABLE admin_token (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    digest BLOB NOT NULL UNIQUE CHECK (length(digest) = 32),
+    scope INTEGER NOT NULL CHECK (scope IN (0, 1, 2)),
+    created_ms INTEGER NOT NULL,
+    expires_ms INTEGER
 ) STRICT;
 ";
 

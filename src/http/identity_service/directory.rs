@@ -7,25 +7,18 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 
 use crate::http::admin::{Reply, in_registry};
-use crate::http::api::{DEVICES_PER_PAGE_DEFAULT, DEVICES_PER_PAGE_MAX, UserPage, UserView};
-use crate::http::parameters::{Parameters, RawPath, named_in};
+use crate::http::api::{UserPage, UserView};
+use crate::http::parameters::{Parameters, RawPath, named_in, page_of};
 use crate::http::refused::{Code, Refused};
 use crate::http::service::Shared;
-use crate::identity::{Page, Registry, USER, User};
+use crate::identity::{Registry, USER, User};
 
 /// `GET /admin/v1/users`
 pub(in crate::http) async fn list(
     State(shared): State<Shared>,
     RawQuery(query): RawQuery,
 ) -> Reply<UserPage> {
-    let mut parameters = Parameters::new(query.as_deref())?;
-    let after = parameters.text("after")?;
-    let limit = parameters.number("limit", 1..=DEVICES_PER_PAGE_MAX)?;
-    parameters.finish(&["after", "limit"])?;
-    let page = Page {
-        after,
-        limit: limit.unwrap_or(DEVICES_PER_PAGE_DEFAULT),
-    };
+    let page = page_of(Parameters::new(query.as_deref())?)?;
     let page = move |registry: &Registry| registry.page_of(USER, page);
     let (found, more) = in_registry(&shared, page).await?;
     let last = found.last().filter(|_| more);
