@@ -260,6 +260,9 @@ fn ends(worker: &Worker, change: &Change, connection: &Connection) -> Option<Rea
 
 fn close(worker: &Worker, change: &Change, connection: &Connection, reason: ReasonCode) {
     let close = Close::because(reason);
+    if change.expired {
+        worker.shared.metrics.connection_expired();
+    }
     if change.ends_will_of(connection.principal.credential) {
         let _ = connection.inner.borrow_mut().session.take_will();
     }
