@@ -278,7 +278,8 @@ fn sec_34_a_revocation_ends_old_and_new() {
     let broker = broker();
     let old = broker.create_device("d");
     let (_, new) = rotate(&broker, "d", &[]);
-    let mut both = [&old, &new].map(|token| connect(&broker, false, token, Version::V5, token));
+    let mut both = [("a", &old), ("b", &new)]
+        .map(|(id, token)| connect(&broker, false, id, Version::V5, token));
     let receipt = broker.revoke("d");
     assert_eq!(receipt["receipt"]["connections"], 2, "{receipt}");
     for (client, token) in both.iter_mut().zip([&old, &new]) {
