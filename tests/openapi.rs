@@ -28,8 +28,9 @@ mod tests {
         let mut client = Client::connect(&broker, &connect);
         let payload = br#"{"temperature":21.5,"on":true,"mode":"auto"}"#;
         assert_eq!(client.publish(1, TELEMETRY, payload), 0);
-        // The connection goes on with the old token, which has a grace time.
         broker.cli_json(&["device", "rotate", "boiler", "--grace", "1d", "--json"]);
+        // With the old token, which has a grace time.
+        let _client = Client::connect(&broker, &connect);
         let key = broker.cli_json(&["identity", "key", "renew", "primary", "--json"]);
         let admin = std::fs::read_to_string(broker.dir().join("secrets/admin.token"));
         let http = broker.address("http");

@@ -213,7 +213,7 @@ def everywhere():
             call(name, token=read, expect=403, **nothing)
         call(name, query="?no_such_parameter=1", expect=400, **nothing)
         good = {"publish": []} if name.startswith("scope") else None
-        good = {"terms": {}} if name.startswith("terms") else good
+        good = {"terms": {"not_before_ms": 1}} if name.startswith("terms") else good
         good = {"devices": ["nothing"]} if name == "revokeAll" else good
         if "{" in path:
             call(name, good, expect=400, **dummies(name, "%FF"))
@@ -261,6 +261,7 @@ def identities(ours, one, made):
     call("checkToken", {"token": chosen["token"]}, expect=200)
     call(f"revoke{ours}", {"dry_run": True}, expect=200, **{one: "second"})
     call(f"revoke{ours}", expect=200, **{one: "second"})
+    call("checkToken", {"token": chosen["token"]}, expect=200)
     call(f"delete{ours}", query="?dry_run=true", expect=200, **{one: "second"})
     call(show, expect=200, **{one: "second"})
     for name in ("first", "second"):
@@ -323,6 +324,9 @@ def history():
     call("tailTelemetry", query="?from=earliest", stream=True, expect=200)
     for name in ("platformKeys", "platformValues", "platformHistory"):
         call(name, entityType="DEVICE", id=id, expect=200)
+    call("tokenUsage", expect=200)
+    call("revokeDevice", {"since_ms": 1}, device=device, expect=200)
+    call("queryTelemetry", query="?limit=1", device=device, expect=200)
 
 
 everywhere()
