@@ -163,15 +163,7 @@ impl Shared {
                 self.learn(kind, (id, generation), held);
             }
         }
-        let change = Change {
-            identity: id,
-            kind,
-            generation,
-            credentials_ended: Vec::new(),
-            ends_sessions: false,
-            drops_state: false,
-            expired: false,
-        };
+        let change = Change::of_terms(kind, (id, generation));
         (done.changed.shown, change)
     }
 
