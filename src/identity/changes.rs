@@ -328,7 +328,7 @@ fn changed<T>(
     })
 }
 
-fn refuse_taken(connection: &Connection, digest: &Digest) -> Result<(), RegistryError> {
+pub(super) fn refuse_taken(connection: &Connection, digest: &Digest) -> Result<(), RegistryError> {
     match devices::owner_of(connection, digest)? {
         None => Ok(()),
         Some((device, credential)) => Err(RegistryError::TokenTaken {

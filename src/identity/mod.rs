@@ -7,6 +7,7 @@
 mod admin_tokens;
 mod applications;
 pub mod base64;
+mod basic;
 mod changes;
 mod device;
 mod ends;
@@ -34,6 +35,7 @@ mod users;
 
 pub use admin_tokens::{ADMIN_TOKENS_MAX, Admin, AdminScope, AdminTokenInfo};
 pub use applications::{APPLICATIONS_MAX, Application};
+pub use basic::{BasicInfo, NewBasic, Shown};
 pub use changes::{APPLICATION, As, DEVICE, ENDED_CREDENTIALS_KEPT, Identified, USER};
 pub use device::{
     CredentialInfo, CredentialKind, DEFAULT_PROFILE, Device, DeviceName, DevicePage, IdentityKind,

@@ -355,7 +355,8 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, O
     Ok((principal, opening))
 }
 
-/// TB-01 and TB-04: the user name is the device access token; a password beside it is ignored.
+/// TB-01, TB-02 and TB-04: the user name is the device access token, and a password beside it is
+/// ignored; or client id, user name and password are those of MQTT Basic.
 /// Tokens of users are the password, or the user name where there is none (ID-42).
 fn authenticate(
     greeter: &Greeter,
@@ -363,13 +364,18 @@ fn authenticate(
     from: IpAddr,
 ) -> Result<Principal, ConnectRefusal> {
     let user_name = connect.user_name.unwrap_or("");
+    let shown = Shown {
+        client_id: connect.client_id,
+        user_name: connect.user_name,
+        password: connect.password,
+    };
     if let Some((id, token)) = user_token(user_name, connect.password.unwrap_or(&[])) {
         let user = greeter.shared.registry.authenticate_user(id, token);
         // A device's token may have any form.
-        let device = || greeter.shared.registry.admit(user_name, Some(from)).ok();
+        let device = || greeter.shared.registry.admit_client(shown, from).ok();
         return user.or_else(device).ok_or(ConnectRefusal::BadUserToken);
     }
-    match greeter.shared.registry.admit(user_name, Some(from)) {
+    match greeter.shared.registry.admit_client(shown, from) {
         Ok(principal) => return Ok(principal),
         Err(refused) => {
             if let Some(refusal) = retire::known_token(refused) {

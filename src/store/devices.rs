@@ -4,6 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
+use super::basic::{self, BasicRow};
 use super::terms::{LiveRow, TermsRow};
 use super::{StoreError, Unsigned, sessions, suspects};
 
@@ -27,6 +28,9 @@ pub struct DeviceRow {
     /// [`DEVICE`], [`APPLICATION`], [`USER`], or what a newer version added.
     pub kind: u8,
 }
+
+/// The kind of a credential of MQTT Basic.
+pub const BASIC: u8 = 3;
 
 /// The kind of a device.
 pub const DEVICE: u8 = 0;
@@ -58,6 +62,8 @@ pub struct CredentialRow {
     pub superseded_by: Option<u64>,
     /// When it is first used, those it took the place of end.
     pub retires_older: bool,
+    /// What it is compared with, if it is of MQTT Basic.
+    pub basic: Option<BasicRow>,
 }
 
 /// What a new credential consists of; its terms come after it.
@@ -144,7 +150,11 @@ pub fn credentials(
                WHERE c.device = ?1 ORDER BY c.id";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([device.number], credential_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut credentials = rows.collect::<Result<Vec<_>, _>>()?;
+    for credential in credentials.iter_mut().filter(|held| held.kind == BASIC) {
+        credential.basic = basic::of(connection, credential.id)?;
+    }
+    Ok(credentials)
 }
 
 /// Whose credential has this digest, live or ended.
@@ -408,5 +418,6 @@ fn credential_row(row: &Row<'_>) -> rusqlite::Result<CredentialRow> {
         superseded_by: row.get::<_, Option<Unsigned>>(6)?.map(|id| id.0),
         retires_older: row.get(7)?,
         terms: TermsRow::from_columns(row, 8)?,
+        basic: None,
     })
 }
