@@ -1,5 +1,6 @@
 //! `tollgate device …`: who may come in.
 
+mod credential;
 mod export;
 mod import;
 
@@ -78,6 +79,8 @@ enum Command {
     Rollback(Named),
     /// End all tokens of devices, their connections and sessions; of several all or none
     Revoke(Leaving),
+    /// Let a device in with a client id, user name and password, or end one of its credentials
+    Credential(credential::Arguments),
     /// Remove a device, its tokens and its telemetry
     Delete {
         #[command(flatten)]
@@ -149,6 +152,7 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Rollback(Named { device }) => {
             identity::roll_back::<DeviceView>(&client, &device, json)
         }
+        Command::Credential(arguments) => credential::run(&client, arguments, json),
         Command::Revoke(leaving) => {
             let how = (leaving.dry, leaving.since.as_deref());
             revoke::run::<DeviceView>(&client, leaving.devices, how, json)

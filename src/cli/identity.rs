@@ -356,16 +356,21 @@ const INPUT_BYTES_MAX: u64 = 4_096;
 
 /// The one token on standard input: its first line.
 pub(super) fn read_token() -> Result<TokenText, CliError> {
+    read_secret("token")
+}
+
+/// Reads a secret from standard input, asking a person for it by this name.
+pub(super) fn read_secret(what: &str) -> Result<TokenText, CliError> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
-        eprint!("token: ");
+        eprint!("{what}: ");
     }
     let mut text = String::new();
     let mut input = stdin.lock().take(INPUT_BYTES_MAX);
     input.read_line(&mut text).map_err(CliError::Input)?;
     let token = text.trim_end_matches(['\r', '\n']);
     if token.is_empty() {
-        return Err(CliError::Usage("standard input holds no token".to_owned()));
+        return Err(CliError::Usage(format!("standard input holds no {what}")));
     }
     Ok(TokenText::new(token.to_owned()))
 }

@@ -184,6 +184,14 @@ mod tests {
         ("bench", "a client of any broker"),
         ("check", "looks at this machine, and starts nothing"),
         ("device create", "POST /admin/v1/devices"),
+        (
+            "device credential add",
+            "POST /admin/v1/devices/{device}/credentials",
+        ),
+        (
+            "device credential end",
+            "DELETE /admin/v1/devices/{device}/credentials/{credential}",
+        ),
         ("device delete", "DELETE /admin/v1/devices/{device}"),
         ("device export", "GET /admin/v1/bulk/devices"),
         ("device import", "POST /admin/v1/bulk/devices"),

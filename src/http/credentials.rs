@@ -23,11 +23,16 @@ pub(super) async fn add<T: Kind>(
     JsonBody(wanted): JsonBody<AddCredential>,
 ) -> Result<(StatusCode, Json<CredentialAdded>), Refused> {
     let one = named_in(path, T::ONE)?;
-    let text = |text: &Option<super::api::TokenText>| text.as_ref().map(|text| text.expose().to_owned());
+    let text =
+        |text: &Option<super::api::TokenText>| text.as_ref().map(|text| text.expose().to_owned());
     let (client_id, user_name) = (text(&wanted.client_id), text(&wanted.user_name));
     let password = text(&wanted.password);
-    let new = NewBasic::new(client_id.as_deref(), user_name.as_deref(), password.as_deref())
-        .map_err(|error| refused_by_registry(&error))?;
+    let new = NewBasic::new(
+        client_id.as_deref(),
+        user_name.as_deref(),
+        password.as_deref(),
+    )
+    .map_err(|error| refused_by_registry(&error))?;
     let add = move |registry: &Registry| registry.add_basic(T::AS, &one, &new);
     let added = in_registry_naming(&shared, add, "user_name").await?;
     let (credential, is_new) = added;

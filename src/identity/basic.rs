@@ -27,8 +27,8 @@ use super::key::{self, Digest, RegistryKey};
 use super::principal::UNKNOWN;
 use super::registry::{Shared, now_ms};
 use super::{
-    Change, CredentialKind, DeviceToken, NotAdmitted, Principal, Registry, RegistryError,
-    TOKEN_BYTES_MAX,
+    Change, CredentialInfo, CredentialKind, DeviceToken, NotAdmitted, Principal, Registry,
+    RegistryError, TOKEN_BYTES_MAX,
 };
 use crate::store::basic::{self, BasicRow};
 use crate::store::devices::{self, DeviceRow, NewCredential};
@@ -249,7 +249,7 @@ impl Registry {
         whose: As<T>,
         name_or_id: &str,
         new: &NewBasic,
-    ) -> Result<(T, u64, bool), RegistryError> {
+    ) -> Result<(CredentialInfo, bool), RegistryError> {
         let key = &self.shared().key;
         let digest = new.digest(key);
         let password = new.password.as_deref();
@@ -261,22 +261,27 @@ impl Registry {
         let work = move |transaction: &Transaction<'_>| {
             let owner = changes::find(transaction, whose.kind, &name_or_id)?;
             let known = same(transaction, &owner, &digest, row)?;
-            let live = match known {
-                Some(id) => Err(id),
-                None => Ok(add(transaction, &owner, &digest, row)?),
+            let added = match known {
+                Some(_) => None,
+                None => Some(add(transaction, &owner, &digest, row)?),
             };
-            let of = (owner.id, owner.generation);
-            let shown = changes::read(transaction, whose, owner)?.0;
-            Ok((shown, of, live))
+            let id = known.or(added.as_ref().map(|live| live.id));
+            let mut all = devices::credentials(transaction, &owner)?;
+            all.retain(|held| Some(held.id) == id);
+            Ok((all, (owner.id, owner.generation), added))
         };
-        self.change(work, move |(shown, of, live), shared| match live {
-            Err(known) => (shown, known, false),
-            Ok(live) => {
+        let (all, is_new) = self.change(work, move |(all, of, added), shared| {
+            let is_new = added.is_some();
+            if let Some(live) = added {
+                // What it asks for first: whoever finds it finds that too.
                 shared.basics.hold(live.id, row);
                 shared.learn(whose.kind, of, &live);
-                (shown, live.id, true)
             }
-        })
+            (all, is_new)
+        })?;
+        let shown = CredentialInfo::from_rows(all).pop();
+        let missing = || invalid("credential", "is gone already");
+        Ok((shown.ok_or_else(missing)?, is_new))
     }
 
     /// Ends one credential of a device or an application, of any kind, and its connections; those of
@@ -368,6 +373,8 @@ fn add(
         digest: *digest,
         expires_ms: None,
         terms: TermsRow::default(),
+        superseded_by: None,
+        retires_older: false,
     })
 }
 

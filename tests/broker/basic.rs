@@ -44,7 +44,11 @@ fn refusal(broker: &Broker, shown: Shown<'_>) -> u8 {
 }
 
 fn add(broker: &Broker, device: &str, arguments: &[&str]) -> Value {
-    let all = [&["device", "credential", "add", device, "--json"], arguments].concat();
+    let all = [
+        &["device", "credential", "add", device, "--json"],
+        arguments,
+    ]
+    .concat();
     broker.cli_json(&all)["credential"].clone()
 }
 
@@ -59,11 +63,30 @@ fn tb_02_each_form_lets_in_whom_it_says_and_nobody_else() {
     assert_eq!(id["kind"], "mqtt_basic");
     assert_eq!(id["asks_for"], serde_json::json!(["client_id"]));
     add(&broker, "by-name", &["--user-name", "only-this-name"]);
-    let pass = ["--user-name", "name-and-word", "--password", "right-password"];
+    let pass = [
+        "--user-name",
+        "name-and-word",
+        "--password",
+        "right-password",
+    ];
     let named = add(&broker, "by-password", &pass);
-    assert_eq!(named["asks_for"], serde_json::json!(["user_name", "password"]));
-    add(&broker, "by-both", &["--client-id", "client-1", "--user-name", "name-of-both"]);
-    let all = ["--client-id", "client-2", "--user-name", "name-of-all", "--password", "all-password"];
+    assert_eq!(
+        named["asks_for"],
+        serde_json::json!(["user_name", "password"])
+    );
+    add(
+        &broker,
+        "by-both",
+        &["--client-id", "client-1", "--user-name", "name-of-both"],
+    );
+    let all = [
+        "--client-id",
+        "client-2",
+        "--user-name",
+        "name-of-all",
+        "--password",
+        "all-password",
+    ];
     add(&broker, "by-all", &all);
 
     let bad = 0x86;
@@ -105,7 +128,14 @@ fn tb_02_a_wrong_password_does_not_fall_through_to_the_user_name() {
     let broker = Broker::start();
     broker.create_device_with_token("older", "a-shared-user-name");
     broker.create_device("newer");
-    let both = ["--client-id", "c-7", "--user-name", "a-shared-user-name", "--password", "word-of-c7"];
+    let both = [
+        "--client-id",
+        "c-7",
+        "--user-name",
+        "a-shared-user-name",
+        "--password",
+        "word-of-c7",
+    ];
     add(&broker, "newer", &both);
     for (shown, expected) in [
         (("c-7", Some("a-shared-user-name"), Some("word-of-c7")), 0),
@@ -115,18 +145,33 @@ fn tb_02_a_wrong_password_does_not_fall_through_to_the_user_name() {
         assert_eq!(code(&broker, Version::V5, shown), expected, "{shown:?}");
     }
     // A user name and an access token are one name.
-    let taken = ["device", "credential", "add", "newer", "--user-name", "a-shared-user-name"];
+    let taken = [
+        "device",
+        "credential",
+        "add",
+        "newer",
+        "--user-name",
+        "a-shared-user-name",
+    ];
     let output = broker.cli(&taken);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(6), "{said}");
-    assert!(said.contains("in use already by device \"older\""), "{said}");
+    assert!(
+        said.contains("in use already by device \"older\""),
+        "{said}"
+    );
 }
 
 #[test]
 fn sec_35_the_end_of_one_credential_ends_its_connection_and_no_other() {
     let broker = Broker::start_with(&[("TOLLGATE_DEVICE_SESSIONS", "per_client_id")]);
     let token = broker.create_device("boiler");
-    let pass = ["--user-name", "boiler-name", "--password", "boiler-password"];
+    let pass = [
+        "--user-name",
+        "boiler-name",
+        "--password",
+        "boiler-password",
+    ];
     let added = add(&broker, "boiler", &pass);
     // The same again is the same credential.
     assert_eq!(add(&broker, "boiler", &pass)["id"], added["id"]);
@@ -140,7 +185,10 @@ fn sec_35_the_end_of_one_credential_ends_its_connection_and_no_other() {
     let mut named = broker.wire();
     log_in(&mut named, &connect(Version::V5, shown));
     let mut by_token = broker.wire();
-    log_in(&mut by_token, &Connect::with_token(Version::V5, "by-token", &token));
+    log_in(
+        &mut by_token,
+        &Connect::with_token(Version::V5, "by-token", &token),
+    );
     let number = added["id"].to_string();
     let arguments = ["device", "credential", "end", "boiler", &number, "--json"];
     let ended = broker.cli_json(&arguments);
@@ -163,17 +211,31 @@ fn sec_35_the_end_of_one_credential_ends_its_connection_and_no_other() {
 fn sec_51_basic_credentials_are_there_after_a_restart_and_only_as_digests() {
     let mut broker = Broker::start();
     broker.create_device("pump");
-    let all = ["--client-id", "pump-client", "--user-name", "pump-user-name", "--password", "-"];
+    let all = [
+        "--client-id",
+        "pump-client",
+        "--user-name",
+        "pump-user-name",
+        "--password",
+        "-",
+    ];
     let arguments = [&["device", "credential", "add", "pump"][..], &all].concat();
     let mut command = broker.command(&arguments);
     let output = crate::common::tools::run_with_input(&mut command, b"pump-password-1\n");
     assert!(output.status.success(), "{output:?}");
-    let shown = ("pump-client", Some("pump-user-name"), Some("pump-password-1"));
+    let shown = (
+        "pump-client",
+        Some("pump-user-name"),
+        Some("pump-password-1"),
+    );
     assert_eq!(code(&broker, Version::V5, shown), 0);
     assert_eq!(broker.stop(), 0);
     broker.restart();
     assert_eq!(code(&broker, Version::V5, shown), 0);
-    assert_eq!(code(&broker, Version::V5, ("pump-client", shown.1, None)), 0x86);
+    assert_eq!(
+        code(&broker, Version::V5, ("pump-client", shown.1, None)),
+        0x86
+    );
     // The search for secrets at the end of this broker looks for all three in its data.
     broker.revoke("pump");
     assert_eq!(code(&broker, Version::V5, shown), 0x86);

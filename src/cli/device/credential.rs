@@ -82,8 +82,5 @@ fn add(client: &Client, wanted: New, json: bool) -> Result<(), CliError> {
 fn end(client: &Client, device: &str, credential: u64, json: bool) -> Result<(), CliError> {
     let path = format!("/devices/{}/credentials/{credential}", path_step(device));
     let reply: DeviceChanged = client.delete(&path)?;
-    if json {
-        return print_json(&reply);
-    }
-    identity::print_changed::<DeviceView>(&reply, "ended a credential of")
+    identity::changed::<DeviceView>("ended a credential of", &reply, json)
 }
