@@ -1,6 +1,5 @@
 //! `tollgate device …`: who may come in.
 
-mod credential;
 mod export;
 mod import;
 
@@ -14,6 +13,7 @@ use crate::{
     cli::{
         CliError,
         client::{Client, Target},
+        credential,
         identity::{self, ChosenToken, Filters, Kind, Limits, Overlap, details, live_tokens},
         moment, print, print_json,
         revoke::{self, DryRun},
@@ -79,7 +79,7 @@ enum Command {
     Rollback(Named),
     /// End all tokens of devices, their connections and sessions; of several all or none
     Revoke(Leaving),
-    /// Let a device in with a client id, user name and password, or end one of its credentials
+    /// Add, list or end what lets a device in besides its token
     Credential(credential::Arguments),
     /// Remove a device, its tokens and its telemetry
     Delete {
@@ -152,7 +152,9 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Rollback(Named { device }) => {
             identity::roll_back::<DeviceView>(&client, &device, json)
         }
-        Command::Credential(arguments) => credential::run(&client, arguments, json),
+        Command::Credential(arguments) => {
+            credential::run::<DeviceView>(&client, arguments, json)
+        }
         Command::Revoke(leaving) => {
             let how = (leaving.dry, leaving.since.as_deref());
             revoke::run::<DeviceView>(&client, leaving.devices, how, json)

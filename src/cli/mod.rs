@@ -20,6 +20,7 @@ mod backup;
 mod bench;
 mod check;
 mod client;
+mod credential;
 mod device;
 mod error;
 mod identity;
@@ -172,6 +173,15 @@ mod tests {
             "DELETE /admin/v1/admin-tokens/{admin_token}",
         ),
         ("app create", "POST /admin/v1/apps"),
+        (
+            "app credential add",
+            "POST /admin/v1/apps/{app}/credentials",
+        ),
+        ("app credential list", "GET /admin/v1/apps/{app}"),
+        (
+            "app credential remove",
+            "DELETE /admin/v1/apps/{app}/credentials/{credential}",
+        ),
         ("app delete", "DELETE /admin/v1/apps/{app}"),
         ("app limit", "PATCH /admin/v1/apps/{app}/terms"),
         ("app list", "GET /admin/v1/apps"),
@@ -189,7 +199,11 @@ mod tests {
             "POST /admin/v1/devices/{device}/credentials",
         ),
         (
-            "device credential end",
+            "device credential list",
+            "GET /admin/v1/devices/{device}",
+        ),
+        (
+            "device credential remove",
             "DELETE /admin/v1/devices/{device}/credentials/{credential}",
         ),
         ("device delete", "DELETE /admin/v1/devices/{device}"),

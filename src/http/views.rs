@@ -170,7 +170,8 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
     let code = match error {
         RegistryError::NameTaken { .. } | RegistryError::AdminTokenExists { .. } => Code::NameTaken,
         RegistryError::NoAdminToken { .. } => Code::AdminTokenNotFound,
-        RegistryError::TokenTaken { .. } => Code::TokenTaken,
+        RegistryError::TokenTaken { .. } | RegistryError::NamesTaken { .. } => Code::TokenTaken,
+        RegistryError::NoCredential { .. } => Code::CredentialNotFound,
         RegistryError::NotFound { kind, .. } => match kind {
             IdentityKind::Device => Code::DeviceNotFound,
             IdentityKind::Application => Code::AppNotFound,
@@ -195,6 +196,8 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
         }
         RegistryError::NoAdminToken { .. } => refused.target("admin_token"),
         RegistryError::TokenTaken { .. } => refused.target("token"),
+        RegistryError::NamesTaken { .. } => refused.target("user_name"),
+        RegistryError::NoCredential { .. } => refused.target("credential"),
         RegistryError::NotFound { kind, .. } => refused.target(match kind {
             IdentityKind::Device => "device",
             IdentityKind::Application => "app",

@@ -13,30 +13,26 @@
 //! 2. What both names find is decided there: a wrong password does not go on to look for the user
 //!    name alone.
 //! 3. Whoever finds the credential in the index finds what it is compared with: that is noted
-//!    before, and forgotten after.
+//!    before, and forgotten after. Who finds nothing any more is refused.
+//! 4. A CONNECT costs the same digests whether its names are known or not, and whether its password
+//!    is right or not (SEC-20); there is no slow hash, so that no thread waits for one
+//!    (`docs/decisions/passwords.md`).
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
-use uuid::Uuid;
 
-use super::changes::{self, As};
 use super::index::TokenKey;
 use super::key::{self, Digest, RegistryKey};
 use super::principal::UNKNOWN;
-use super::registry::{Shared, now_ms};
+use super::registry::Shared;
 use super::{
-    Change, CredentialInfo, CredentialKind, DeviceToken, NotAdmitted, Principal, Registry,
-    RegistryError, TOKEN_BYTES_MAX,
+    DeviceToken, NotAdmitted, Principal, Registry, RegistryError, TOKEN_BYTES_MAX,
 };
 use crate::store::basic::{self, BasicRow};
-use crate::store::devices::{self, DeviceRow, NewCredential};
-use crate::store::terms::{self as terms_rows, LiveRow, TermsRow};
-use crate::store::{Connection, StoreError, Transaction};
-
-/// Live credentials that a device or an application can have.
-pub const CREDENTIALS_MAX: usize = 16;
+use crate::store::{Connection, StoreError};
 
 /// What a client showed at CONNECT.
 #[derive(Clone, Copy)]
@@ -137,17 +133,33 @@ impl NewBasic {
         })
     }
 
-    fn digest(&self, key: &RegistryKey) -> Digest {
+    /// What it is found by.
+    pub(super) fn digest(&self, key: &RegistryKey) -> Digest {
         match self.form {
             Form::ClientId => key.client_id_digest(&self.client_id),
             Form::UserName => key.token_digest(&self.user_name),
             Form::Both => key.both_digest(&self.client_id, &self.user_name),
         }
     }
+
+    /// What is written down of it; `found_by` is its digest.
+    pub(super) fn row(&self, key: &RegistryKey, found_by: &Digest) -> BasicRow {
+        let password = self.password.as_deref();
+        BasicRow {
+            form: self.form as u8,
+            password: password.map(|text| key.password_digest(found_by, text.as_bytes())),
+        }
+    }
+}
+
+impl fmt::Debug for NewBasic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NewBasic(redacted)")
+    }
 }
 
 /// What is compared, by the number of the credential. About 80 bytes each; there are as many as
-/// [`CREDENTIALS_MAX`] and the registry's own limits allow.
+/// [`super::LIVE_TOKENS_MAX`] and the registry's own limits allow.
 #[derive(Default)]
 pub(super) struct Basics {
     held: DashMap<u64, BasicRow>,
@@ -155,6 +167,8 @@ pub(super) struct Basics {
     by_client_id: AtomicUsize,
     /// How many are found by both.
     by_both: AtomicUsize,
+    /// How many ask for a password.
+    with_password: AtomicUsize,
 }
 
 impl Basics {
@@ -165,7 +179,8 @@ impl Basics {
         Ok(basics)
     }
 
-    fn hold(&self, credential: u64, row: BasicRow) {
+    /// Keeps what a live credential is compared with; before the index knows the credential.
+    pub(super) fn hold(&self, credential: u64, row: BasicRow) {
         if self.held.insert(credential, row).is_none() {
             self.count(row, |count| {
                 count.fetch_add(1, Ordering::Release);
@@ -184,32 +199,41 @@ impl Basics {
         }
     }
 
-    fn count(&self, row: BasicRow, change: impl FnOnce(&AtomicUsize)) {
+    fn count(&self, row: BasicRow, change: impl Fn(&AtomicUsize)) {
         match Form::from_number(row.form) {
             Form::ClientId => change(&self.by_client_id),
             Form::Both => change(&self.by_both),
             Form::UserName => {}
         }
+        if row.password.is_some() {
+            change(&self.with_password);
+        }
     }
 
     /// Whether the password that was shown is the one that a credential asks for, if it does.
-    pub(super) fn fits(
-        &self,
-        key: &RegistryKey,
-        (credential, digest): (u64, &Digest),
-        password: Option<&[u8]>,
-    ) -> bool {
+    fn fits(&self, credential: u64, shown: Option<&Digest>) -> bool {
         // Copied out: the guard is a lock.
-        let wanted = self.held.get(&credential).and_then(|row| row.password);
-        let Some(wanted) = wanted else {
-            return true;
-        };
-        let shown = password.unwrap_or_default();
-        !shown.is_empty() && key::equal(&key.password_digest(digest, shown), &wanted)
+        match self.held.get(&credential).map(|row| row.password) {
+            Some(Some(wanted)) => shown.is_some_and(|shown| key::equal(shown, &wanted)),
+            Some(None) => true,
+            // It ended a moment ago.
+            None => false,
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
     }
 }
 
 impl Registry {
+    /// Live MQTT Basic credentials, for metrics.
+    #[must_use]
+    pub fn basic_credentials(&self) -> usize {
+        self.shared().basics.len()
+    }
+
     /// Who shows this at CONNECT, from this address: an access token as its user name, or MQTT Basic
     /// credentials. Touches memory only; without credentials of that kind it costs what
     /// [`Registry::admit`] costs.
@@ -230,152 +254,15 @@ impl Registry {
             }
             shared.key.client_id_digest(shown.client_id)
         } else {
+            // Both are made, so that it takes as long whichever is found.
+            let by_name = shared.key.token_digest(user_name);
             let both = is_used(&shared.basics.by_both)
                 .then(|| shared.key.both_digest(shown.client_id, user_name))
                 .filter(|digest| shared.index.find(TokenKey::new(digest)).is_some());
-            both.unwrap_or_else(|| shared.key.token_digest(user_name))
+            both.unwrap_or(by_name)
         };
         shared.admit(&digest, shown.password, Some(from))
     }
-
-    /// Adds MQTT Basic credentials to a device or an application. Durable on return. The same ones
-    /// a second time change nothing; the flag says whether they were added.
-    ///
-    /// # Errors
-    /// There is no such identity, somebody has or had the names, the identity has too many, or the
-    /// database failed.
-    pub fn add_basic<T: Send + 'static>(
-        &self,
-        whose: As<T>,
-        name_or_id: &str,
-        new: &NewBasic,
-    ) -> Result<(CredentialInfo, bool), RegistryError> {
-        let key = &self.shared().key;
-        let digest = new.digest(key);
-        let password = new.password.as_deref();
-        let row = BasicRow {
-            form: new.form as u8,
-            password: password.map(|text| key.password_digest(&digest, text.as_bytes())),
-        };
-        let name_or_id = name_or_id.to_owned();
-        let work = move |transaction: &Transaction<'_>| {
-            let owner = changes::find(transaction, whose.kind, &name_or_id)?;
-            let known = same(transaction, &owner, &digest, row)?;
-            let added = match known {
-                Some(_) => None,
-                None => Some(add(transaction, &owner, &digest, row)?),
-            };
-            let id = known.or(added.as_ref().map(|live| live.id));
-            let mut all = devices::credentials(transaction, &owner)?;
-            all.retain(|held| Some(held.id) == id);
-            Ok((all, (owner.id, owner.generation), added))
-        };
-        let (all, is_new) = self.change(work, move |(all, of, added), shared| {
-            let is_new = added.is_some();
-            if let Some(live) = added {
-                // What it asks for first: whoever finds it finds that too.
-                shared.basics.hold(live.id, row);
-                shared.learn(whose.kind, of, &live);
-            }
-            (all, is_new)
-        })?;
-        let shown = CredentialInfo::from_rows(all).pop();
-        let missing = || invalid("credential", "is gone already");
-        Ok((shown.ok_or_else(missing)?, is_new))
-    }
-
-    /// Ends one credential of a device or an application, of any kind, and its connections; those of
-    /// others stay, and what is kept of the identity, until its last one ends. Durable on return.
-    ///
-    /// # Errors
-    /// There is no such identity or it has no such live credential, or the database failed.
-    pub fn end_credential<T: Send + 'static>(
-        &self,
-        whose: As<T>,
-        name_or_id: &str,
-        credential: u64,
-    ) -> Result<(T, Change), RegistryError> {
-        let name_or_id = name_or_id.to_owned();
-        let work = move |transaction: &Transaction<'_>| {
-            let mut row = changes::find(transaction, whose.kind, &name_or_id)?;
-            let digest = basic::end_one(transaction, row.number, credential, now_ms())?;
-            let digest = digest.ok_or_else(|| {
-                let what = format!("{credential} is no live credential of {:?}", row.name);
-                invalid("credential", &what)
-            })?;
-            let is_live = !terms_rows::live(transaction, &row)?.is_empty();
-            if !is_live {
-                row.generation = row.generation.saturating_add(1);
-                devices::set_generation(transaction, &row, row.generation)?;
-                devices::drop_sessions(transaction, row.id)?;
-            }
-            let of = (row.id, row.generation);
-            let shown = changes::read(transaction, whose, row)?.0;
-            Ok((shown, of, digest, is_live))
-        };
-        self.change(work, move |(shown, of, digest, is_live), shared| {
-            shared.index.end([&digest]);
-            shared.terms.forget([credential]);
-            shared.basics.forget([credential]);
-            let (identity, generation): (Uuid, u32) = of;
-            let change = Change {
-                identity,
-                kind: whose.kind,
-                generation,
-                credentials_ended: vec![credential],
-                ends_sessions: !is_live,
-                drops_state: !is_live,
-                expired: false,
-            };
-            (shown, change)
-        })
-    }
-}
-
-/// The number of a live credential of this identity that asks for the same.
-fn same(
-    transaction: &Transaction<'_>,
-    owner: &DeviceRow,
-    digest: &Digest,
-    row: BasicRow,
-) -> Result<Option<u64>, RegistryError> {
-    let Some((holder, held)) = devices::owner_of(transaction, digest)? else {
-        return Ok(None);
-    };
-    let is_same = holder.id == owner.id
-        && held.revoked_ms.is_none()
-        && basic::of(transaction, held.id)? == Some(row);
-    Ok(is_same.then_some(held.id))
-}
-
-fn add(
-    transaction: &Transaction<'_>,
-    owner: &DeviceRow,
-    digest: &Digest,
-    row: BasicRow,
-) -> Result<LiveRow, RegistryError> {
-    changes::refuse_taken(transaction, digest)?;
-    if terms_rows::live(transaction, owner)?.len() >= CREDENTIALS_MAX {
-        let what = format!("has {CREDENTIALS_MAX} live credentials, which is the limit: end one");
-        return Err(invalid("credential", &what));
-    }
-    let new = NewCredential {
-        kind: CredentialKind::MQTT_BASIC,
-        digest: *digest,
-        chosen: true,
-        created_ms: now_ms(),
-        expires_ms: None,
-    };
-    let id = devices::insert_credential(transaction, owner, &new)?;
-    basic::insert(transaction, id, &row)?;
-    Ok(LiveRow {
-        id,
-        digest: *digest,
-        expires_ms: None,
-        terms: TermsRow::default(),
-        superseded_by: None,
-        retires_older: false,
-    })
 }
 
 fn invalid(field: &'static str, what: &str) -> RegistryError {
@@ -392,8 +279,13 @@ impl Shared {
         from: Option<IpAddr>,
     ) -> Result<Principal, NotAdmitted> {
         let key = TokenKey::new(digest);
+        // Before anything is known, so that it takes as long for names that nobody has.
+        let password = password
+            .filter(|text| (1..=TOKEN_BYTES_MAX).contains(&text.len()))
+            .filter(|_| self.basics.with_password.load(Ordering::Acquire) > 0)
+            .map(|text| self.key.password_digest(digest, text));
         let entry = self.index.find(key).ok_or(UNKNOWN)?;
-        if !self.basics.fits(&self.key, (entry.credential, digest), password) {
+        if entry.is_basic && !self.basics.fits(entry.credential, password.as_ref()) {
             return Err(UNKNOWN);
         }
         self.principal(key, entry, from)

@@ -29,6 +29,9 @@ const BOTH_LABEL: &[u8] = b"tollgate mqtt client id and user name\n";
 /// Put before a password.
 const PASSWORD_LABEL: &[u8] = b"tollgate mqtt password\n";
 
+/// Put before the digest of names that ended, when they are given out again.
+const RELEASED_LABEL: &[u8] = b"tollgate released names\n";
+
 /// Digested for the key that seals access keys.
 const SEALING_LABEL: &[u8] = b"tollgate sealing of access keys 1\n";
 
@@ -62,6 +65,11 @@ impl RegistryKey {
     pub(super) fn both_digest(&self, client_id: &str, user_name: &str) -> Digest {
         let parts = [BOTH_LABEL, client_id.as_bytes(), b"\n", user_name.as_bytes()];
         self.digest(&parts)
+    }
+
+    /// What a credential that ended is remembered by, when its names are another's now.
+    pub(super) fn released_digest(&self, names: &Digest, credential: u64) -> Digest {
+        self.digest(&[RELEASED_LABEL, names, &credential.to_le_bytes()])
     }
 
     /// Of a password, for the credential that is found by this.

@@ -273,6 +273,7 @@ fn the_index_finds_what_is_live_and_knows_what_is_gone() {
         kind: 0,
         expires_s: 0,
         has_terms: false,
+        is_basic: false,
         is_watched: false,
         ..first
     };
@@ -413,6 +414,7 @@ fn a_million_tokens() {
         kind: 0,
         expires_s: 4_000_000_000,
         has_terms: false,
+        is_basic: false,
         is_watched: false,
     };
     let before = resident_kib();

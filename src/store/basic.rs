@@ -49,20 +49,6 @@ pub fn each_live(
     Ok(())
 }
 
-/// Ends one live credential of an identity, whatever its kind; its digest, if there was one.
-pub fn end_one(
-    connection: &Connection,
-    device: i64,
-    credential: u64,
-    at_ms: u64,
-) -> Result<Option<[u8; 32]>, StoreError> {
-    let sql = "UPDATE credential SET revoked_ms = ?3
-               WHERE id = ?1 AND device = ?2 AND revoked_ms IS NULL RETURNING digest";
-    let mut statement = connection.prepare_cached(sql)?;
-    let values = params![Unsigned(credential), device, Unsigned(at_ms)];
-    Ok(statement.query_row(values, |row| row.get(0)).optional()?)
-}
-
 fn read(row: &Row<'_>, at: usize) -> rusqlite::Result<BasicRow> {
     Ok(BasicRow {
         form: row.get(at)?,

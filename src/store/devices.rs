@@ -174,9 +174,12 @@ pub fn owner_of(
             Ok((credential_row(row)?, row.get::<_, i64>(13)?))
         })
         .optional()?;
-    let Some((credential, number)) = found else {
+    let Some((mut credential, number)) = found else {
         return Ok(None);
     };
+    if credential.kind == BASIC {
+        credential.basic = basic::of(connection, credential.id)?;
+    }
     let sql = "SELECT number, id, name, created_ms, generation, profile, label, kind
                FROM device WHERE number = ?1";
     let device = connection
@@ -191,7 +194,7 @@ pub fn each_live(
     mut visit: impl FnMut(LiveCredential),
 ) -> Result<(), StoreError> {
     let sql = "SELECT d.id, d.generation, d.kind,
-                      c.id, c.digest, c.expires_ms, c.superseded_by, c.retires_older,
+                      c.id, c.kind, c.digest, c.expires_ms, c.superseded_by, c.retires_older,
                       t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max
                FROM credential AS c CROSS JOIN device AS d ON d.number = c.device
                LEFT JOIN terms AS t ON t.credential = c.id
@@ -276,6 +279,18 @@ pub fn end_credentials(
     forget_ended(connection, device, kept)?;
     ended.sort_unstable();
     Ok(ended)
+}
+
+/// Gives a credential that ended another digest, so that somebody may have what it was found by.
+pub fn set_digest(
+    connection: &Connection,
+    credential: u64,
+    digest: &[u8; 32],
+) -> Result<(), StoreError> {
+    let sql = "UPDATE credential SET digest = ?2 WHERE id = ?1";
+    let values = params![Unsigned(credential), digest];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
 }
 
 /// Forgets the oldest ended credentials of a device, so that at most `kept` stay.

@@ -1,10 +1,15 @@
 //! MQTT Basic credentials: TB-02, table 1.2, and the codes of table 1.4.
 
+use std::{io::Write as _, process::Stdio};
+
 use serde_json::Value;
 
 use crate::common::{
     broker::Broker,
+    client::Client,
     packets::{Connect, TELEMETRY, VERSIONS, Version, log_in, publish, reason},
+    secrets,
+    wire::Wire,
 };
 
 /// What a client shows: client id, user name, password.
@@ -99,8 +104,8 @@ fn tb_02_each_form_lets_in_whom_it_says_and_nobody_else() {
         (("", None, None), 0x87),
         // User name only: any client id, any password.
         (("", Some("only-this-name"), None), 0),
-        (("anything", Some("only-this-name"), Some("anything")), 0),
-        (("anything", Some("Only-this-name"), None), bad),
+        (("any-id", Some("only-this-name"), Some("any-password")), 0),
+        (("any-id", Some("Only-this-name"), None), bad),
         // User name and password.
         (("any", Some("name-and-word"), Some("right-password")), 0),
         (("any", Some("name-and-word"), Some("wrong-password")), bad),
@@ -109,7 +114,7 @@ fn tb_02_each_form_lets_in_whom_it_says_and_nobody_else() {
         (("any", Some("name-and-wor"), Some("right-password")), bad),
         // Both names: exactly these two, any password.
         (("client-1", Some("name-of-both"), None), 0),
-        (("client-1", Some("name-of-both"), Some("anything")), 0),
+        (("client-1", Some("name-of-both"), Some("any-password")), 0),
         (("client-2", Some("name-of-both"), None), bad),
         (("client-1", Some("name-of-all"), Some("all-password")), bad),
         // All three.
@@ -190,7 +195,9 @@ fn sec_35_the_end_of_one_credential_ends_its_connection_and_no_other() {
         &Connect::with_token(Version::V5, "by-token", &token),
     );
     let number = added["id"].to_string();
-    let arguments = ["device", "credential", "end", "boiler", &number, "--json"];
+    let arguments = [
+        "device", "credential", "remove", "boiler", &number, "--json",
+    ];
     let ended = broker.cli_json(&arguments);
     assert_eq!(ended["receipt"]["connections"], 1, "{ended}");
     let last = named.packet();
@@ -221,8 +228,13 @@ fn sec_51_basic_credentials_are_there_after_a_restart_and_only_as_digests() {
     ];
     let arguments = [&["device", "credential", "add", "pump"][..], &all].concat();
     let mut command = broker.command(&arguments);
-    let output = crate::common::tools::run_with_input(&mut command, b"pump-password-1\n");
-    assert!(output.status.success(), "{output:?}");
+    let pipe = command.stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = pipe.spawn().expect("the program runs");
+    secrets::used(b"pump-password-1");
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(b"pump-password-1\n").expect("it reads");
+    drop(input);
+    assert!(child.wait().expect("it ends").success());
     let shown = (
         "pump-client",
         Some("pump-user-name"),
@@ -239,4 +251,159 @@ fn sec_51_basic_credentials_are_there_after_a_restart_and_only_as_digests() {
     // The search for secrets at the end of this broker looks for all three in its data.
     broker.revoke("pump");
     assert_eq!(code(&broker, Version::V5, shown), 0x86);
+}
+
+/// A device that is let in with its names and a password, and a client that came in so.
+fn named(broker: &Broker, device: &str) -> (String, Client) {
+    broker.create_device(device);
+    let (name, password) = (format!("{device}-user"), format!("{device}-password"));
+    add(
+        broker,
+        device,
+        &["--user-name", &name, "--password", &password],
+    );
+    let shown = ("c", Some(name.as_str()), Some(password.as_str()));
+    let client = Client::connect(broker, &connect(Version::V5, shown));
+    (name, client)
+}
+
+fn password_of(device: &str) -> String {
+    format!("{device}-password")
+}
+
+/// MQTT 5: administrative action.
+const ENDED: u8 = 0x98;
+
+/// MQTT 5: not authorized.
+const NOT_AUTHORIZED: u8 = 0x87;
+
+/// Whatever ends a token ends MQTT Basic credentials as well, at once and also after a restart.
+#[test]
+fn sec_34_rotate_revoke_and_delete_end_those_who_came_in_with_a_password() {
+    let mut broker = Broker::start();
+    let verbs: [(&str, &[&str]); 4] = [
+        ("revoke", &["device", "revoke"]),
+        ("rotate", &["device", "rotate", "--grace", "0s"]),
+        ("delete", &["device", "delete"]),
+        ("several", &["device", "revoke", "other"]),
+    ];
+    broker.create_device("other");
+    let mut names = Vec::new();
+    for (device, verb) in verbs {
+        let (name, mut client) = named(&broker, device);
+        assert_eq!(client.publish(1, TELEMETRY, br#"{"a":1}"#), 0);
+        broker.cli_ok(&[verb, &[device]].concat());
+        client.expect_end(&[ENDED]);
+        names.push((name, password_of(device)));
+    }
+    let expect_out = |broker: &Broker| {
+        for (name, password) in &names {
+            let shown = ("c", Some(name.as_str()), Some(password.as_str()));
+            assert_eq!(code(broker, Version::V5, shown), 0x86, "{name}");
+        }
+    };
+    expect_out(&broker);
+    broker.kill9();
+    broker.restart();
+    expect_out(&broker);
+}
+
+/// The old ones live on for the grace time of a rotation, and end with its roll-forward.
+#[test]
+fn sec_53_a_rotation_takes_the_place_of_a_password_too() {
+    let broker = Broker::start_with(&[("TOLLGATE_DEVICE_SESSIONS", "per_client_id")]);
+    let (name, mut client) = named(&broker, "kiln");
+    let rotate = ["device", "rotate", "kiln", "--retire-on-use", "--json"];
+    let rotated = broker.cli_json(&rotate);
+    let token = rotated["token"].as_str().expect("a token");
+    let password = password_of("kiln");
+    let shown = ("d", Some(name.as_str()), Some(password.as_str()));
+    assert_eq!(code(&broker, Version::V5, shown), 0);
+    assert_eq!(client.publish(1, TELEMETRY, br#"{"a":1}"#), 0);
+    let by_token = Connect::with_token(Version::V5, "t", token);
+    let _new = Client::connect(&broker, &by_token);
+    client.expect_end(&[NOT_AUTHORIZED]);
+    assert_eq!(code(&broker, Version::V5, shown), 0x86);
+}
+
+#[test]
+fn sec_40_a_password_has_an_end_networks_and_quotas_like_a_token() {
+    let broker = Broker::start_with(&[("TOLLGATE_DEVICE_SESSIONS", "per_client_id")]);
+    let (name, mut client) = named(&broker, "dryer");
+    let password = password_of("dryer");
+    let shown = ("d", Some(name.as_str()), Some(password.as_str()));
+    let limit = |options: &[&str]| {
+        broker.cli_ok(&[&["device", "limit", "dryer"], options].concat());
+    };
+    limit(&["--connections", "1"]);
+    let quota_exceeded = 0x97;
+    assert_eq!(code(&broker, Version::V5, shown), quota_exceeded);
+    limit(&["--connections", "any", "--from", "127.0.0.2"]);
+    client.expect_end(&[NOT_AUTHORIZED]);
+    assert_eq!(code(&broker, Version::V5, shown), 0x86);
+    let mut wire = Wire::connect_from("127.0.0.2", broker.address("mqtt"));
+    log_in(&mut wire, &connect(Version::V5, shown));
+    limit(&["--from", "anywhere", "--expires", "2s"]);
+    let last = wire.packet();
+    assert_eq!((last[0], reason(&last)), (0xe0, NOT_AUTHORIZED));
+    wire.expect_close();
+    assert_eq!(code(&broker, Version::V5, shown), 0x86);
+}
+
+/// A new password ends those who came with the old one; their session waits for them.
+#[test]
+fn sec_53_a_new_password_replaces_the_old_one_and_sessions_stay() {
+    let broker = Broker::start();
+    broker.create_device("press");
+    let with = |password| ["--user-name", "press-user", "--password", password];
+    let old = add(&broker, "press", &with("first-password"));
+    let shown = |password| ("c", Some("press-user"), Some(password));
+    let kept = |password| connect(Version::V5, shown(password)).kept();
+    let mut client = Client::connect(&broker, &kept("first-password"));
+    let taken = [&["device", "credential", "add", "press"][..], &with("second-password")];
+    let output = broker.cli(&taken.concat());
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    let mut arguments = taken.concat();
+    arguments.extend(["--replace", "--json"]);
+    let replaced = broker.cli_json(&arguments);
+    assert_eq!(replaced["receipt"]["connections"], 1, "{replaced}");
+    assert_ne!(replaced["credential"]["id"], old["id"]);
+    client.expect_end(&[ENDED]);
+    assert_eq!(code(&broker, Version::V5, shown("first-password")), 0x86);
+    let client = Client::connect(&broker, &kept("second-password"));
+    assert!(client.is_present(), "the session stays");
+    // What ended comes back with another password only.
+    let id = replaced["credential"]["id"].to_string();
+    broker.cli_ok(&["device", "credential", "remove", "press", &id]);
+    let output = broker.cli(&taken.concat());
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    add(&broker, "press", &with("third-password"));
+    assert_eq!(code(&broker, Version::V5, shown("second-password")), 0x86);
+    assert_eq!(code(&broker, Version::V5, shown("third-password")), 0);
+}
+
+/// The last credential takes with it what is kept of the device, as a revocation does.
+#[test]
+fn sec_35_the_end_of_the_last_credential_ends_the_session() {
+    let broker = Broker::start();
+    let (name, client) = named(&broker, "oven");
+    client.disconnect();
+    let password = password_of("oven");
+    let shown = ("c", Some(name.as_str()), Some(password.as_str()));
+    drop(Client::connect(&broker, &connect(Version::V5, shown).kept()));
+    let shown_credentials = broker.cli_json(&["device", "credential", "list", "oven", "--json"]);
+    let all = shown_credentials.as_array().expect("a list");
+    assert_eq!(all.len(), 2, "{shown_credentials}");
+    let sessions: f64 = all
+        .iter()
+        .map(|held| {
+            let id = held["id"].to_string();
+            let arguments = ["device", "credential", "remove", "oven", &id, "--json"];
+            let removed = broker.cli_json(&arguments);
+            removed["receipt"]["sessions"].as_f64().expect("a number")
+        })
+        .sum();
+    assert_eq!(sessions, 1.0);
+    assert_eq!(broker.metric("tollgate_basic_credentials"), 0.0);
+    assert_eq!(broker.metric("tollgate_tokens"), 0.0);
 }
