@@ -152,9 +152,7 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Rollback(Named { device }) => {
             identity::roll_back::<DeviceView>(&client, &device, json)
         }
-        Command::Credential(arguments) => {
-            credential::run::<DeviceView>(&client, arguments, json)
-        }
+        Command::Credential(arguments) => credential::run::<DeviceView>(&client, arguments, json),
         Command::Revoke(leaving) => {
             let how = (leaving.dry, leaving.since.as_deref());
             revoke::run::<DeviceView>(&client, leaving.devices, how, json)

@@ -198,10 +198,7 @@ mod tests {
             "device credential add",
             "POST /admin/v1/devices/{device}/credentials",
         ),
-        (
-            "device credential list",
-            "GET /admin/v1/devices/{device}",
-        ),
+        ("device credential list", "GET /admin/v1/devices/{device}"),
         (
             "device credential remove",
             "DELETE /admin/v1/devices/{device}/credentials/{credential}",

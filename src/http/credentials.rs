@@ -23,9 +23,8 @@ pub(super) async fn add<T: Kind>(
     JsonBody(wanted): JsonBody<AddCredential>,
 ) -> Result<(StatusCode, Json<CredentialAdded>), Refused> {
     let one = named_in(path, T::ONE)?;
-    let [client_id, user_name, password] =
-        [&wanted.client_id, &wanted.user_name, &wanted.password]
-            .map(|text| text.as_ref().map(TokenText::expose));
+    let [client_id, user_name, password] = [&wanted.client_id, &wanted.user_name, &wanted.password]
+        .map(|text| text.as_ref().map(TokenText::expose));
     let new = NewBasic::new(client_id, user_name, password)
         .map_err(|error| refused_by_registry(&error))?;
     let how = Adding {
@@ -47,7 +46,13 @@ pub(super) async fn add<T: Kind>(
             None => None,
         };
         let credential = credential_view(added.credential);
-        Ok((status, Json(CredentialAdded { credential, receipt })))
+        Ok((
+            status,
+            Json(CredentialAdded {
+                credential,
+                receipt,
+            }),
+        ))
     })
     .await
 }

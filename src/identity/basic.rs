@@ -3,13 +3,13 @@
 //! | what it asks for | found by |
 //! |---|---|
 //! | client id | the client id of a CONNECT without a user name |
-//! | user name, perhaps password | the user name, like an access token: one name is one credential |
-//! | client id and user name, perhaps password | both together, before anything else |
+//! | user name, perhaps password | the user name, like a token: one name is one credential |
+//! | both names, perhaps password | both together, before anything else |
 //!
 //! # Invariants
-//! 1. Of all three only keyed digests are kept (SEC-51): without a password the names alone open the
-//!    door. A password's digest is that of the password with the credential's own, so that equal
-//!    passwords look different.
+//! 1. Of all three only keyed digests are kept (SEC-51): without a password the names alone open
+//!    the door. A password's digest is that of the password with the credential's own, so that
+//!    equal passwords look different.
 //! 2. What both names find is decided there: a wrong password does not go on to look for the user
 //!    name alone.
 //! 3. Whoever finds the credential in the index finds what it is compared with: that is noted
@@ -28,9 +28,7 @@ use super::index::TokenKey;
 use super::key::{self, Digest, RegistryKey};
 use super::principal::UNKNOWN;
 use super::registry::Shared;
-use super::{
-    DeviceToken, NotAdmitted, Principal, Registry, RegistryError, TOKEN_BYTES_MAX,
-};
+use super::{DeviceToken, NotAdmitted, Principal, Registry, RegistryError, TOKEN_BYTES_MAX};
 use crate::store::basic::{self, BasicRow};
 use crate::store::{Connection, StoreError};
 
@@ -234,8 +232,8 @@ impl Registry {
         self.shared().basics.len()
     }
 
-    /// Who shows this at CONNECT, from this address: an access token as its user name, or MQTT Basic
-    /// credentials. Touches memory only; without credentials of that kind it costs what
+    /// Who shows this at CONNECT, from this address: an access token as its user name, or MQTT
+    /// Basic credentials. Touches memory only; without credentials of that kind it costs what
     /// [`Registry::admit`] costs.
     ///
     /// # Errors

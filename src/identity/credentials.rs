@@ -1,8 +1,8 @@
 //! Credentials besides tokens: how they are added, replaced and ended one by one.
 //!
 //! # Invariants
-//! 1. Whatever ends a token ends these too: rotate, revoke, delete, the end of their time. Here only
-//!    one of several ends, and with the last one goes what is kept of the identity.
+//! 1. Whatever ends a token ends these too: rotate, revoke, delete, the end of their time. Here
+//!    only one of several ends, and with the last one goes what is kept of the identity.
 //! 2. Names that ended open no door again with what was shown before: they are free again only for
 //!    another password.
 //! 3. One that takes the place of another does so in one transaction, and the state of sessions
@@ -18,10 +18,10 @@ use super::{
     Change, CredentialInfo, CredentialKind, IdentityKind, LIVE_TOKENS_MAX, Registry, RegistryError,
     Terms, TermsChange,
 };
+use crate::store::Transaction;
 use crate::store::basic::{self, BasicRow};
 use crate::store::devices::{self, CredentialRow, DeviceRow, NewCredential};
 use crate::store::terms::{self as rows, LiveRow};
-use crate::store::Transaction;
 
 /// How a credential is added.
 #[derive(Clone, Debug, Default)]
@@ -98,7 +98,9 @@ impl Registry {
             done.read(transaction, &owner)
         };
         let (shown, is_new, change) = self.change(work, move |done, shared| {
-            let change = done.replaced.map(|id| shared.replaced(whose.kind, done.owner, id));
+            let change = done
+                .replaced
+                .map(|id| shared.replaced(whose.kind, done.owner, id));
             if let Some(made) = &done.made {
                 // What it asks for first: whoever finds it finds that too.
                 shared.basics.hold(made.id, row);
@@ -115,8 +117,9 @@ impl Registry {
         })
     }
 
-    /// Ends one credential of a device or an application, of any kind, and its connections; those of
-    /// others stay, and what is kept of the identity, until its last one ends. Durable on return.
+    /// Ends one credential of a device or an application, of any kind, and its connections; those
+    /// of others stay, and what is kept of the identity, until its last one ends. Durable on
+    /// return.
     ///
     /// # Errors
     /// There is no such identity or it has no such live credential, or the database failed.

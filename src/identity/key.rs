@@ -63,7 +63,12 @@ impl RegistryKey {
 
     /// Of a client id and a user name that open the door together. Neither holds a line feed.
     pub(super) fn both_digest(&self, client_id: &str, user_name: &str) -> Digest {
-        let parts = [BOTH_LABEL, client_id.as_bytes(), b"\n", user_name.as_bytes()];
+        let parts = [
+            BOTH_LABEL,
+            client_id.as_bytes(),
+            b"\n",
+            user_name.as_bytes(),
+        ];
         self.digest(&parts)
     }
 

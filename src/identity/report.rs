@@ -111,7 +111,9 @@ fn report(
     }
     let terms = Terms::from_row(&credential.terms, credential.expires_ms);
     let is_early = terms.not_before_ms.is_some_and(|at| at > now_ms);
-    let asks_more = credential.basic.is_some_and(|basic| basic.password.is_some());
+    let asks_more = credential
+        .basic
+        .is_some_and(|basic| basic.password.is_some());
     let refused = if is_early {
         Some(TokenRefusal::NotYet.to_string())
     } else {

@@ -260,6 +260,7 @@ fn the_index_finds_what_is_live_and_knows_what_is_gone() {
         kind: 2,
         expires_s: u32::MAX,
         has_terms: true,
+        is_basic: true,
         is_watched: true,
     };
     index.insert(&one, first);
