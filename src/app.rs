@@ -67,7 +67,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let registry = Registry::open_for(store.clone(), &secrets, user_topics(config)?)?;
     let bound = Bound::bind(config)?;
     let certificates = listeners::certificates(config, &metrics)?;
-    let tls = certificates.as_ref().map(Reloader::tls);
+    let tls = certificates.as_ref().map(|held| (held.mqtts(), held.tls()));
     let addresses = bound.addresses();
 
     let limits = retained_limits(config);

@@ -24,7 +24,7 @@ use super::places::{Place, TLS_BYTES};
 use super::proxy;
 use super::stream::{Detached, Socket, Stream};
 use super::throttle::{self, Verdict};
-use super::tls::{self, Tls};
+use super::tls::{self, Certificate, Tls};
 use super::wills;
 use crate::broker::SessionKey;
 use crate::identity::{Action, IdentityKind, Principal, QuotaPlace};
@@ -90,6 +90,8 @@ struct Guest {
     from: IpAddr,
     place: Place,
     stage: Stage,
+    /// What it showed in the TLS handshake.
+    certificate: Certificate,
 }
 
 /// How far it has come.
@@ -134,6 +136,7 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted) {
         from,
         place,
         stage: Stage::Proxy,
+        certificate: Certificate::None,
     };
     let mut bytes = Vec::new();
     let steps = async {
@@ -149,7 +152,8 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted) {
     };
     let leftover = bytes.split_off(connect_len.min(bytes.len()));
     let from = guest.from;
-    let admitted = greeter.guarded(from, || admit(&greeter, &bytes, from));
+    let certificate = std::mem::replace(&mut guest.certificate, Certificate::None);
+    let admitted = greeter.guarded(from, || admit(&greeter, &bytes, (from, &certificate)));
     match admitted.unwrap_or(Err(Failure::Silent(Refusal::BadConnect))) {
         Ok((principal, opening)) => {
             drop(bytes);
@@ -216,6 +220,7 @@ impl Guest {
         self.place.charge(TLS_BYTES).await;
         let mut stream = Box::new(tls.accept(Socket::new(socket)).await?);
         stream.get_mut().0.handshake_done();
+        self.certificate = tls.certificate(&stream);
         self.stage = Stage::Connect;
         Ok(Stream::Tls(stream))
     }
@@ -304,7 +309,11 @@ async fn read_connect(
 }
 
 /// Who it is, and whether it may come in.
-fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, Opening), Failure> {
+fn admit(
+    greeter: &Greeter,
+    packet: &[u8],
+    (from, certificate): (IpAddr, &Certificate),
+) -> Result<(Principal, Opening), Failure> {
     let connect = match wire::decode_connect(packet) {
         Ok(connect) => connect,
         Err(WireError::UnsupportedVersion { .. }) => {
@@ -342,7 +351,7 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, O
             Failure::Silent(Refusal::PacketTooLarge)
         });
     }
-    let principal = authenticate(greeter, &connect, from)
+    let principal = authenticate(greeter, &connect, (from, certificate))
         .map_err(|refusal| failed(greeter, &connect, from, refusal))?;
     if let Some(will) = &connect.will {
         // SEC-37: decided now; on device topics a will is allowed and has no effect (TB-15).
@@ -430,6 +439,7 @@ pub(super) fn metric(refusal: ConnectRefusal) -> Refusal {
         | ConnectRefusal::MissingUserName
         | ConnectRefusal::NoCredentials
         | ConnectRefusal::BadAuthenticationMethod => Refusal::BadCredential,
+        ConnectRefusal::BadCertificate => Refusal::BadCertificate,
         ConnectRefusal::TokenNotYet => Refusal::TokenNotYet,
         ConnectRefusal::TokenExpired => Refusal::TokenExpired,
         ConnectRefusal::TokenNetwork => Refusal::TokenNetwork,

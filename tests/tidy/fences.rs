@@ -46,7 +46,7 @@ const FENCES: &[(&str, &[&str])] = &[
     (
         "rustls",
         &[
-            "src/net/tls.rs",
+            "src/net/tls",
             "src/app/certificates",
             "src/cli/bench/tls.rs",
             "src/cli/users/link.rs",
@@ -68,7 +68,7 @@ const FENCES: &[(&str, &[&str])] = &[
         &[
             "src/cli/",
             "src/http/",
-            "src/app/certificates",
+            "src/net/tls/validity.rs",
             "src/broker/feed/",
         ],
     ),
