@@ -13,6 +13,7 @@ mod ends;
 mod error;
 mod index;
 mod key;
+mod marks;
 mod permit;
 mod principal;
 mod quota;
