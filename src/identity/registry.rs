@@ -20,6 +20,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::admin_tokens::AdminTokens;
+use super::basic::Basics;
 use super::changes::{self, As, Identified, Outfit};
 use super::index::TokenIndex;
 use super::key::{self, RegistryKey};
@@ -62,6 +63,8 @@ pub struct Registry {
 pub(super) struct Shared {
     pub(super) key: RegistryKey,
     pub(super) index: TokenIndex,
+    /// What MQTT Basic credentials are compared with.
+    pub(super) basics: Basics,
     /// Of the tokens that have any beside an end.
     pub(super) terms: TermsTable,
     /// When the next token ends by itself; wall clock, ms; `u64::MAX` if none does. Set by the
@@ -141,6 +144,7 @@ impl Registry {
         let scopes = Scopes::new(SCOPES_BYTES_MAX);
         let terms = TermsTable::default();
         let marks = Marks::default();
+        let basics = store.read(Basics::read)?;
         let ((devices, applications), tombstones, index, next_end) = store.read(|connection| {
             let devices = devices::count(connection, devices::DEVICE)?;
             let applications = devices::count(connection, devices::APPLICATION)?;
@@ -164,6 +168,7 @@ impl Registry {
         let shared = Arc::new(Shared {
             key: secrets.key().clone(),
             index,
+            basics,
             terms,
             next_end_ms: AtomicU64::new(next_end.unwrap_or(u64::MAX)),
             first_uses: Mutex::default(),

@@ -435,6 +435,7 @@ impl Shared {
             }
             let held = LiveRow {
                 id: *credential,
+                kind: CredentialKind::ACCESS_TOKEN,
                 digest: row.digest,
                 expires_ms: None,
                 terms: TermsRow::default(),
