@@ -16,6 +16,7 @@ mod ends;
 mod error;
 mod index;
 mod key;
+mod marks;
 mod permit;
 mod principal;
 mod quota;

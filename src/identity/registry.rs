@@ -24,6 +24,7 @@ use super::basic::Basics;
 use super::changes::{self, As, Identified, Outfit};
 use super::index::TokenIndex;
 use super::key::{self, RegistryKey};
+use super::marks::Marks;
 use super::retire;
 use super::scopes::{SCOPES_BYTES_MAX, Scopes};
 use super::terms::{Terms, TermsTable};
@@ -39,7 +40,7 @@ pub use crate::store::bulk::ListedDevice;
 
 use crate::store::devices::{self, NewCredential};
 use crate::store::terms as rows;
-use crate::store::{Connection, Store, Transaction, scopes};
+use crate::store::{Connection, Store, Transaction, scopes, suspects};
 
 /// Devices the registry holds at most: at about 100 bytes of memory each, 400 MB. More are refused;
 /// requests that share the commit which reaches the limit still get in.
@@ -84,6 +85,8 @@ pub(super) struct Shared {
     pub(super) users: Users,
     /// Who may ask the admin API for what.
     pub(super) admins: AdminTokens,
+    /// What is perhaps somebody else's.
+    pub(super) marks: Marks,
     // A leaf lock: pushed to by the writer thread, copied by readers.
     pub(super) tombstones: RwLock<Vec<(Uuid, u64)>>,
 }
@@ -140,6 +143,7 @@ impl Registry {
         let admins = AdminTokens::open(&store)?;
         let scopes = Scopes::new(SCOPES_BYTES_MAX);
         let terms = TermsTable::default();
+        let marks = Marks::default();
         let basics = store.read(Basics::read)?;
         let ((devices, applications), tombstones, index, next_end) = store.read(|connection| {
             let devices = devices::count(connection, devices::DEVICE)?;
@@ -156,6 +160,7 @@ impl Registry {
                 let scope = scopes.common(kind, &scoped.filters);
                 scopes.hold(scoped.id, &scoped.name, scope);
             })?;
+            marks.set(&suspects::of(connection, None)?);
             let tombstones = devices::tombstones(connection)?;
             let next_end = rows::next_end(connection)?;
             Ok(((devices, applications), tombstones, index, next_end))
@@ -175,6 +180,7 @@ impl Registry {
             devices_max,
             users,
             admins,
+            marks,
             tombstones: RwLock::new(tombstones),
         });
         let registry = Registry { store, shared };
