@@ -48,7 +48,7 @@ pub(super) fn authenticate(
             principal
         }
         Err(refused) if refused.of.is_none() && is_vouched_for => {
-            by_connect(greeter, connect, from)?
+            by_connect(greeter, connect, from).map_err(beside_nobody)?
         }
         Err(refused) => {
             tracing::debug!(%from, %fingerprint, why = %refused.why, "a certificate was refused");
@@ -56,6 +56,16 @@ pub(super) fn authenticate(
         }
     };
     Ok(principal.with_certificate(ends_ms))
+}
+
+/// A certificate of nobody with nothing beside it is refused as that (TB-03).
+fn beside_nobody(refusal: ConnectRefusal) -> ConnectRefusal {
+    match refusal {
+        ConnectRefusal::UnknownClientId | ConnectRefusal::NoCredentials => {
+            ConnectRefusal::BadCertificate
+        }
+        other => other,
+    }
 }
 
 fn shown<'c>(connect: &Connect<'c>) -> Shown<'c> {

@@ -272,8 +272,8 @@ CREATE TABLE basic (
 ) STRICT;
 ";
 
-/// Certificates of clients are credentials of kind 4: `credential.digest` is that of the fingerprint,
-/// and `credential.expires_ms` is never later than `ends_ms`, the end of the certificate.
+/// Certificates of clients are credentials of kind 4: `credential.digest` is that of the
+/// fingerprint, and `credential.expires_ms` is never later than `ends_ms`, the certificate's end.
 const VERSION_11: &str = "
 CREATE TABLE certificate (
     credential INTEGER PRIMARY KEY REFERENCES credential (id) ON DELETE CASCADE,

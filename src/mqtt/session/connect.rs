@@ -42,8 +42,8 @@ pub enum ConnectRefusal {
     UnsupportedVersion,
     /// Unknown token, wrong user name or password.
     BadCredentials,
-    /// A certificate that is not good now or nobody's, or one identity's beside the token of another
-    /// (SEC-22).
+    /// A certificate that is not good now or nobody's, or one identity's beside the token of
+    /// another (SEC-22).
     BadCertificate,
     /// A bad, expired or revoked token of a user, or one of another user than the user name says.
     BadUserToken,
