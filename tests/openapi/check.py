@@ -1,10 +1,10 @@
 """Holds the description that a broker serves against what the broker does.
 
 Argument: one JSON object with `host` and `port` of the HTTP listener, `token` (of full rights),
-`access_key`, `certificate` (PEM), and `device`, which has telemetry. Every endpoint is called so that every status it is
-described with comes, each reply is validated against its schema, and one JSON object is printed:
-`wrong` lists what does not fit. An undescribed status or member is wrong, and so is a status or a
-member that is described and never seen.
+`access_key`, `certificate` (PEM), and `device`, which has telemetry. Every endpoint is called so
+that every status it is described with comes, each reply is validated against its schema, and one
+JSON object is printed: `wrong` lists what does not fit. An undescribed status or member is wrong,
+and so is a status or a member that is described and never seen.
 """
 
 import base64
