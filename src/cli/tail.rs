@@ -110,7 +110,10 @@ mod tests {
         let line = r#"{"offset":1,"ts":0,"device":"i","name":"","payload":"{'a':\u001b}"}"#;
         assert_eq!(row(line), "1970-01-01T00:00:00.000Z  i  {'a':\\u{1b}}\n");
         let line = r#"{"ts":0,"name":"boiler","suspect":true,"payload":1}"#;
-        assert_eq!(row(line), "1970-01-01T00:00:00.000Z  boiler  1  (suspect)\n");
+        assert_eq!(
+            row(line),
+            "1970-01-01T00:00:00.000Z  boiler  1  (suspect)\n"
+        );
         let line = r#"{"missed_from":3,"missed_to":9}"#;
         assert_eq!(row(line), "(records 3 to 9 are not there any more)\n");
     }

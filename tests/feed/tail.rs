@@ -1,11 +1,6 @@
 //! `tollgate tail`, and how much the feed carries.
 
-use std::{
-    io::Write as _,
-    net::TcpStream,
-    process::Command,
-    time::Instant,
-};
+use std::{io::Write as _, net::TcpStream, process::Command, time::Instant};
 
 use serde_json::Value;
 
