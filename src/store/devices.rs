@@ -1,10 +1,12 @@
 //! Typed reads and writes of devices, their credentials, tombstones and the `meta` table. What
 //! they mean, and which of them belong together, is `identity`'s affair.
 
+use std::ops::RangeInclusive;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::terms::{LiveRow, TermsRow};
+use super::terms::{LiveRow, TermsInOrder, TermsRow};
 use super::{StoreError, Unsigned, sessions, suspects};
 
 /// A row of `device`.
@@ -88,14 +90,66 @@ pub struct LiveCredential {
     pub kind: u8,
 }
 
-/// How many identities of a kind there are.
+/// How many identities of each kind there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Of kind [`DEVICE`].
+    pub devices: u64,
+    /// Of kind [`APPLICATION`].
+    pub applications: u64,
+    /// Of kind [`USER`].
+    pub users: u64,
+}
+
+/// Counts the identities of each kind: reads all of them.
 ///
 /// # Errors
 /// That the database could not be read; so for every function here.
-pub fn count(connection: &Connection, kind: u8) -> Result<u64, StoreError> {
-    let sql = "SELECT count(*) FROM device WHERE kind = ?1";
-    let count: Unsigned = connection.query_row(sql, [kind], |row| row.get(0))?;
-    Ok(count.0)
+pub fn counts(connection: &Connection) -> Result<Counts, StoreError> {
+    // One pass, which reads the rows.
+    let sql = "SELECT count(*), count(*) FILTER (WHERE kind = 1),
+                      count(*) FILTER (WHERE kind = 2), count(*) FILTER (WHERE kind > 2)
+               FROM device";
+    let number = |row: &Row<'_>, at| row.get::<_, Unsigned>(at).map(|count| count.0);
+    let counts = connection.query_row(sql, [], |row| {
+        let (applications, users) = (number(row, 1)?, number(row, 2)?);
+        let others = applications + users + number(row, 3)?;
+        Ok(Counts {
+            devices: number(row, 0)?.saturating_sub(others),
+            applications,
+            users,
+        })
+    })?;
+    Ok(counts)
+}
+
+/// How much there is to load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Identities of all kinds.
+    pub identities: u64,
+    /// The first and the last number of a credential; from 0 to 0 without any.
+    pub credentials: RangeInclusive<u64>,
+    /// The first and the last `number` of an identity with a scope; from 0 to 0 without any.
+    pub scopes: RangeInclusive<u64>,
+}
+
+/// How much there is to load, as the indexes say: some milliseconds for a million.
+pub fn extent(connection: &Connection) -> Result<Extent, StoreError> {
+    let sql = "SELECT (SELECT count(*) FROM device),
+                      (SELECT ifnull(min(id), 0) FROM credential),
+                      (SELECT ifnull(max(id), 0) FROM credential),
+                      (SELECT ifnull(min(number), 0) FROM scope),
+                      (SELECT ifnull(max(number), 0) FROM scope)";
+    let number = |row: &Row<'_>, at| row.get::<_, Unsigned>(at).map(|count| count.0);
+    let found = connection.query_row(sql, [], |row| {
+        Ok(Extent {
+            identities: number(row, 0)?,
+            credentials: number(row, 1)?..=number(row, 2)?,
+            scopes: number(row, 3)?..=number(row, 4)?,
+        })
+    })?;
+    Ok(found)
 }
 
 /// The device with this id.
@@ -175,25 +229,31 @@ pub fn owner_of(
     Ok(Some((device, credential)))
 }
 
-/// Visits every live credential, oldest first.
+/// Visits the live credentials with these numbers, oldest first.
 pub fn each_live(
     connection: &Connection,
+    ids: RangeInclusive<u64>,
     mut visit: impl FnMut(LiveCredential),
 ) -> Result<(), StoreError> {
     let sql = "SELECT d.id, d.generation, d.kind,
-                      c.id, c.digest, c.expires_ms, c.superseded_by, c.retires_older,
-                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max
+                      c.id, c.digest, c.expires_ms, c.superseded_by, c.retires_older
                FROM credential AS c CROSS JOIN device AS d ON d.number = c.device
-               LEFT JOIN terms AS t ON t.credential = c.id
-               WHERE c.revoked_ms IS NULL ORDER BY c.id";
+               WHERE c.revoked_ms IS NULL AND c.id BETWEEN ?1 AND ?2 ORDER BY c.id";
     let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query([Unsigned(*ids.start()), Unsigned(*ids.end())])?;
+    // Most have no terms: these are read beside, not looked for with each credential.
+    let mut statement = connection.prepare(TermsInOrder::SQL)?;
+    let mut terms = TermsInOrder::new(&mut statement, &ids)?;
     while let Some(row) = rows.next()? {
+        let id = row.get::<_, Unsigned>(3)?.0;
         visit(LiveCredential {
             device: Uuid::from_bytes(row.get(0)?),
             generation: row.get(1)?,
             kind: row.get(2)?,
-            row: LiveRow::from_columns(row, 3)?,
+            row: LiveRow {
+                terms: terms.of(id)?,
+                ..LiveRow::from_columns(row, 3)?
+            },
         });
     }
     Ok(())
