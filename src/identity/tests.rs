@@ -1,6 +1,6 @@
 //! The pure parts: token text, names, the permit, the index.
 
-mod figures;
+mod large;
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Figures of large registries. These tests are run by hand, in release mode, alone:
+//! Large registries. The ignored tests print figures and are run by hand, in release mode, alone:
 //!
 //! ```sh
 //! TOLLGATE_TEST_DEVICES=1000000 cargo test --release --lib a_million_ -- --ignored --nocapture \
@@ -118,6 +118,41 @@ fn fill(registry: &Registry, devices: u64) {
         }
         let done = import.commit(false).unwrap();
         assert_eq!(done.faults, []);
+    }
+}
+
+/// More than one thread loads them.
+#[test]
+fn what_a_start_loads_is_what_was_there() {
+    const DEVICES: u64 = 33_000;
+    let dir = tempfile::tempdir().unwrap();
+    let secrets = Secrets::open(&dir.path().join("secrets"), true).unwrap();
+    let store = Store::open(&dir.path().join("data")).unwrap();
+    let before = Registry::open(store.clone(), &secrets).unwrap();
+    fill(&before, DEVICES);
+    for number in [0, 5, DEVICES - 1] {
+        before.revoke(&format!("meter-{number:08}")).unwrap();
+    }
+    // Their numbers come behind all others.
+    let (_, rotated, _) = before.rotate("meter-00000006", None).unwrap();
+    before.delete("meter-00000009", 1).unwrap();
+    let after = Registry::open(store, &secrets).unwrap();
+    assert_eq!(after.tokens() as u64, DEVICES - 4);
+    assert_eq!(after.devices_total(), DEVICES - 1);
+    assert_eq!(after.scopes() as u64, DEVICES - 1);
+    assert_eq!(after.tokens_with_terms(), before.tokens_with_terms());
+    assert_eq!(after.tombstones(), before.tombstones());
+    let away: IpAddr = "10.3.1.1".parse().unwrap();
+    let known = |registry: &Registry, token: &str| {
+        let admitted = registry.admit(token, Some(away));
+        admitted.map(|who| {
+            let whose = (who.identity, who.kind, who.credential, who.generation);
+            (whose, who.permit, who.expires_at_ms)
+        })
+    };
+    let some = (0..DEVICES).filter(|at| at % 5 < 2).map(token);
+    for token in some.chain([rotated.expose().to_owned()]) {
+        assert_eq!(known(&after, &token), known(&before, &token), "{token}");
     }
 }
 
