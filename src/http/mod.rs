@@ -23,6 +23,7 @@ mod backup;
 mod body;
 mod bulk;
 mod connection;
+mod credentials;
 mod gate;
 mod health;
 mod history;

@@ -41,6 +41,8 @@ pub(super) struct TokenEntry {
     pub(super) expires_s: u32,
     /// More holds for it, which stands in the table of terms.
     pub(super) has_terms: bool,
+    /// It is of MQTT Basic, and may ask for a password ([`super::basic::Basics`]).
+    pub(super) is_basic: bool,
     /// Something is to be done when it is used: it ends others, or another took its place.
     pub(super) is_watched: bool,
 }
@@ -65,8 +67,11 @@ const HAS_TERMS: u8 = 0x80;
 /// Beside the kind.
 const IS_WATCHED: u8 = 0x40;
 
+/// Beside the kind.
+const IS_BASIC: u8 = 0x20;
+
 /// Beside the kind, of every entry.
-const IS_TAKEN: u8 = 0x20;
+const IS_TAKEN: u8 = 0x10;
 
 /// What the flags leave for the kind.
 const KIND_MAX: u8 = IS_TAKEN - 1;
@@ -178,7 +183,8 @@ impl PackedEntry {
             kind: entry.kind
                 | IS_TAKEN
                 | if entry.has_terms { HAS_TERMS } else { 0 }
-                | if entry.is_watched { IS_WATCHED } else { 0 },
+                | if entry.is_watched { IS_WATCHED } else { 0 }
+                | if entry.is_basic { IS_BASIC } else { 0 },
         })
     }
 
@@ -195,6 +201,7 @@ impl PackedEntry {
             kind: self.kind & KIND_MAX,
             expires_s: u32::from_le_bytes(self.expires_s),
             has_terms: self.kind & HAS_TERMS != 0,
+            is_basic: self.kind & IS_BASIC != 0,
             is_watched: self.kind & IS_WATCHED != 0,
         }
     }

@@ -21,9 +21,11 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::admin_tokens::AdminTokens;
+use super::basic::Basics;
 use super::changes::{self, As, Identified, Outfit};
 use super::index::TokenIndex;
 use super::key::{self, RegistryKey};
+use super::marks::Marks;
 use super::scopes::Scopes;
 use super::terms::{Terms, TermsTable};
 use super::users::Users;
@@ -61,6 +63,8 @@ pub struct Registry {
 pub(super) struct Shared {
     pub(super) key: RegistryKey,
     pub(super) index: TokenIndex,
+    /// What MQTT Basic credentials are compared with.
+    pub(super) basics: Basics,
     /// Of the tokens that have any beside an end.
     pub(super) terms: TermsTable,
     /// When the next token ends by itself; wall clock, ms; `u64::MAX` if none does. Set by the
@@ -81,6 +85,8 @@ pub(super) struct Shared {
     pub(super) users: Users,
     /// Who may ask the admin API for what.
     pub(super) admins: AdminTokens,
+    /// What is perhaps somebody else's.
+    pub(super) marks: Marks,
     // A leaf lock: pushed to by the writer thread, copied by readers.
     pub(super) tombstones: RwLock<Vec<(Uuid, u64)>>,
 }
@@ -141,6 +147,7 @@ impl Registry {
         let shared = Arc::new(Shared {
             key: key.clone(),
             index: loaded.index,
+            basics: loaded.basics,
             terms: loaded.terms,
             next_end_ms: AtomicU64::new(loaded.next_end_ms.unwrap_or(u64::MAX)),
             first_uses: Mutex::default(),
@@ -152,6 +159,7 @@ impl Registry {
             devices_max,
             users,
             admins,
+            marks: loaded.marks,
             tombstones: RwLock::new(loaded.tombstones),
         });
         let registry = Registry { store, shared };

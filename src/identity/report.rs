@@ -111,6 +111,14 @@ fn report(
     }
     let terms = Terms::from_row(&credential.terms, credential.expires_ms);
     let is_early = terms.not_before_ms.is_some_and(|at| at > now_ms);
+    let asks_more = credential
+        .basic
+        .is_some_and(|basic| basic.password.is_some());
+    let refused = if is_early {
+        Some(TokenRefusal::NotYet.to_string())
+    } else {
+        asks_more.then(|| "it is a user name, and asks for a password too".to_owned())
+    };
     TokenReport::Live(LiveToken {
         kind,
         name: owner.name,
@@ -119,7 +127,7 @@ fn report(
         since_ms: credential.created_ms,
         publish: scope.publish().map(str::to_owned).collect(),
         subscribe: scope.subscribe().map(str::to_owned).collect(),
-        refused: is_early.then(|| TokenRefusal::NotYet.to_string()),
+        refused,
         terms,
     })
 }

@@ -1,12 +1,11 @@
 //! Typed reads and writes of devices, their credentials, tombstones and the `meta` table. What
 //! they mean, and which of them belong together, is `identity`'s affair.
 
-use std::ops::RangeInclusive;
-
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::terms::{LiveRow, TermsInOrder, TermsRow};
+use super::basic::{self, BasicRow};
+use super::terms::TermsRow;
 use super::{StoreError, Unsigned, sessions, suspects};
 
 /// A row of `device`.
@@ -29,6 +28,9 @@ pub struct DeviceRow {
     /// [`DEVICE`], [`APPLICATION`], [`USER`], or what a newer version added.
     pub kind: u8,
 }
+
+/// The kind of a credential of MQTT Basic.
+pub const BASIC: u8 = 3;
 
 /// The kind of a device.
 pub const DEVICE: u8 = 0;
@@ -60,6 +62,8 @@ pub struct CredentialRow {
     pub superseded_by: Option<u64>,
     /// When it is first used, those it took the place of end.
     pub retires_older: bool,
+    /// What it is compared with, if it is of MQTT Basic.
+    pub basic: Option<BasicRow>,
 }
 
 /// What a new credential consists of; its terms come after it.
@@ -77,82 +81,10 @@ pub struct NewCredential {
     pub expires_ms: Option<u64>,
 }
 
-/// A credential that is live, with what authentication needs.
-#[derive(Clone, Debug)]
-pub struct LiveCredential {
-    /// The credential itself.
-    pub row: LiveRow,
-    /// The device it belongs to.
-    pub device: Uuid,
-    /// The device's generation.
-    pub generation: u32,
-    /// [`DEVICE`], [`APPLICATION`] or [`USER`].
-    pub kind: u8,
-}
-
-/// How many identities of each kind there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Of kind [`DEVICE`].
-    pub devices: u64,
-    /// Of kind [`APPLICATION`].
-    pub applications: u64,
-    /// Of kind [`USER`].
-    pub users: u64,
-}
-
-/// Counts the identities of each kind: reads all of them.
+/// The device with this id.
 ///
 /// # Errors
 /// That the database could not be read; so for every function here.
-pub fn counts(connection: &Connection) -> Result<Counts, StoreError> {
-    // One pass, which reads the rows.
-    let sql = "SELECT count(*), count(*) FILTER (WHERE kind = 1),
-                      count(*) FILTER (WHERE kind = 2), count(*) FILTER (WHERE kind > 2)
-               FROM device";
-    let number = |row: &Row<'_>, at| row.get::<_, Unsigned>(at).map(|count| count.0);
-    let counts = connection.query_row(sql, [], |row| {
-        let (applications, users) = (number(row, 1)?, number(row, 2)?);
-        let others = applications + users + number(row, 3)?;
-        Ok(Counts {
-            devices: number(row, 0)?.saturating_sub(others),
-            applications,
-            users,
-        })
-    })?;
-    Ok(counts)
-}
-
-/// How much there is to load.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Identities of all kinds.
-    pub identities: u64,
-    /// The first and the last number of a credential; from 0 to 0 without any.
-    pub credentials: RangeInclusive<u64>,
-    /// The first and the last `number` of an identity with a scope; from 0 to 0 without any.
-    pub scopes: RangeInclusive<u64>,
-}
-
-/// How much there is to load, as the indexes say: some milliseconds for a million.
-pub fn extent(connection: &Connection) -> Result<Extent, StoreError> {
-    let sql = "SELECT (SELECT count(*) FROM device),
-                      (SELECT ifnull(min(id), 0) FROM credential),
-                      (SELECT ifnull(max(id), 0) FROM credential),
-                      (SELECT ifnull(min(number), 0) FROM scope),
-                      (SELECT ifnull(max(number), 0) FROM scope)";
-    let number = |row: &Row<'_>, at| row.get::<_, Unsigned>(at).map(|count| count.0);
-    let found = connection.query_row(sql, [], |row| {
-        Ok(Extent {
-            identities: number(row, 0)?,
-            credentials: number(row, 1)?..=number(row, 2)?,
-            scopes: number(row, 3)?..=number(row, 4)?,
-        })
-    })?;
-    Ok(found)
-}
-
-/// The device with this id.
 pub fn by_id(connection: &Connection, id: Uuid) -> Result<Option<DeviceRow>, StoreError> {
     let sql = "SELECT number, id, name, created_ms, generation, profile, label, kind
                FROM device WHERE id = ?1";
@@ -198,7 +130,11 @@ pub fn credentials(
                WHERE c.device = ?1 ORDER BY c.id";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([device.number], credential_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut credentials = rows.collect::<Result<Vec<_>, _>>()?;
+    for credential in credentials.iter_mut().filter(|held| held.kind == BASIC) {
+        credential.basic = basic::of(connection, credential.id)?;
+    }
+    Ok(credentials)
 }
 
 /// Whose credential has this digest, live or ended.
@@ -218,45 +154,18 @@ pub fn owner_of(
             Ok((credential_row(row)?, row.get::<_, i64>(13)?))
         })
         .optional()?;
-    let Some((credential, number)) = found else {
+    let Some((mut credential, number)) = found else {
         return Ok(None);
     };
+    if credential.kind == BASIC {
+        credential.basic = basic::of(connection, credential.id)?;
+    }
     let sql = "SELECT number, id, name, created_ms, generation, profile, label, kind
                FROM device WHERE number = ?1";
     let device = connection
         .prepare_cached(sql)?
         .query_row([number], device_row)?;
     Ok(Some((device, credential)))
-}
-
-/// Visits the live credentials with these numbers, oldest first.
-pub fn each_live(
-    connection: &Connection,
-    ids: RangeInclusive<u64>,
-    mut visit: impl FnMut(LiveCredential),
-) -> Result<(), StoreError> {
-    let sql = "SELECT d.id, d.generation, d.kind,
-                      c.id, c.digest, c.expires_ms, c.superseded_by, c.retires_older
-               FROM credential AS c CROSS JOIN device AS d ON d.number = c.device
-               WHERE c.revoked_ms IS NULL AND c.id BETWEEN ?1 AND ?2 ORDER BY c.id";
-    let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([Unsigned(*ids.start()), Unsigned(*ids.end())])?;
-    // Most have no terms: these are read beside, not looked for with each credential.
-    let mut statement = connection.prepare(TermsInOrder::SQL)?;
-    let mut terms = TermsInOrder::new(&mut statement, &ids)?;
-    while let Some(row) = rows.next()? {
-        let id = row.get::<_, Unsigned>(3)?.0;
-        visit(LiveCredential {
-            device: Uuid::from_bytes(row.get(0)?),
-            generation: row.get(1)?,
-            kind: row.get(2)?,
-            row: LiveRow {
-                terms: terms.of(id)?,
-                ..LiveRow::from_columns(row, 3)?
-            },
-        });
-    }
-    Ok(())
 }
 
 /// Adds a device of generation 1 without credentials.
@@ -326,6 +235,18 @@ pub fn end_credentials(
     forget_ended(connection, device, kept)?;
     ended.sort_unstable();
     Ok(ended)
+}
+
+/// Gives a credential that ended another digest, so that somebody may have what it was found by.
+pub fn set_digest(
+    connection: &Connection,
+    credential: u64,
+    digest: &[u8; 32],
+) -> Result<(), StoreError> {
+    let sql = "UPDATE credential SET digest = ?2 WHERE id = ?1";
+    let values = params![Unsigned(credential), digest];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
 }
 
 /// Forgets the oldest ended credentials of a device, so that at most `kept` stay.
@@ -468,5 +389,6 @@ fn credential_row(row: &Row<'_>) -> rusqlite::Result<CredentialRow> {
         superseded_by: row.get::<_, Option<Unsigned>>(6)?.map(|id| id.0),
         retires_older: row.get(7)?,
         terms: TermsRow::from_columns(row, 8)?,
+        basic: None,
     })
 }

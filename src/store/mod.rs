@@ -18,11 +18,13 @@
 //! requests are there or not.
 
 pub mod admin_tokens;
+pub mod basic;
 pub mod bulk;
 pub mod devices;
 mod error;
 mod file;
 mod integer;
+pub mod load;
 pub mod messages;
 mod migrations;
 mod readers;

@@ -431,8 +431,8 @@ fn rel_10_tokens_of_schema_6_are_read_and_only_those_of_users_are_cleared_away()
     let mut live = Vec::new();
     store
         .read(|connection| {
-            let all = devices::extent(connection)?.credentials;
-            devices::each_live(connection, all, |found| live.push(found))
+            let all = load::extent(connection)?.credentials;
+            load::each_live(connection, all, |found| live.push(found))
         })
         .unwrap();
     let found: Vec<_> = live

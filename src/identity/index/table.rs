@@ -235,6 +235,7 @@ mod tests {
             kind: 0,
             expires_s: 0,
             has_terms: false,
+            is_basic: false,
             is_watched: false,
         };
         PackedEntry::new(entry).unwrap()

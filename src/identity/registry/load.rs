@@ -9,12 +9,14 @@ use std::thread;
 use uuid::Uuid;
 
 use crate::identity::IdentityKind;
+use crate::identity::basic::Basics;
 use crate::identity::index::TokenIndex;
+use crate::identity::marks::Marks;
 use crate::identity::retire;
 use crate::identity::scopes::{SCOPES_BYTES_MAX, Scopes};
 use crate::identity::terms::TermsTable;
-use crate::store::devices::{self, Counts};
-use crate::store::{Connection, Store, StoreError, scopes, terms};
+use crate::store::load::{self as rows, Counts};
+use crate::store::{Connection, Store, StoreError, devices, scopes, suspects, terms};
 
 /// Threads that load, at most: the disk and the locks of the tables do not serve more.
 const THREADS_MAX: u64 = 4;
@@ -25,8 +27,10 @@ const ROWS_PER_THREAD_MIN: u64 = 16 * 1024;
 /// All that is kept of the database.
 pub(super) struct Loaded {
     pub(super) index: TokenIndex,
+    pub(super) basics: Basics,
     pub(super) terms: TermsTable,
     pub(super) scopes: Scopes,
+    pub(super) marks: Marks,
     pub(super) counts: Counts,
     pub(super) tombstones: Vec<(Uuid, u64)>,
     /// When the next token ends by itself; wall clock, ms.
@@ -35,12 +39,13 @@ pub(super) struct Loaded {
 
 /// Loads everything.
 pub(super) fn load(store: &Store) -> Result<Loaded, StoreError> {
-    let extent = store.read(devices::extent)?;
+    let extent = store.read(rows::extent)?;
     // One token each is the rule. Too few or too many is only a question of speed.
     let index = TokenIndex::with_capacity(usize::try_from(extent.identities).unwrap_or(0));
     let terms = TermsTable::default();
     let scopes = Scopes::new(SCOPES_BYTES_MAX);
-    let (counts, tombstones, next_end_ms) = thread::scope(|threads| {
+    let marks = Marks::default();
+    let (basics, counts, tombstones, next_end_ms) = thread::scope(|threads| {
         let mut started = Vec::new();
         for ids in shares(&extent.credentials) {
             let (index, terms) = (&index, &terms);
@@ -53,9 +58,11 @@ pub(super) fn load(store: &Store) -> Result<Loaded, StoreError> {
             started.push(threads.spawn(work));
         }
         let rest = store.scan(|connection| {
-            let counts = devices::counts(connection)?;
+            let counts = rows::counts(connection)?;
             let tombstones = devices::tombstones(connection)?;
-            Ok((counts, tombstones, terms::next_end(connection)?))
+            marks.set(&suspects::of(connection, None)?);
+            let next_end_ms = terms::next_end(connection)?;
+            Ok((Basics::read(connection)?, counts, tombstones, next_end_ms))
         });
         for thread in started {
             thread.join().unwrap_or_else(|panic| resume_unwind(panic))?;
@@ -64,8 +71,10 @@ pub(super) fn load(store: &Store) -> Result<Loaded, StoreError> {
     })?;
     Ok(Loaded {
         index,
+        basics,
         terms,
         scopes,
+        marks,
         counts,
         tombstones,
         next_end_ms,
@@ -78,7 +87,7 @@ fn tokens(
     index: &TokenIndex,
     terms: &TermsTable,
 ) -> Result<(), StoreError> {
-    devices::each_live(connection, ids, |live| {
+    rows::each_live(connection, ids, |live| {
         let kind = IdentityKind::from_number(live.kind);
         retire::learn(
             index,

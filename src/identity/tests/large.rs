@@ -43,6 +43,7 @@ fn a_million_tokens_in_the_index() {
         kind: 0,
         expires_s: 4_000_000_000,
         has_terms: false,
+        is_basic: false,
         is_watched: false,
     };
     let before = resident_kib();

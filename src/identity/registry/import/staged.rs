@@ -135,6 +135,7 @@ impl Shared {
             }
             let held = LiveRow {
                 id: *credential,
+                kind: CredentialKind::ACCESS_TOKEN,
                 digest: row.digest,
                 expires_ms: from_index_seconds(row.expires_s),
                 terms: staged.terms_of(row),
