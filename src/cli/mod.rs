@@ -15,6 +15,7 @@
 //! | 10 | the backup is of a newer version |
 
 mod app;
+mod audit;
 mod backup;
 mod bench;
 mod check;
@@ -26,6 +27,7 @@ mod logging;
 mod moment;
 mod progress;
 mod query;
+mod refused;
 mod restore;
 mod serve;
 mod settings;
@@ -91,6 +93,10 @@ enum Command {
     Query(query::Arguments),
     /// Print what devices send, as it becomes durable
     Tail(tail::Arguments),
+    /// What was changed, who came and who was refused; and whether the records are as written
+    Audit(audit::Arguments),
+    /// The newest clients that were refused, and why
+    Refused(refused::Arguments),
     /// Check configuration, directories, certificates and ports without starting anything
     Check(check::Arguments),
     /// Write everything an installation needs into one sealed file, while the broker runs or not
@@ -125,6 +131,8 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Identity(command) => users::run(command, &sources),
         Command::Query(command) => query::run(&command, &sources),
         Command::Tail(command) => tail::run(&command, &sources),
+        Command::Audit(command) => audit::run(&command, &sources),
+        Command::Refused(command) => refused::run(&command, &sources),
         Command::Check(command) => check::run(&command, &sources),
         Command::Backup(command) => backup::run(&command, &sources),
         Command::Restore(command) => restore::run(&command, &sources),

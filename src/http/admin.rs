@@ -11,6 +11,7 @@ use axum::extract::State;
 
 use super::api::{Receipt, TokenCheck, TokenReport};
 use super::body::JsonBody;
+use super::caller::{caller, in_the_name_of};
 use super::refused::{Code, Refused};
 use super::service::{ServiceState, Shared};
 use super::views::{refused_by_registry, report_view};
@@ -38,7 +39,7 @@ pub(super) async fn in_registry<T: Send + 'static>(
     shared: &ServiceState,
     ask: impl FnOnce(&Registry) -> Result<T, RegistryError> + Send + 'static,
 ) -> Result<T, Refused> {
-    let registry = shared.registry.clone();
+    let registry = shared.registry.by(caller());
     let call = move || ask(&registry).map_err(|error| refused_by_registry(&error));
     shared.lanes.registry(call).await
 }
@@ -64,7 +65,10 @@ pub(super) async fn confirm(shared: &ServiceState, change: Change) -> Result<Rec
 pub(super) async fn to_the_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, Refused>> + Send + 'static,
 ) -> Result<T, Refused> {
-    let task = tokio::spawn(change);
+    let task = match caller() {
+        Some(caller) => tokio::spawn(in_the_name_of(caller, change)),
+        None => tokio::spawn(change),
+    };
     task.await
         .map_err(|panicked| Refused::internal(&panicked))?
 }

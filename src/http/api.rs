@@ -5,6 +5,7 @@
 //! misspelt one is an error; replies may gain fields, so readers ignore what they do not know.
 
 mod apps;
+mod audit;
 mod users;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use crate::identity::DeviceToken;
 pub use apps::{AppChanged, AppCreated, AppPage, AppRotated, AppView};
+pub use audit::{RefusedClient, RefusedClients};
 pub use users::{
     AccessKeyRenewed, AccessKeyView, CreateIdentity, IdentityCreated, IdentityRef,
     IdentityServiceView, IdentityToken, IssueToken, UserPage, UserView,

@@ -9,7 +9,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::identity_service::{self, Refusal};
 use super::refused::{Code, Refused};
 use super::service::Shared;
-use super::{admin, backup, bulk, health, history, identities, platform, tail};
+use super::{admin, audit, backup, bulk, health, history, identities, platform, tail};
 use crate::identity::{Application, Device};
 
 /// One endpoint.
@@ -62,6 +62,9 @@ pub(super) fn routes() -> Vec<Route> {
         get(bulk::PATH, bulk::export),
         post(bulk::PATH, bulk::import),
         post("/admin/v1/backup", backup::make),
+        get("/admin/v1/audit", audit::read),
+        get("/admin/v1/events", audit::events),
+        get("/admin/v1/refused", audit::refused),
         get(
             "/api/plugins/telemetry/{entityType}/{id}/keys/timeseries",
             platform::keys,
@@ -107,6 +110,11 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(identities!(Device, "devices", "{device}"));
     routes.extend(identities!(Application, "apps", "{app}"));
     routes
+}
+
+/// The paths of all endpoints, as the description has them.
+pub(super) fn patterns() -> Vec<&'static str> {
+    routes().into_iter().map(|route| route.path).collect()
 }
 
 /// The endpoints, and the refusals of everything else.

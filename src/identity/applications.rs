@@ -5,6 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::changes;
+use super::deeds;
 use super::{
     CredentialInfo, DeviceName, DeviceToken, IdentityKind, Registry, RegistryError, Scope,
 };
@@ -67,14 +68,17 @@ impl Registry {
         let token = token.unwrap_or_else(DeviceToken::for_application);
         let new = self.new_credential(&token);
         let (name, filters) = (name.clone(), scope.0.clone());
-        let compiled = filters.clone();
+        let (compiled, scope_told) = (filters.clone(), filters.clone());
         let held = Arc::clone(self.shared());
         let work = move |transaction: &Transaction<'_>| {
             held.check_room_for(kind)?;
             held.scopes.check_room(kind, [&filters])?;
             changes::create(transaction, changes::APPLICATION, &name, &filters, &new)
         };
-        let application = self.change(work, move |(application, credential), shared| {
+        let told = move |(made, credential): &(Application, u64)| {
+            deeds::created(kind, made.id, &made.name, &scope_told).number("credential", *credential)
+        };
+        let application = self.change(told, work, move |(application, credential), shared| {
             // The scope first: whoever finds the token finds it too.
             let scope = shared.scopes.common(kind, &compiled);
             shared.scopes.hold(application.id, &application.name, scope);

@@ -4,10 +4,12 @@
 use std::sync::{Arc, PoisonError};
 
 use super::changes::{self, As, Changed, Rescoped};
+use super::deeds;
 use super::index::TokenEntry;
 use super::key::Digest;
 use super::registry::{Shared, now_ms};
 use super::{Change, Device, DeviceToken, IdentityKind, Registry, RegistryError, ScopeChange};
+use crate::audit::What;
 use crate::store::Transaction;
 
 impl Registry {
@@ -58,7 +60,10 @@ impl Registry {
         let work = move |transaction: &Transaction<'_>| {
             changes::rotate(transaction, whose, &name_or_id, &new)
         };
-        let (shown, change) = self.change(work, move |(changed, credential), shared| {
+        let told = move |(changed, credential): &(Changed<T>, u64)| {
+            deeds::ended(What::Rotated, whose, changed).number("credential", *credential)
+        };
+        let (shown, change) = self.change(told, work, move |(changed, credential), shared| {
             let change = shared.end(whose.kind, &changed, After::StateStays);
             let entry = TokenEntry {
                 identity: changed.id,
@@ -85,7 +90,8 @@ impl Registry {
         let work = move |transaction: &Transaction<'_>| {
             changes::revoke(transaction, whose, &name_or_id, now_ms())
         };
-        self.change(work, move |changed, shared| {
+        let told = move |changed: &Changed<T>| deeds::ended(What::Revoked, whose, changed);
+        self.change(told, work, move |changed, shared| {
             let change = shared.end(whose.kind, &changed, After::StateGoes);
             (changed.shown, change)
         })
@@ -105,7 +111,8 @@ impl Registry {
         let work = move |transaction: &Transaction<'_>| {
             changes::delete(transaction, whose, &name_or_id, at, now_ms())
         };
-        self.change(work, move |changed, shared| {
+        let told = move |changed: &Changed<T>| deeds::ended(What::Deleted, whose, changed);
+        self.change(told, work, move |changed, shared| {
             shared.count(whose.kind, -1);
             shared.scopes.remove(changed.id);
             let change = shared.end(whose.kind, &changed, After::IdentityGoes);
@@ -136,7 +143,10 @@ impl Registry {
             let has_room = |filters: &_| held.scopes.check_room(whose.kind, [filters]);
             changes::rescope(transaction, whose, &name_or_id, &wanted, has_room)
         };
-        self.change(work, move |done, shared| shared.rescope(whose.kind, done))
+        let told = move |done: &Rescoped<T>| deeds::rescoped(whose.kind, done);
+        self.change(told, work, move |done, shared| {
+            shared.rescope(whose.kind, done)
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 mod applications;
 pub mod base64;
 mod changes;
+mod deeds;
 mod device;
 mod ends;
 mod error;

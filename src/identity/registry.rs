@@ -6,18 +6,21 @@
 //!    change can bring an ended token back.
 //! 2. Every end of a credential raises the identity's generation. A [`Principal`] with an older
 //!    generation is not current, however it was found.
-//! 3. A token that was ended is not given out again while it is remembered.
+//! 3. What the audit is to tell of a change is committed with it ([`Registry::change`]).
+//! 4. A token that was ended is not given out again while it is remembered.
 
 mod import;
+mod told;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::changes::{self, As};
+use super::deeds;
 use super::index::{TokenEntry, TokenIndex};
 use super::key::{self, Digest, RegistryKey};
 use super::scopes::{SCOPES_BYTES_MAX, Scopes};
@@ -31,6 +34,7 @@ pub use import::{IMPORT_FAULTS_MAX, IMPORT_ROWS_MAX, Import, ImportRow, Imported
 
 pub use crate::store::bulk::ListedDevice;
 
+use crate::audit::{Audit, Caller};
 use crate::store::devices::{self, NewCredential};
 use crate::store::{Connection, Store, Transaction, scopes};
 
@@ -49,6 +53,8 @@ const KEY_CHECK: &str = "registry_key_check";
 pub struct Registry {
     store: Store,
     shared: Arc<Shared>,
+    /// Who asks, for the audit.
+    caller: Option<Arc<Caller>>,
 }
 
 /// What lives in memory.
@@ -62,6 +68,8 @@ pub(super) struct Shared {
     pub(super) devices: AtomicU64,
     pub(super) applications: AtomicU64,
     devices_max: u64,
+    /// Set once, before anybody is served.
+    audit: OnceLock<Audit>,
     /// Of the identity service.
     pub(super) users: Users,
     // A leaf lock: pushed to by the writer thread, copied by readers.
@@ -146,10 +154,15 @@ impl Registry {
             devices: AtomicU64::new(devices),
             applications: AtomicU64::new(applications),
             devices_max,
+            audit: OnceLock::new(),
             users,
             tombstones: RwLock::new(tombstones),
         });
-        Ok(Registry { store, shared })
+        Ok(Registry {
+            store,
+            shared,
+            caller: None,
+        })
     }
 
     /// Who shows this token as its user name; `None` for everybody unknown (SEC-20). Allocates
@@ -231,14 +244,18 @@ impl Registry {
         let token = token.unwrap_or_else(DeviceToken::generate);
         let new = self.new_credential(&token);
         let (name, filters) = (name.clone(), scope.0.clone());
-        let compiled = filters.clone();
+        let (compiled, scope_told) = (filters.clone(), filters.clone());
         let held = Arc::clone(&self.shared);
         let work = move |transaction: &Transaction<'_>| {
             held.check_room_for(kind)?;
             held.scopes.check_room(kind, [&filters])?;
             changes::create(transaction, changes::DEVICE, &name, &filters, &new)
         };
-        let device = self.change(work, move |(device, credential), shared| {
+        let told = move |(device, credential): &(Device, u64)| {
+            deeds::created(kind, device.id, &device.name, &scope_told)
+                .number("credential", *credential)
+        };
+        let device = self.change(told, work, move |(device, credential), shared| {
             if !compiled.is_empty() {
                 let scope = shared.scopes.common(kind, &compiled);
                 shared.scopes.hold(device.id, &device.name, scope);
@@ -377,28 +394,6 @@ impl Registry {
         &self.shared
     }
 
-    /// Runs `work` in a transaction; once it is on disk, `then` changes the memory, on the
-    /// writer thread (invariant 1).
-    pub(super) fn change<T, R>(
-        &self,
-        mut work: impl FnMut(&Transaction<'_>) -> Result<T, RegistryError> + Send + 'static,
-        then: impl FnOnce(T, &Shared) -> R + Send + 'static,
-    ) -> Result<R, RegistryError>
-    where
-        T: Send + 'static,
-        R: Send + 'static,
-    {
-        let shared = Arc::clone(&self.shared);
-        // A refusal of ours comes before the first statement that writes: there is nothing to
-        // roll back. A refusal of the database goes out as an error and is rolled back.
-        let work = move |transaction: &Transaction<'_>| match work(transaction) {
-            Err(RegistryError::Store(error)) => Err(error),
-            decided => Ok(decided),
-        };
-        self.store
-            .write_then(work, move |done| done.map(|value| then(value, &shared)))?
-    }
-
     /// Reads from one snapshot.
     pub(super) fn ask<T>(
         &self,
@@ -442,6 +437,7 @@ impl Shared {
             IdentityKind::Application => (&self.applications, APPLICATIONS_MAX),
             IdentityKind::User => (self.users.count(), USERS_MAX),
         };
+        self.check_audit()?;
         if held.load(Ordering::Relaxed) < limit {
             return Ok(());
         }

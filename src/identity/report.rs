@@ -3,9 +3,11 @@
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::key::Digest;
 use super::registry::now_ms;
-use super::token;
+use super::token::{self, TOKEN_BYTES_MAX};
 use super::{IdentityKind, Registry, RegistryError, TokenHint};
+use crate::audit::Known;
 use crate::store::devices;
 
 /// What is known about a token; never holds it.
@@ -48,6 +50,26 @@ pub enum TokenReport {
 }
 
 impl Registry {
+    /// What a refused client showed, as a digest; `None` for what no token can be.
+    #[must_use]
+    pub fn shown_digest(&self, user_name: &str) -> Option<Box<Digest>> {
+        let is_token = !user_name.is_empty() && user_name.len() <= TOKEN_BYTES_MAX;
+        is_token.then(|| Box::new(self.shared().key.token_digest(user_name)))
+    }
+
+    /// Whose credential that is or was, for what is told of a refused client.
+    #[must_use]
+    pub fn known_by(&self, digest: &Digest) -> Option<Known> {
+        let found = self.ask(|snapshot| Ok(devices::owner_of(snapshot, digest)?));
+        let (device, credential) = found.ok().flatten()?;
+        Some(Known {
+            credential: credential.id,
+            identity: device.id,
+            name: Some(device.name.into()),
+            ended_ms: credential.revoked_ms,
+        })
+    }
+
     /// What is known about a token that an operator shows.
     ///
     /// # Errors

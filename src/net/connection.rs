@@ -5,6 +5,7 @@
 //! its ledger, so a sync wakes no connection.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -37,6 +38,8 @@ pub(super) struct Connection {
     pub(super) principal: Principal,
     /// Which session it is connected to.
     pub(super) key: SessionKey,
+    /// Where it comes from; behind a proxy what that says.
+    pub(super) from: IpAddr,
     /// The session's number in the journal; 0 if nothing of it outlives the connection.
     pub(super) session_number: u32,
     /// The session expiry the journal knows, in seconds.

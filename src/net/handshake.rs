@@ -24,6 +24,7 @@ use super::proxy;
 use super::stream::{Detached, Socket, Stream};
 use super::throttle::{self, Verdict};
 use super::tls::{self, Tls};
+use super::told::Shown;
 use super::wills;
 use crate::broker::SessionKey;
 use crate::identity::{Action, IdentityKind, Principal, USER_ID_PREFIX};
@@ -47,6 +48,8 @@ pub(super) const NEXT_READ_BYTES: usize = 4 * 1024;
 /// A client that was let in, on the way to its session's home.
 pub(super) struct Arrival {
     pub(super) stream: Detached,
+    /// Where it comes from; behind a proxy what that says.
+    pub(super) from: IpAddr,
     pub(super) principal: Principal,
     pub(super) opening: Opening,
     pub(super) key: SessionKey,
@@ -75,9 +78,9 @@ enum Failure {
     /// Closed without an answer.
     Silent(Refusal),
     /// Answered with a CONNACK, then closed.
-    Refused(ConnectRefusal, Version),
+    Refused(ConnectRefusal, Version, Shown),
     /// One failed authentication too many: answered after this time, then closed.
-    Throttled(Version, Duration),
+    Throttled(Version, Duration, Shown),
 }
 
 /// A client on its way to its CONNECT.
@@ -148,36 +151,33 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted) {
     match admitted.unwrap_or(Err(Failure::Silent(Refusal::BadConnect))) {
         Ok((principal, opening)) => {
             drop(bytes);
-            send_home(&greeter, stream, principal, opening, leftover, guest.place);
-        }
-        Err(Failure::Silent(why)) => greeter.count_connect_refused(why),
-        Err(Failure::Refused(refusal, version)) => {
-            drop((bytes, leftover));
-            refuse(&greeter, stream, refusal, version, Duration::ZERO).await;
-        }
-        Err(Failure::Throttled(version, delay)) => {
-            drop((bytes, leftover));
-            refuse(
+            let place = guest.place;
+            send_home(
                 &greeter,
-                stream,
-                ConnectRefusal::RateExceeded,
-                version,
-                delay,
-            )
-            .await;
+                (stream, from),
+                principal,
+                opening,
+                leftover,
+                place,
+            );
+        }
+        Err(Failure::Silent(why)) => greeter.refused(from, why, Shown::default()),
+        Err(Failure::Refused(refusal, version, shown)) => {
+            drop((bytes, leftover));
+            greeter.refused(from, metric(refusal), shown);
+            refuse(stream, refusal, version, Duration::ZERO).await;
+        }
+        Err(Failure::Throttled(version, delay, shown)) => {
+            drop((bytes, leftover));
+            let refusal = ConnectRefusal::RateExceeded;
+            greeter.refused(from, metric(refusal), shown);
+            refuse(stream, refusal, version, delay).await;
         }
     }
 }
 
 /// Says why, after `delay`, and closes.
-async fn refuse(
-    greeter: &Greeter,
-    stream: Stream,
-    refusal: ConnectRefusal,
-    version: Version,
-    delay: Duration,
-) {
-    greeter.count_connect_refused(metric(refusal));
+async fn refuse(stream: Stream, refusal: ConnectRefusal, version: Version, delay: Duration) {
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
@@ -217,18 +217,20 @@ impl Guest {
     fn stopped(&self, greeter: &Greeter, why: Stopped) {
         let from = self.from;
         let error = match why {
-            Stopped::Limit(refusal) => return greeter.count_connect_refused(refusal),
+            Stopped::Limit(refusal) => {
+                return greeter.refused(from, refusal, Shown::default());
+            }
             Stopped::Io(error) => error,
         };
         match self.stage {
             Stage::Proxy => {
                 tracing::debug!(%from, %error, "no session: no PROXY header where one must be");
-                greeter.count_connect_refused(Refusal::ProxyHeader);
+                greeter.refused(from, Refusal::ProxyHeader, Shown::default());
             }
             Stage::Tls => self.tls_failed(greeter, tls::failure(&error), &error),
             Stage::Connect => {
                 tracing::debug!(%from, %error, "no session: no CONNECT");
-                greeter.count_connect_refused(Refusal::BadConnect);
+                greeter.refused(from, Refusal::BadConnect, Shown::default());
             }
         }
     }
@@ -243,7 +245,7 @@ impl Guest {
             let warnings = &greeter.shared.guards.tls_warnings;
             warnings.note(TlsFailure::Timeout, self.from);
         }
-        greeter.count_connect_refused(Refusal::Timeout);
+        greeter.refused(self.from, Refusal::Timeout, Shown::default());
     }
 
     fn tls_failed(&self, greeter: &Greeter, why: TlsFailure, error: &io::Error) {
@@ -251,7 +253,7 @@ impl Guest {
         tracing::debug!(%from, ?why, %error, "no session: the TLS handshake failed");
         greeter.shared.metrics.door().tls_failed(why);
         greeter.shared.guards.tls_warnings.note(why, from);
-        greeter.count_connect_refused(Refusal::TlsFailed);
+        greeter.refused(from, Refusal::TlsFailed, Shown::default());
     }
 }
 
@@ -306,6 +308,7 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, O
             return Err(Failure::Refused(
                 ConnectRefusal::UnsupportedVersion,
                 Version::V311,
+                Shown::default(),
             ));
         }
         Err(WireError::ClientIdEmpty) => {
@@ -313,20 +316,22 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, O
             return Err(Failure::Refused(
                 ConnectRefusal::ClientIdRequired,
                 Version::V311,
+                Shown::default(),
             ));
         }
         Err(WireError::PropertyMissing {
             property: Property::AuthenticationMethod,
         }) => {
             // SEC-26: only MQTT 5 has it, and is told what is missing.
-            return Err(Failure::Refused(ConnectRefusal::ProtocolError, Version::V5));
+            let refusal = ConnectRefusal::ProtocolError;
+            return Err(Failure::Refused(refusal, Version::V5, Shown::default()));
         }
         Err(error) => {
             tracing::debug!(%from, %error, "no session: malformed CONNECT");
             return Err(Failure::Silent(Refusal::BadConnect));
         }
     };
-    let refused = |refusal| Failure::Refused(refusal, connect.version);
+    let refused = |refusal| Failure::Refused(refusal, connect.version, Shown::of(&connect));
     let mut opening = Opening::new(&connect).map_err(refused)?;
     if !opening.takes_connack(greeter.shared.limits) {
         // [MQTT-3.1.2-24]: what cannot be sent is not sent, and there is no session without it.
@@ -342,7 +347,9 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, O
         // SEC-37: decided now; on device topics a will is allowed and has no effect (TB-15).
         let topic = Topic::new(will.topic).ok();
         if !topic.is_some_and(|topic| principal.permit.allows(Action::Publish, topic)) {
-            return Err(refused(ConnectRefusal::NotAuthorized));
+            let shown = Shown::of(&connect).with_principal(&principal);
+            let refusal = ConnectRefusal::NotAuthorized;
+            return Err(Failure::Refused(refusal, connect.version, shown));
         }
         opening.will = opening.will.filter(|will| wills::is_kept(will));
     }
@@ -400,16 +407,17 @@ fn failed(
     let credential = connect.user_name.unwrap_or("");
     let version = connect.version;
     tracing::debug!(%from, ?refusal, "no session: authentication failed");
+    let shown = Shown::of(connect).with_credential(&greeter.shared, credential);
     match (greeter.shared.guards.throttle).failed(from, credential, Instant::now()) {
-        Verdict::Ordinary => Failure::Refused(refusal, version),
-        Verdict::Delayed => Failure::Throttled(version, throttle::DELAY),
-        Verdict::Refused => Failure::Throttled(version, Duration::ZERO),
+        Verdict::Ordinary => Failure::Refused(refusal, version, shown),
+        Verdict::Delayed => Failure::Throttled(version, throttle::DELAY, shown),
+        Verdict::Refused => Failure::Throttled(version, Duration::ZERO, shown),
     }
 }
 
 fn send_home(
     greeter: &Greeter,
-    stream: Stream,
+    (stream, from): (Stream, IpAddr),
     principal: Principal,
     opening: Opening,
     leftover: Vec<u8>,
@@ -436,6 +444,7 @@ fn send_home(
     };
     let arrival = Arrival {
         stream,
+        from,
         principal,
         opening,
         key,

@@ -13,6 +13,7 @@ use super::outbox::Purpose;
 use super::output::Output;
 use super::publish::Recorded;
 use super::stream::Stream;
+use super::told::{Newcomer, Shown};
 use super::worker::Worker;
 use crate::broker::{NoPlace, Reserved, Stored, record, vital};
 use crate::identity::{IdentityKind, Principal};
@@ -64,7 +65,7 @@ pub(super) fn arrive(worker: &Rc<Worker>, arrival: Arrival) {
 
 /// Refuses a client that was let in before its session opened: nothing of it took effect.
 fn turn_away(worker: &Rc<Worker>, arrival: Arrival, refusal: ConnectRefusal) {
-    worker.count_connect_refused(metric(refusal));
+    worker.refused(arrival.from, metric(refusal), Shown::arriving(&arrival));
     let mut connack = Vec::new();
     refusal.write(arrival.opening.version, &mut connack);
     match Stream::attach(arrival.stream) {
@@ -99,6 +100,7 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
 fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let Arrival {
         stream,
+        from,
         principal,
         opening,
         key,
@@ -115,7 +117,12 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     };
     place.let_in();
     let clocks = Clocks::read();
-    take_over(worker, &key);
+    let newcomer = Newcomer {
+        principal: &principal,
+        from,
+        client_id: assigned.as_deref().unwrap_or(&opening.client_id),
+    };
+    take_over(worker, &key, &newcomer);
     let slot = u32::try_from(worker.connections.borrow().vacant_key())
         .expect("a process has far fewer than 2^32 sockets");
     let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
@@ -131,6 +138,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         generation: worker.next_generation(),
         principal,
         key,
+        from,
         session_number: number,
         expiry_recorded_s: session.expiry_s(),
         has_will: opening.will.is_some(),
@@ -146,6 +154,11 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         .borrow_mut()
         .insert(Rc::clone(&connection));
     count_connected(worker, &connection);
+    {
+        let client_id = assigned.as_deref().unwrap_or(&opening.client_id);
+        let inner = connection.inner.borrow();
+        worker.tell_connected(&connection, client_id, &inner.output);
+    }
     let recorded = record_opening(worker, &connection, ended, before, clocks);
     if before.is_resumed {
         worker.session_connected(number, &connection);
@@ -262,11 +275,12 @@ fn record_opening(
 }
 
 /// The older connection of the same session goes first, so that its state moves once (TB-06).
-fn take_over(worker: &Worker, key: &crate::broker::SessionKey) {
+fn take_over(worker: &Worker, key: &crate::broker::SessionKey, newcomer: &Newcomer<'_>) {
     let older = worker.sessions.borrow().live(key);
     let older = older.and_then(|slot| worker.connections.borrow().get(slot as usize).cloned());
     if let Some(older) = older {
         worker.count(|counters| counters.taken_over());
+        worker.tell_taken_over(&older, newcomer);
         worker.end(
             &older,
             End::Closed(Close::because(ReasonCode::SessionTakenOver)),
@@ -332,7 +346,8 @@ pub(super) fn refuse(worker: &Worker, connection: &Connection, refusal: ConnectR
         inner.output.shutdown();
         inner.output.wake();
     }
-    worker.count_connect_refused(metric(refusal));
+    let shown = Shown::default().with_principal(&connection.principal);
+    worker.refused(connection.from, metric(refusal), shown);
     worker.end(connection, End::Lost);
 }
 

@@ -12,7 +12,7 @@ pub(super) const APPLICATION_ID: i64 = 0x546f_6c6c;
 
 /// Step n (counting from 1) leads to schema version n.
 pub(super) const STEPS: &[&str] = &[
-    VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6,
+    VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, OUTBOX,
 ];
 
 /// `device.number` keeps joins on small integers; `device.id` is what the world sees.
@@ -192,6 +192,17 @@ CREATE TABLE access_key (
     version INTEGER NOT NULL UNIQUE,
     created_ms INTEGER NOT NULL,
     sealed BLOB NOT NULL
+) STRICT;
+";
+
+/// `audit_outbox`: what the audit is to tell of changes that are committed here, until its file has
+/// it. Numbers are never used twice: they stand in the file too, so that none is told twice.
+const OUTBOX: &str = "
+CREATE TABLE audit_outbox (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_ms INTEGER NOT NULL,
+    event TEXT NOT NULL,
+    members TEXT NOT NULL
 ) STRICT;
 ";
 

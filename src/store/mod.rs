@@ -24,6 +24,7 @@ mod file;
 mod integer;
 pub mod messages;
 mod migrations;
+pub mod outbox;
 mod readers;
 pub mod retained;
 pub mod scopes;

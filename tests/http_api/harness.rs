@@ -14,6 +14,7 @@ use rustls::ServerConfig;
 use serde_json::Value;
 use tempfile::TempDir;
 use tollgate::{
+    audit::{Audit, AuditLimits},
     backup::Folders,
     broker::{Command, Control, Receipt},
     http::{HttpParts, HttpServer},
@@ -102,6 +103,12 @@ impl Server {
         )
         .unwrap();
         let metrics = Metrics::new();
+        let limits = AuditLimits {
+            admin_bytes_max: 1 << 20,
+            access_bytes_max: 1 << 20,
+        };
+        let audit = Audit::start(&dir.path().join("data"), &store, limits, &metrics).unwrap();
+        registry.audited_by(audit.clone());
         let (lane, seen) = tokio::sync::mpsc::channel(1);
         let (changes_in, changes) = mpsc::channel();
         let (confirm, confirmed) = mpsc::channel();
@@ -116,6 +123,7 @@ impl Server {
             secrets,
             history: history.clone(),
             control: Control::new(vec![lane]),
+            audit,
             journal: journal.clone(),
             metrics: metrics.clone(),
             folders: Folders {

@@ -77,6 +77,14 @@ pub(super) fn admit<B>(shared: &Shared, request: &mut Request<B>) -> Result<(), 
     }
 }
 
+/// Who signed a request that was let in: the version of its access key.
+pub(super) fn signer<B>(request: &Request<B>) -> String {
+    let signed = request.extensions().get::<Signed>();
+    signed.map_or_else(String::new, |signed| {
+        format!("access key {}", signed.access_key)
+    })
+}
+
 /// The id that a client gave its request, to be sent back.
 pub(super) fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let id = headers.get(CLIENT_REQUEST_ID)?;

@@ -6,8 +6,8 @@
 //! 2. A token lives for one [`Import::add`]; only its digest is staged.
 //! 3. A row costs 72 bytes and its texts while it is staged; at most [`IMPORT_ROWS_MAX`] rows.
 //!
-//! The transaction adds the rows in the order of their digests, so that nearly all of the
-//! database's indexes grow at their end. Other changes wait for it.
+//! The transaction adds the rows in the order of their digests, so that the indexes grow at their
+//! end. Other changes wait for it.
 
 mod scopes;
 
@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use self::scopes::StagedScopes;
 use super::{Registry, Shared, now_ms};
+use crate::audit::{Event, What};
 use crate::identity::device::{self, DEFAULT_PROFILE};
 use crate::identity::key::Digest;
 use crate::identity::{
@@ -190,6 +191,7 @@ impl Import {
                 kind: IdentityKind::Device,
             });
         }
+        shared.check_audit()?;
         let kind = IdentityKind::Device;
         shared.scopes.check_room(kind, &self.scopes.all)?;
         self.give_ids();
@@ -214,18 +216,22 @@ impl Import {
         // What the last run found: the work may run twice, and a refusal is rolled back.
         let found = Arc::new(Mutex::new(Faults::default()));
         let (finds, shared) = (Arc::clone(&found), Arc::clone(&registry.shared));
+        let teller = registry.teller();
         let work = move |transaction: &Transaction<'_>| {
             let (added, bad) = staged.insert(transaction)?;
-            let is_refused = bad.total > 0 && !staged.skip_bad;
+            let (is_refused, left_out) = (bad.total > 0 && !staged.skip_bad, bad.total);
             *finds.lock().unwrap_or_else(PoisonError::into_inner) = bad;
             if is_refused {
                 return Err(StoreError::TakenBack);
             }
-            Ok(added)
+            let told = || vec![told(added.len(), left_out)];
+            let number = teller.stage(transaction, told)?;
+            Ok((added, number))
         };
-        let created = registry
-            .store
-            .write_then(work, move |added| shared.add_many(&added, &added_rows));
+        let created = registry.store.write_then(work, move |(added, number)| {
+            shared.told(number);
+            shared.add_many(&added, &added_rows)
+        });
         let bad = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
         let faults = faults.and(bad);
         match created {
@@ -407,6 +413,12 @@ impl Staged {
 struct Added {
     place: usize,
     credential: u64,
+}
+
+fn told(created: usize, bad: u64) -> Event {
+    Event::new(What::Imported)
+        .number("created", created as u64)
+        .number("left_out", bad)
 }
 
 fn words(taken: Taken) -> String {

@@ -1,0 +1,118 @@
+//! What of clients the audit is told: who was let in, who was refused, whose session went to another
+//! connection. Nobody waits for it, and nothing of it is done for telemetry.
+
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use super::connection::Connection;
+use super::greeter::Greeter;
+use super::handshake::Arrival;
+use super::output::Output;
+use super::worker::{Shared, Worker};
+use crate::audit::{ClientId, Connected, RefusedClientNotice, TakenOver};
+use crate::identity::Principal;
+use crate::metrics::ConnectRefusal as Refusal;
+use crate::mqtt::wire::Connect;
+
+/// What a client that is refused has shown of itself.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    client_id: ClientId,
+    digest: Option<Box<[u8; 32]>>,
+    known: Option<(Uuid, u64)>,
+}
+
+impl Shown {
+    /// Its client id alone.
+    pub(super) fn of(connect: &Connect<'_>) -> Shown {
+        Shown {
+            client_id: ClientId::new(connect.client_id),
+            ..Shown::default()
+        }
+    }
+
+    /// A credential that opens nothing.
+    pub(super) fn with_credential(self, shared: &Shared, user_name: &str) -> Shown {
+        let digest = shared.registry.shown_digest(user_name);
+        Shown { digest, ..self }
+    }
+
+    /// Whose credential it is, which is a good one.
+    pub(super) fn with_principal(self, principal: &Principal) -> Shown {
+        let known = Some((principal.identity, principal.credential));
+        Shown { known, ..self }
+    }
+
+    /// What arrives at a session's home, where it may be refused as well.
+    pub(super) fn arriving(arrival: &Arrival) -> Shown {
+        let client_id = ClientId::new(&arrival.opening.client_id);
+        let shown = Shown {
+            client_id,
+            ..Shown::default()
+        };
+        shown.with_principal(&arrival.principal)
+    }
+}
+
+impl Shared {
+    /// A client from `from` was refused.
+    pub(super) fn tell_refused(&self, from: IpAddr, why: Refusal, shown: Shown) {
+        self.audit.refused(RefusedClientNotice {
+            from,
+            client_id: shown.client_id,
+            reason: why.label(),
+            is_throttled: why == Refusal::Throttled,
+            digest: shown.digest,
+            known: shown.known,
+        });
+    }
+}
+
+impl Greeter {
+    /// Counts a client that is refused, and tells of it.
+    pub(super) fn refused(&self, from: IpAddr, why: Refusal, shown: Shown) {
+        self.count_connect_refused(why);
+        self.shared.tell_refused(from, why, shown);
+    }
+}
+
+impl Worker {
+    /// As [`Greeter::refused`], at the session's home.
+    pub(super) fn refused(&self, from: IpAddr, why: Refusal, shown: Shown) {
+        self.count_connect_refused(why);
+        self.shared.tell_refused(from, why, shown);
+    }
+
+    /// A client was let in.
+    pub(super) fn tell_connected(&self, connection: &Connection, client_id: &str, output: &Output) {
+        let principal = &connection.principal;
+        let now = std::time::Instant::now();
+        self.shared.audit.connected(now, || Connected {
+            from: connection.from,
+            is_tls: output.is_tls(),
+            kind: principal.kind.as_str(),
+            identity: principal.identity,
+            credential: principal.credential,
+            client_id: ClientId::new(client_id),
+        });
+    }
+
+    /// A client takes the session of an older connection over.
+    pub(super) fn tell_taken_over(&self, older: &Connection, arrival: &Newcomer<'_>) {
+        self.shared.audit.taken_over(TakenOver {
+            identity: older.principal.identity,
+            credential: arrival.principal.credential,
+            before: older.from,
+            from: arrival.from,
+            client_id: ClientId::new(arrival.client_id),
+        });
+    }
+}
+
+/// Who takes a session over.
+pub(super) struct Newcomer<'a> {
+    pub(super) principal: &'a Principal,
+    pub(super) from: IpAddr,
+    pub(super) client_id: &'a str,
+}
