@@ -68,10 +68,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let registry = Registry::open_for(store.clone(), &secrets, user_topics(config)?)?;
     let audit = start_audit(config, &store, &registry, &metrics)?;
     let bound = Bound::bind(config)?;
-    let mut certificates = listeners::certificates(config, &metrics)?;
-    if let Some(certificates) = &mut certificates {
-        certificates.audited_by(audit.clone());
-    }
+    let certificates = listeners::certificates(config, &metrics, &audit)?;
     let tls = certificates.as_ref().map(Reloader::tls);
     let addresses = bound.addresses();
 
@@ -99,6 +96,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         restored,
         door: door::limits(config),
     })?;
+    audit.note(started(config));
     let http = HttpServer::start(HttpParts {
         requests_per_second_max: config.limits.http_requests_per_second_max,
         listeners: http_listeners,
@@ -119,12 +117,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     supervisor::stopping();
     tracing::info!(signal, "stopping");
     let stopped = stop(http, net, feed, checkpointer, &history, &journal);
-    audit.note(
-        Event::new(What::Stopped)
-            .text("signal", signal)
-            .text("clean", yes(stopped.is_ok())),
-    );
-    audit.stop();
+    end_audit(&audit, signal, stopped.is_ok());
     stopped
 }
 
@@ -255,17 +248,20 @@ fn start_audit(
     registry.audited_by(audit.clone());
     let known = registry.clone();
     audit.look_up_with(Box::new(move |digest| known.known_by(digest)));
-    let file = config.file.as_ref().map(|file| file.display().to_string());
-    audit.note(
-        Event::new(What::Started)
-            .text("version", env!("CARGO_PKG_VERSION"))
-            .maybe("config", file.as_deref()),
-    );
     Ok(audit)
 }
 
-fn yes(is_so: bool) -> &'static str {
-    if is_so { "yes" } else { "no" }
+/// Told when everything has started, before the first call is answered.
+fn started(config: &Config) -> Event {
+    let file = config.file.as_ref().map(|file| file.display().to_string());
+    let event = Event::new(What::Started).text("version", env!("CARGO_PKG_VERSION"));
+    event.maybe("config", file.as_deref())
+}
+
+fn end_audit(audit: &Audit, signal: &str, is_clean: bool) {
+    let event = Event::new(What::Stopped).text("signal", signal);
+    audit.note(event.text("clean", if is_clean { "yes" } else { "no" }));
+    audit.stop();
 }
 
 fn start_history(

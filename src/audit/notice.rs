@@ -11,6 +11,12 @@ use super::refused::{Known, RefusedClient};
 /// Bytes of a client id that are told.
 const CLIENT_ID_BYTES_MAX: usize = 64;
 
+/// How tokens begin that the broker made, and those of users.
+const TOKEN_BEGINNINGS: [&str; 3] = ["tgd_", "tga_", "eyJ"];
+
+/// What is told of a client id that holds a token.
+const HIDDEN: &str = "(hidden: it holds a token)";
+
 /// A client that was let in.
 #[derive(Clone, Debug)]
 pub struct Connected {
@@ -73,6 +79,17 @@ impl ClientId {
             return ClientId(shown.into());
         }
         ClientId(format!("{shown}\u{2026}").into())
+    }
+
+    /// As [`ClientId::new`], unless it holds what the client showed as its `token`, or looks like
+    /// a token itself: some clients use one for both (SEC-55).
+    #[must_use]
+    pub fn beside(text: &str, token: &str) -> ClientId {
+        let is_token = TOKEN_BEGINNINGS.iter().any(|begin| text.contains(begin));
+        if is_token || (!token.is_empty() && text.contains(token)) {
+            return ClientId(HIDDEN.into());
+        }
+        ClientId::new(text)
     }
 
     pub(super) fn as_str(&self) -> &str {

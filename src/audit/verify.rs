@@ -80,33 +80,33 @@ pub fn verify(dir: &Path, book: Book, noted: &[Head], is_live: bool) -> io::Resu
     }
     verified.head = head.unwrap_or(NO_HEAD);
     let unseen = noted.iter().zip(&seen).filter(|(_, seen)| !**seen);
-    for (noted, _) in unseen.filter(|(noted, _)| noted.number > 0) {
-        let last = verified.head.number;
-        let what = if noted.number > last {
-            FaultKind::Short {
-                last,
-                noted: noted.number,
-            }
-        } else {
-            FaultKind::Gone {
-                number: noted.number,
-            }
-        };
-        let file = files
-            .last()
-            .map_or_else(|| dir.to_owned(), |file| file.path.clone());
-        let offset = if noted.number > last {
-            verified.bytes_of(&file)
-        } else {
-            0
-        };
-        verified.faults.push(Fault { file, offset, what });
+    let last = files.last().map_or(dir, |file| file.path.as_path());
+    for (noted, _) in unseen {
+        verified.miss(noted, last);
     }
     Ok(verified)
 }
 
 impl Verified {
-    fn bytes_of(&self, file: &Path) -> u64 {
-        std::fs::metadata(file).map_or(self.bytes, |metadata| metadata.len())
+    /// A record that was noted is not there; `last` is the newest file.
+    fn miss(&mut self, noted: &Head, last: &Path) {
+        let number = noted.number;
+        let (offset, what) = match number {
+            0 => return,
+            _ if number > self.head.number => {
+                let end = std::fs::metadata(last).map_or(0, |metadata| metadata.len());
+                let last = self.head.number;
+                (
+                    end,
+                    FaultKind::Short {
+                        last,
+                        noted: number,
+                    },
+                )
+            }
+            _ => (0, FaultKind::Gone { number }),
+        };
+        let file = last.to_owned();
+        self.faults.push(Fault { file, offset, what });
     }
 }

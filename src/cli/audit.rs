@@ -65,11 +65,13 @@ pub(super) fn run(arguments: &Arguments, sources: &Sources) -> Result<(), CliErr
         parsed.map_err(|what| CliError::Usage(format!("--since {text:?}: {what}")))
     });
     let since = since.transpose()?.map(|ms| u64::try_from(ms).unwrap_or(0));
-    let client = Client::new(&arguments.target, sources)?;
-    match follow(arguments, &client, since) {
+    let client = Client::new(&arguments.target, sources);
+    match client.and_then(|client| follow(arguments, &client, since)) {
         // Nobody runs: the files are here. Who named another broker meant that one.
-        Err(CliError::NoBroker { .. }) if !arguments.follow && !arguments.target.is_named() => {
-            from_files(arguments, &client.config, since)
+        Err(CliError::NoBroker { .. } | CliError::NoAddress(_))
+            if !arguments.follow && !arguments.target.is_named() =>
+        {
+            from_files(arguments, &Config::load(sources)?, since)
         }
         done => done,
     }
@@ -285,7 +287,11 @@ mod tests {
 
     #[test]
     fn s_23_a_record_is_one_harmless_row() {
-        let line = r#"{"n":3,"time":"2026-01-31T12:00:00.000Z","event":"refused","reason":"bad_credential","from":"::1","client_id":"a\r\nb \u001b[1m\u202e","prev":"00","digest":"11"}"#;
+        let line = concat!(
+            r#"{"n":3,"time":"2026-01-31T12:00:00.000Z","event":"refused","from":"::1","#,
+            r#""client_id":"a\r\nb \u001b[1m\u202e","reason":"bad_credential","#,
+            r#""prev":"00","digest":"11"}"#
+        );
         let row = row(line);
         assert_eq!(row.lines().count(), 1, "{row:?}");
         let rest = row

@@ -24,8 +24,9 @@ use super::proxy;
 use super::stream::{Detached, Socket, Stream};
 use super::throttle::{self, Verdict};
 use super::tls::{self, Tls};
-use super::told::Shown;
+use super::told::{self, Shown};
 use super::wills;
+use crate::audit::ClientId;
 use crate::broker::SessionKey;
 use crate::identity::{Action, IdentityKind, Principal, USER_ID_PREFIX};
 use crate::metrics::{ConnectRefusal as Refusal, TlsFailure};
@@ -50,6 +51,8 @@ pub(super) struct Arrival {
     pub(super) stream: Detached,
     /// Where it comes from; behind a proxy what that says.
     pub(super) from: IpAddr,
+    /// What is told of its client id.
+    pub(super) told_id: ClientId,
     pub(super) principal: Principal,
     pub(super) opening: Opening,
     pub(super) key: SessionKey,
@@ -149,17 +152,10 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted) {
     let from = guest.from;
     let admitted = greeter.guarded(from, || admit(&greeter, &bytes, from));
     match admitted.unwrap_or(Err(Failure::Silent(Refusal::BadConnect))) {
-        Ok((principal, opening)) => {
+        Ok((principal, opening, told_id)) => {
             drop(bytes);
-            let place = guest.place;
-            send_home(
-                &greeter,
-                (stream, from),
-                principal,
-                opening,
-                leftover,
-                place,
-            );
+            let comes = (stream, from, told_id);
+            send_home(&greeter, comes, principal, opening, leftover, guest.place);
         }
         Err(Failure::Silent(why)) => greeter.refused(from, why, Shown::default()),
         Err(Failure::Refused(refusal, version, shown)) => {
@@ -299,8 +295,11 @@ async fn read_connect(
     }
 }
 
+/// Who comes in, what its session is to be, and what is told of its client id.
+type Admitted = (Principal, Opening, ClientId);
+
 /// Who it is, and whether it may come in.
-fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, Opening), Failure> {
+fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<Admitted, Failure> {
     let connect = match wire::decode_connect(packet) {
         Ok(connect) => connect,
         Err(WireError::UnsupportedVersion { .. }) => {
@@ -353,7 +352,7 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<(Principal, O
         }
         opening.will = opening.will.filter(|will| wills::is_kept(will));
     }
-    Ok((principal, opening))
+    Ok((principal, opening, told::client_id(&connect)))
 }
 
 /// TB-01 and TB-04: the user name is the device access token; a password beside it is ignored.
@@ -417,7 +416,7 @@ fn failed(
 
 fn send_home(
     greeter: &Greeter,
-    (stream, from): (Stream, IpAddr),
+    (stream, from, told_id): (Stream, IpAddr, ClientId),
     principal: Principal,
     opening: Opening,
     leftover: Vec<u8>,
@@ -445,6 +444,7 @@ fn send_home(
     let arrival = Arrival {
         stream,
         from,
+        told_id,
         principal,
         opening,
         key,

@@ -15,6 +15,7 @@ use super::publish::Recorded;
 use super::stream::Stream;
 use super::told::{Newcomer, Shown};
 use super::worker::Worker;
+use crate::audit::ClientId;
 use crate::broker::{NoPlace, Reserved, Stored, record, vital};
 use crate::identity::{IdentityKind, Principal};
 use crate::journal::RecordKind;
@@ -101,6 +102,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let Arrival {
         stream,
         from,
+        told_id,
         principal,
         opening,
         key,
@@ -117,12 +119,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     };
     place.let_in();
     let clocks = Clocks::read();
-    let newcomer = Newcomer {
-        principal: &principal,
-        from,
-        client_id: assigned.as_deref().unwrap_or(&opening.client_id),
-    };
-    take_over(worker, &key, &newcomer);
+    take_over(worker, &key, &Newcomer::new(&principal, from, &told_id));
     let slot = u32::try_from(worker.connections.borrow().vacant_key())
         .expect("a process has far fewer than 2^32 sockets");
     let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
@@ -153,12 +150,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         .connections
         .borrow_mut()
         .insert(Rc::clone(&connection));
-    count_connected(worker, &connection);
-    {
-        let client_id = assigned.as_deref().unwrap_or(&opening.client_id);
-        let inner = connection.inner.borrow();
-        worker.tell_connected(&connection, client_id, &inner.output);
-    }
+    count_connected(worker, &connection, &told_id);
     let recorded = record_opening(worker, &connection, ended, before, clocks);
     if before.is_resumed {
         worker.session_connected(number, &connection);
@@ -184,8 +176,9 @@ fn may_resume(stored: &Stored, opening: &Opening, who: &Principal, clocks: Clock
     !opening.clean_start && !is_over && leave::lies_inside(&stored.state, &who.permit)
 }
 
-fn count_connected(worker: &Worker, connection: &Connection) {
+fn count_connected(worker: &Worker, connection: &Connection, told_id: &ClientId) {
     worker.count(|counters| counters.connected());
+    worker.tell_connected(connection, told_id, &connection.inner.borrow().output);
     if let Some(figures) = &connection.principal.figures {
         figures.connected();
     }

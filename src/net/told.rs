@@ -1,5 +1,5 @@
-//! What of clients the audit is told: who was let in, who was refused, whose session went to another
-//! connection. Nobody waits for it, and nothing of it is done for telemetry.
+//! What of clients the audit is told: who was let in, who was refused, whose session went to
+//! another connection. Nobody waits for it, and nothing of it is done for telemetry.
 
 use std::net::IpAddr;
 
@@ -27,7 +27,7 @@ impl Shown {
     /// Its client id alone.
     pub(super) fn of(connect: &Connect<'_>) -> Shown {
         Shown {
-            client_id: ClientId::new(connect.client_id),
+            client_id: client_id(connect),
             ..Shown::default()
         }
     }
@@ -46,13 +46,17 @@ impl Shown {
 
     /// What arrives at a session's home, where it may be refused as well.
     pub(super) fn arriving(arrival: &Arrival) -> Shown {
-        let client_id = ClientId::new(&arrival.opening.client_id);
         let shown = Shown {
-            client_id,
+            client_id: arrival.told_id.clone(),
             ..Shown::default()
         };
         shown.with_principal(&arrival.principal)
     }
+}
+
+/// What is told of its client id.
+pub(super) fn client_id(connect: &Connect<'_>) -> ClientId {
+    ClientId::beside(connect.client_id, connect.user_name.unwrap_or(""))
 }
 
 impl Shared {
@@ -85,7 +89,12 @@ impl Worker {
     }
 
     /// A client was let in.
-    pub(super) fn tell_connected(&self, connection: &Connection, client_id: &str, output: &Output) {
+    pub(super) fn tell_connected(
+        &self,
+        connection: &Connection,
+        client_id: &ClientId,
+        output: &Output,
+    ) {
         let principal = &connection.principal;
         let now = std::time::Instant::now();
         self.shared.audit.connected(now, || Connected {
@@ -94,7 +103,7 @@ impl Worker {
             kind: principal.kind.as_str(),
             identity: principal.identity,
             credential: principal.credential,
-            client_id: ClientId::new(client_id),
+            client_id: client_id.clone(),
         });
     }
 
@@ -105,14 +114,28 @@ impl Worker {
             credential: arrival.principal.credential,
             before: older.from,
             from: arrival.from,
-            client_id: ClientId::new(arrival.client_id),
+            client_id: arrival.client_id.clone(),
         });
     }
 }
 
 /// Who takes a session over.
 pub(super) struct Newcomer<'a> {
-    pub(super) principal: &'a Principal,
-    pub(super) from: IpAddr,
-    pub(super) client_id: &'a str,
+    principal: &'a Principal,
+    from: IpAddr,
+    client_id: &'a ClientId,
+}
+
+impl<'a> Newcomer<'a> {
+    pub(super) fn new(
+        principal: &'a Principal,
+        from: IpAddr,
+        client_id: &'a ClientId,
+    ) -> Newcomer<'a> {
+        Newcomer {
+            principal,
+            from,
+            client_id,
+        }
+    }
 }

@@ -224,8 +224,7 @@ impl Import {
             if is_refused {
                 return Err(StoreError::TakenBack);
             }
-            let told = || vec![told(added.len(), left_out)];
-            let number = teller.stage(transaction, told)?;
+            let number = teller.stage(transaction, || vec![told(added.len(), left_out)])?;
             Ok((added, number))
         };
         let created = registry.store.write_then(work, move |(added, number)| {
