@@ -152,7 +152,8 @@ const DEVICE: &str = r#"{"id":"00000000-0000-0000-0000-00000000000a","name":"boi
     "created_ms":1769860800000,"revoked_ms":1769860800001,"chosen":true},{"id":2,
     "kind":"access_token","created_ms":1769860800001,"chosen":false}]}"#;
 
-const RECEIPT: &str = r#"{"connections":1,"sessions":2,"queued":3,"milliseconds":4}"#;
+const RECEIPT: &str = r#"{"connections":1,"sessions":2,"subscriptions":5,"queued":3,"in_flight":6,
+    "unfinished":7,"wills":8,"retained":9,"milliseconds":4}"#;
 
 #[test]
 fn help_is_as_it_was_agreed() {
@@ -508,9 +509,9 @@ fn a_list_is_read_page_by_page() {
 fn changes_name_the_device_and_show_the_receipt() {
     let done = format!(r#"{{"device":{DEVICE},"receipt":{RECEIPT}}}"#);
     let rotated = format!(r#"{{"device":{DEVICE},"token":"tgd_new","receipt":{RECEIPT}}}"#);
-    let receipt = "boiler (00000000-0000-0000-0000-00000000000a): 1 connections closed, 2 \
-                   sessions, 3 messages, 0 wills and 0 retained messages dropped, confirmed \
-                   everywhere in 4 ms\n";
+    let receipt = "boiler (00000000-0000-0000-0000-00000000000a): 1 connections closed; 2 \
+                   sessions, 5 subscriptions, 3 queued, 6 in-flight and 7 unfinished messages, 8 \
+                   wills and 9 retained messages dropped; confirmed everywhere in 4 ms\n";
     for (command, reply, request) in [
         (
             "revoke",
@@ -571,8 +572,8 @@ fn a_scope_is_changed_list_by_list_or_cleared() {
         assert_eq!(
             said.out,
             "changed the scope of boiler (00000000-0000-0000-0000-00000000000a): 1 connections \
-             closed, 2 sessions, 3 messages, 0 wills and 0 retained messages dropped, \
-             confirmed everywhere in 4 ms\n\
+             closed; 2 sessions, 5 subscriptions, 3 queued, 6 in-flight and 7 unfinished \
+             messages, 8 wills and 9 retained messages dropped; confirmed everywhere in 4 ms\n\
              publish    a/%d/#\nsubscribe  nothing\n"
         );
         let asked = broker.asked();

@@ -1028,7 +1028,7 @@ fn sec_34_a_scope_and_its_narrowing_are_there_after_a_restart() {
     let before = registry.authenticate(token_d.expose()).unwrap();
     let (narrow, change) = registry.set_scope(DEVICE, "d", to(&["a/%n"])).unwrap();
     assert_eq!((narrow.generation, change.generation), (2, 2));
-    assert!(change.ends_sessions && !change.drops_state && change.credentials_ended.is_empty());
+    assert!(!change.ends_sessions && !change.drops_state && change.credentials_ended.is_empty());
     assert!(!registry.is_current(&before));
     let (_, change) = registry.set_scope(DEVICE, "d", to(&["a/+"])).unwrap();
     assert!(!change.ends_sessions, "a widening");

@@ -174,11 +174,6 @@ impl Chain {
         self.is_dirty
     }
 
-    /// Whether nothing more is written before the next start.
-    pub(super) fn is_failed(&self) -> bool {
-        self.is_failed
-    }
-
     /// Writes records, all or none. They are not synced.
     pub(super) fn append<'e>(
         &mut self,

@@ -61,7 +61,7 @@ use shared::Shared;
 pub const DIRECTORY: &str = "audit";
 
 /// Events of changes that may wait in the state database for the audit's file.
-pub const WAITING_MAX: u64 = 10_000;
+pub const WAITING_MAX: u64 = 100_000;
 
 /// A digest of the credential that a client showed, and what is known of it.
 pub type LookUp = Box<dyn Fn(&[u8; 32]) -> Option<Known> + Send + Sync>;
@@ -150,17 +150,25 @@ impl Audit {
         self.shared.look_up_with(look_up);
     }
 
-    /// Puts the event of a change into its transaction; answers its number for
+    /// Puts the events of a change into its transaction; answers the number of the last one, for
     /// [`Audit::committed`].
     ///
     /// # Errors
     /// The database failed.
-    pub fn stage(&self, transaction: &Transaction<'_>, event: &Event) -> Result<u64, StoreError> {
+    pub fn stage(
+        &self,
+        transaction: &Transaction<'_>,
+        events: &[Event],
+    ) -> Result<Option<u64>, StoreError> {
         let (written, heads) = self.shared.on_disk();
         outbox::remove(transaction, written)?;
         outbox::set_heads(transaction, &shared::packed(&heads))?;
-        let name = event.what().as_str();
-        outbox::push(transaction, now_ms(), name, event.members())
+        let (now, mut last) = (now_ms(), None);
+        for event in events {
+            let name = event.what().as_str();
+            last = Some(outbox::push(transaction, now, name, event.members())?);
+        }
+        Ok(last)
     }
 
     /// The transaction is on disk: the thread may take the event up.

@@ -58,14 +58,14 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Notes a refusal; answers the row, and whether it is new.
+    /// Notes a refusal; answers the row as it is now, and whether it is new.
     pub(super) fn note(
         &mut self,
         at_ms: u64,
         from: IpAddr,
         client_id: &str,
         reason: &'static str,
-    ) -> (&mut RefusedClient, bool) {
+    ) -> (RefusedClient, bool) {
         self.sequence += 1;
         let sequence = self.sequence;
         let key = (from, Box::from(client_id), reason);
@@ -94,7 +94,15 @@ impl Table {
         row.sequence = sequence;
         row.last_ms = at_ms;
         row.count += 1;
-        (row, is_new)
+        (row.clone(), is_new)
+    }
+
+    /// Puts in what is known of the credential, if the row is still there.
+    pub(super) fn know(&mut self, known: &RefusedClient) {
+        let key = (known.from, known.client_id.clone(), known.reason);
+        if let Some(row) = self.rows.get_mut(&key) {
+            row.known.clone_from(&known.known);
+        }
     }
 
     /// The rows whose last refusal is behind `sequence`, oldest first.

@@ -350,10 +350,12 @@ impl Running {
             Event::new(What::Created).text("name", name),
         );
         let told = self.audit.clone();
-        let work = move |transaction: &Transaction<'_>| audit.stage(transaction, &event);
+        let work = move |transaction: &Transaction<'_>| {
+            audit.stage(transaction, std::slice::from_ref(&event))
+        };
         let then = move |number| {
             if taken {
-                told.committed(number);
+                told.committed(number.unwrap());
             }
         };
         self.store.write_then(work, then).unwrap();

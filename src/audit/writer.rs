@@ -95,13 +95,14 @@ pub(super) fn start(
         dirty_since: None,
         retry_at: None,
         busy_until: Instant::now(),
+        is_failing: false,
     };
     for event in admin.events.into_iter().chain(access.events) {
+        let (what, facts) = (event.what().as_str(), event.members());
         tracing::error!(
-            event = event.what().as_str(),
-            facts = event.members(),
-            "the audit is \
-            not as it was written; `tollgate audit verify` says more"
+            what,
+            facts,
+            "the audit is not as it was written: run tollgate audit verify"
         );
         writer.pending.push_back((now_ms(), event));
     }
@@ -134,6 +135,8 @@ struct Writer {
     retry_at: Option<Instant>,
     /// What is left out in the second of the last event is still counted.
     busy_until: Instant,
+    /// The last attempt to write failed, and that was said.
+    is_failing: bool,
 }
 
 impl Writer {
@@ -196,12 +199,14 @@ impl Writer {
             self.lose(clients.len());
         } else {
             let results = [self.write_changes(), self.write_clients(&clients, now)];
+            let mut errors = Vec::new();
             for result in results {
                 match result {
                     Ok(count) => written += count,
-                    Err(error) => self.failed(&error, now),
+                    Err(error) => errors.push(error),
                 }
             }
+            self.attempted(&errors, now);
         }
         if written > 0 {
             self.trim();
@@ -290,17 +295,17 @@ impl Writer {
         look_ups: &mut u32,
         events: &mut Vec<Timed<Event>>,
     ) {
-        let shared = Arc::clone(&self.shared);
-        let event = {
-            let mut table = held(&shared.table);
-            let client_id = client.client_id.as_str();
-            let (row, is_new) = table.note(at_ms, client.from, client_id, client.reason);
-            if is_new {
-                row.known = known(&shared, client, look_ups);
-            }
-            shared.gates.refused.admits(now).then(|| refused_event(row))
-        };
-        events.extend(event.map(|event| (at_ms, event)));
+        let client_id = client.client_id.as_str();
+        let (mut row, is_new) =
+            held(&self.shared.table).note(at_ms, client.from, client_id, client.reason);
+        if is_new {
+            // Without the lock: the database is asked.
+            row.known = known(&self.shared, client, look_ups);
+            held(&self.shared.table).know(&row);
+        }
+        if self.shared.gates.refused.admits(now) {
+            events.push((at_ms, refused_event(&row)));
+        }
         let source = subscriber(client.from);
         if client.is_throttled && self.alarms.throttled(source, now) {
             let alarm = Event::new(What::Alarm)
@@ -405,22 +410,29 @@ impl Writer {
         }
         self.figures().bytes(AuditBook::Admin, self.admin.bytes());
         self.figures().bytes(AuditBook::Access, self.access.bytes());
-        self.figures()
-            .failed(self.admin.is_failed() || self.access.is_failed());
     }
 
     fn lose(&self, count: usize) {
         self.figures().lost(AuditLoss::Storage, count as u64);
     }
 
-    fn failed(&mut self, error: &StoreError, now: Instant) {
-        if self.retry_at.is_none_or(|at| now >= at) {
-            tracing::error!(%error, "the audit cannot be written; changes are told later, from \
-                the state database, what clients do is counted only");
+    /// What could not be written is tried again; that it could not is said once.
+    fn attempted(&mut self, errors: &[StoreError], now: Instant) {
+        self.retry_at = (!errors.is_empty()).then(|| now + RETRY_AFTER);
+        if let Some(error) = errors.first().filter(|_| !self.is_failing) {
+            tracing::error!(
+                %error,
+                "the audit cannot be written: changes are told later, clients are only counted"
+            );
         }
-        self.retry_at = Some(now + RETRY_AFTER);
-        self.figures().waiting(self.shared.waiting());
-        self.figures().failed(true);
+        if self.is_failing && errors.is_empty() {
+            tracing::info!("the audit is written again");
+        }
+        self.is_failing = !errors.is_empty();
+        self.figures().failed(self.is_failing);
+        if self.is_failing {
+            self.figures().waiting(self.shared.waiting());
+        }
     }
 
     fn figures(&self) -> &AuditFigures {

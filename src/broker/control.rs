@@ -16,12 +16,14 @@ pub const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Command {
-    /// An identity's rights changed: end what must end, then answer with what ended here.
+    /// Rights of identities changed: end what must end, then answer with what ended here, for each.
     Apply {
-        /// The change, as committed.
-        change: Arc<Change>,
+        /// The changes, as committed, or as they would be.
+        changes: Arc<[Change]>,
+        /// Nothing is to end: only count what would.
+        is_dry: bool,
         /// Where to confirm.
-        reply: oneshot::Sender<Receipt>,
+        reply: oneshot::Sender<Vec<Receipt>>,
     },
     /// Stop: say goodbye to every client when what they were promised is durable, then confirm.
     Stop {
@@ -30,23 +32,42 @@ pub enum Command {
     },
 }
 
-/// What a change ended, over all workers.
+/// What a change ended, over all workers. Each thing is counted once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Receipt {
     /// Connections closed.
     pub connections: u64,
-    /// Stored sessions dropped, with their subscriptions.
+    /// Sessions that ended, with or without a connection.
     pub sessions: u64,
-    /// Unfinished QoS 2 messages dropped.
-    pub unfinished: u64,
-    /// Messages dropped that waited for its sessions.
+    /// Subscriptions that ended, with their sessions or without.
+    pub subscriptions: u64,
+    /// Messages dropped that waited to be sent. Another member gets those of a share group.
     pub queued: u64,
+    /// Messages dropped that were sent and not acknowledged.
+    pub in_flight: u64,
+    /// QoS 2 messages from its clients dropped whose PUBREL had not come.
+    pub unfinished: u64,
     /// Wills that are not published.
     pub wills: u64,
     /// Retained messages dropped.
     pub retained: u64,
     /// Time until the last worker confirmed, in milliseconds.
     pub milliseconds: u64,
+}
+
+impl Receipt {
+    /// Adds what another one counted; the time is the longer one.
+    pub fn add(&mut self, other: &Receipt) {
+        self.connections += other.connections;
+        self.sessions += other.sessions;
+        self.subscriptions += other.subscriptions;
+        self.queued += other.queued;
+        self.in_flight += other.in_flight;
+        self.unfinished += other.unfinished;
+        self.wills += other.wills;
+        self.retained += other.retained;
+        self.milliseconds = self.milliseconds.max(other.milliseconds);
+    }
 }
 
 /// The change is durable, but not every worker confirmed it in time.
@@ -83,31 +104,51 @@ impl Control {
     /// # Errors
     /// A worker did not confirm within [`CONFIRMATION_TIMEOUT`].
     pub async fn apply(&self, change: Change) -> Result<Receipt, NotConfirmed> {
+        let receipts = self.apply_all(vec![change]).await?;
+        Ok(receipts.first().copied().unwrap_or_default())
+    }
+
+    /// Applies committed changes on every worker, in order; what each ended. All have the time of
+    /// the whole.
+    ///
+    /// # Errors
+    /// A worker did not confirm all of them within [`CONFIRMATION_TIMEOUT`].
+    pub async fn apply_all(&self, changes: Vec<Change>) -> Result<Vec<Receipt>, NotConfirmed> {
+        self.ask(changes, false).await
+    }
+
+    /// What [`Control::apply_all`] would end now; nothing does.
+    ///
+    /// # Errors
+    /// A worker did not answer within [`CONFIRMATION_TIMEOUT`].
+    pub async fn foresee_all(&self, changes: Vec<Change>) -> Result<Vec<Receipt>, NotConfirmed> {
+        self.ask(changes, true).await
+    }
+
+    async fn ask(&self, changes: Vec<Change>, is_dry: bool) -> Result<Vec<Receipt>, NotConfirmed> {
         let started = Instant::now();
         let deadline = tokio::time::Instant::now() + CONFIRMATION_TIMEOUT;
-        let change = Arc::new(change);
+        let mut totals = vec![Receipt::default(); changes.len()];
+        let changes: Arc<[Change]> = changes.into();
         let mut waiting = Vec::with_capacity(self.lanes.len());
         for lane in self.lanes.iter() {
             let (reply, confirmed) = oneshot::channel();
             let command = Command::Apply {
-                change: Arc::clone(&change),
+                changes: Arc::clone(&changes),
+                is_dry,
                 reply,
             };
             if let Ok(Ok(())) = tokio::time::timeout_at(deadline, lane.send(command)).await {
                 waiting.push(confirmed);
             }
         }
-        let mut total = Receipt::default();
         let mut confirmed = 0;
         for reply in waiting {
-            if let Ok(Ok(part)) = tokio::time::timeout_at(deadline, reply).await {
+            if let Ok(Ok(parts)) = tokio::time::timeout_at(deadline, reply).await {
                 confirmed += 1;
-                total.connections += part.connections;
-                total.sessions += part.sessions;
-                total.unfinished += part.unfinished;
-                total.queued += part.queued;
-                total.wills += part.wills;
-                total.retained += part.retained;
+                for (total, part) in totals.iter_mut().zip(&parts) {
+                    total.add(part);
+                }
             }
         }
         let workers = self.lanes.len();
@@ -117,8 +158,11 @@ impl Control {
                 workers,
             });
         }
-        total.milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Ok(total)
+        let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        for total in &mut totals {
+            total.milliseconds = milliseconds;
+        }
+        Ok(totals)
     }
 
     /// Asks every worker to stop and waits until all have, or until `grace` is over.

@@ -182,12 +182,21 @@ impl SessionTable {
         }
     }
 
-    /// The stored sessions of an identity.
-    pub fn stored_of_mut(&mut self, identity: Uuid) -> impl Iterator<Item = &mut Stored> {
+    /// The stored sessions of an identity, to be looked at.
+    pub fn stored_of(&self, identity: Uuid) -> impl Iterator<Item = &Stored> {
+        let entries = self.by_identity.get(&identity).into_iter().flatten();
+        entries.filter_map(|entry| match &entry.place {
+            Place::Stored(stored) => Some(stored.as_ref()),
+            Place::Live(_) => None,
+        })
+    }
+
+    /// The stored sessions of an identity, each with its client id.
+    pub fn stored_of_mut(&mut self, identity: Uuid) -> impl Iterator<Item = (&str, &mut Stored)> {
         let entries = self.by_identity.get_mut(&identity);
         let entries = entries.into_iter().flatten();
         entries.filter_map(|entry| match &mut entry.place {
-            Place::Stored(stored) => Some(stored.as_mut()),
+            Place::Stored(stored) => Some((&*entry.client_id, stored.as_mut())),
             Place::Live(_) => None,
         })
     }

@@ -9,12 +9,13 @@ use crate::{
         client::{Client, Target},
         identity::{self, ChosenToken, Filters, Kind, details, listed, live_tokens},
         moment, print, print_json,
+        revoke::{self, DryRun},
         table::shown,
     },
     config::Sources,
     http::api::{
         AppChanged, AppCreated, AppPage, AppRotated, AppView, Create, CredentialView, Receipt,
-        TokenText,
+        RevokeAll, TokenText,
     },
 };
 
@@ -51,10 +52,15 @@ enum Command {
         #[command(flatten)]
         chosen: ChosenToken,
     },
-    /// End an application's tokens, close its connections and drop its sessions
-    Revoke(Named),
+    /// End all tokens of applications, their connections and sessions; of several all or none
+    Revoke(Leaving),
     /// Remove an application, its tokens and its sessions
-    Delete(Named),
+    Delete {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        dry: DryRun,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +75,15 @@ struct New {
     /// Filters of topics it may receive, such as v1/devices/+/telemetry [default: none]
     #[arg(long, value_name = "FILTER", num_args = 1..)]
     subscribe: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Leaving {
+    /// Names or ids of the applications
+    #[arg(required = true)]
+    apps: Vec<String>,
+    #[command(flatten)]
+    dry: DryRun,
 }
 
 #[derive(Debug, Args)]
@@ -90,8 +105,8 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Rotate { named, chosen } => {
             identity::rotate::<AppView>(&client, &named.app, chosen, json)
         }
-        Command::Revoke(Named { app }) => identity::revoke::<AppView>(&client, &app, json),
-        Command::Delete(Named { app }) => identity::delete::<AppView>(&client, &app, json),
+        Command::Revoke(Leaving { apps, dry }) => revoke::run::<AppView>(&client, apps, dry, json),
+        Command::Delete { named, dry } => revoke::delete::<AppView>(&client, &named.app, dry, json),
     }
 }
 
@@ -117,6 +132,10 @@ impl Kind for AppView {
     type Page = AppPage;
     type Changed = AppChanged;
     type Rotated = AppRotated;
+
+    fn among(wanted: &mut RevokeAll) -> &mut Vec<String> {
+        &mut wanted.apps
+    }
 
     fn id(&self) -> Uuid {
         self.id

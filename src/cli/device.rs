@@ -15,12 +15,13 @@ use crate::{
         client::{Client, Target},
         identity::{self, ChosenToken, Filters, Kind, details, live_tokens},
         moment, print, print_json,
+        revoke::{self, DryRun},
         table::shown,
     },
     config::Sources,
     http::api::{
         Create, CredentialView, DeviceChanged, DeviceCreated, DevicePage, DeviceView, Receipt,
-        Rotated, TokenText,
+        RevokeAll, Rotated, TokenText,
     },
 };
 
@@ -61,10 +62,15 @@ enum Command {
         #[command(flatten)]
         chosen: ChosenToken,
     },
-    /// End a device's tokens and close its connections
-    Revoke(Named),
+    /// End all tokens of devices, their connections and sessions; of several all or none
+    Revoke(Leaving),
     /// Remove a device, its tokens and its telemetry
-    Delete(Named),
+    Delete {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        dry: DryRun,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +85,15 @@ struct New {
     /// Filters of topics it may receive besides its own, such as site/%d/commands
     #[arg(long, value_name = "FILTER", num_args = 1..)]
     subscribe: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Leaving {
+    /// Names or ids of the devices
+    #[arg(required = true)]
+    devices: Vec<String>,
+    #[command(flatten)]
+    dry: DryRun,
 }
 
 #[derive(Debug, Args)]
@@ -102,8 +117,12 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Rotate { named, chosen } => {
             identity::rotate::<DeviceView>(&client, &named.device, chosen, json)
         }
-        Command::Revoke(Named { device }) => identity::revoke::<DeviceView>(&client, &device, json),
-        Command::Delete(Named { device }) => identity::delete::<DeviceView>(&client, &device, json),
+        Command::Revoke(Leaving { devices, dry }) => {
+            revoke::run::<DeviceView>(&client, devices, dry, json)
+        }
+        Command::Delete { named, dry } => {
+            revoke::delete::<DeviceView>(&client, &named.device, dry, json)
+        }
     }
 }
 
@@ -129,6 +148,10 @@ impl Kind for DeviceView {
     type Page = DevicePage;
     type Changed = DeviceChanged;
     type Rotated = Rotated;
+
+    fn among(wanted: &mut RevokeAll) -> &mut Vec<String> {
+        &mut wanted.devices
+    }
 
     fn id(&self) -> Uuid {
         self.id

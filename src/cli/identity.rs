@@ -10,11 +10,16 @@ use crate::{
     cli::{
         CliError,
         client::{Client, path_step},
-        moment, print, print_json,
+        moment, print, print_json, revoke,
         table::{Columns, aligned, shown},
     },
-    http::api::{ChangeScope, CredentialView, DEVICES_PER_PAGE_MAX, Receipt, Rotate, TokenText},
+    http::api::{
+        ChangeScope, CredentialView, DEVICES_PER_PAGE_MAX, Receipt, RevokeAll, Rotate, TokenText,
+    },
 };
+
+const ROTATED: revoke::Verb = ("rotated", "would rotate");
+const RESCOPED: revoke::Verb = ("changed the scope of", "would change the scope of");
 
 /// A kind of identity as the API shows it.
 pub(super) trait Kind: Serialize + DeserializeOwned {
@@ -28,6 +33,8 @@ pub(super) trait Kind: Serialize + DeserializeOwned {
     type Changed: Serialize + DeserializeOwned;
     type Rotated: Serialize + DeserializeOwned;
 
+    /// The names of its kind among those who are to be revoked.
+    fn among(wanted: &mut RevokeAll) -> &mut Vec<String>;
     fn id(&self) -> Uuid;
     fn name(&self) -> &str;
     fn publish(&self) -> &[String];
@@ -75,16 +82,6 @@ pub(super) fn show<T: Kind>(client: &Client, one: &str, json: bool) -> Result<()
     print(&details(&view))
 }
 
-pub(super) fn revoke<T: Kind>(client: &Client, one: &str, json: bool) -> Result<(), CliError> {
-    let reply: T::Changed = client.post_empty(&format!("{}/revoke", path_of::<T>(one)))?;
-    changed::<T>("revoked", &reply, json)
-}
-
-pub(super) fn delete<T: Kind>(client: &Client, one: &str, json: bool) -> Result<(), CliError> {
-    let reply: T::Changed = client.delete(&path_of::<T>(one))?;
-    changed::<T>("deleted", &reply, json)
-}
-
 pub(super) fn scope<T: Kind>(
     client: &Client,
     one: &str,
@@ -97,7 +94,7 @@ pub(super) fn scope<T: Kind>(
         subscribe: or_none(filters.subscribe),
     };
     let reply: T::Changed = client.patch(&format!("{}/scope", path_of::<T>(one)), &body)?;
-    changed::<T>("changed the scope of", &reply, json)?;
+    revoke::changed::<T>(RESCOPED, &reply, json)?;
     if json {
         return Ok(());
     }
@@ -119,7 +116,7 @@ pub(super) fn rotate<T: Kind>(
         return print_json(&reply);
     }
     let (one, token, receipt) = T::of_rotated(&reply);
-    let ended = ended("rotated", one, receipt);
+    let ended = revoke::ended(ROTATED, one.name(), one.id(), receipt);
     print(&format!("{ended}{}", T::shown_once(client, token)))
 }
 
@@ -227,29 +224,6 @@ fn fields(facts: &[(&str, String)]) -> String {
         .iter()
         .map(|(name, value)| format!("{name:width$}  {value}\n"));
     lines.collect()
-}
-
-fn changed<T: Kind>(what: &str, reply: &T::Changed, json: bool) -> Result<(), CliError> {
-    if json {
-        return print_json(reply);
-    }
-    let (one, receipt) = T::of_changed(reply);
-    print(&ended(what, one, receipt))
-}
-
-fn ended<T: Kind>(what: &str, one: &T, receipt: Receipt) -> String {
-    format!(
-        "{what} {} ({}): {} connections closed, {} sessions, {} messages, {} wills and {} \
-         retained messages dropped, confirmed everywhere in {} ms\n",
-        shown(one.name()),
-        one.id(),
-        receipt.connections,
-        receipt.sessions,
-        receipt.queued,
-        receipt.wills,
-        receipt.retained,
-        receipt.milliseconds
-    )
 }
 
 fn credential_row(credential: &CredentialView) -> [String; 4] {

@@ -29,6 +29,7 @@ mod progress;
 mod query;
 mod refused;
 mod restore;
+mod revoke;
 mod serve;
 mod settings;
 mod store;

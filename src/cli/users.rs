@@ -10,6 +10,7 @@ use crate::{
         CliError,
         client::{Client, Target, path_step},
         moment, print, print_json,
+        revoke::{self, DryRun},
         table::{aligned, shown},
     },
     config::{Config, Sources},
@@ -77,6 +78,14 @@ enum UserCommand {
     List,
     /// Show a user and what was counted of it since the broker began
     Show(Whom),
+    /// End all tokens of users and say what ended, by the admin API; of several all or none
+    Revoke {
+        /// The users' ids, 8:acs:…
+        #[arg(long, value_name = "ID", required = true, num_args = 1..)]
+        user: Vec<String>,
+        #[command(flatten)]
+        dry: DryRun,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -131,6 +140,9 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
                 UserCommand::Delete(Whom { user }) => delete(&signed(arguments.account)?, &user),
                 UserCommand::List => list_users(&operator()?, json),
                 UserCommand::Show(Whom { user }) => show_user(&operator()?, &user, json),
+                UserCommand::Revoke { user, dry } => {
+                    revoke::all(&operator()?, &dry.of_users(user), json)
+                }
             }
         }
         Command::Token { command } => {

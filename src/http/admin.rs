@@ -15,6 +15,7 @@ use super::caller::{caller, in_the_name_of};
 use super::refused::{Code, Refused};
 use super::service::{ServiceState, Shared};
 use super::views::{refused_by_registry, report_view};
+use crate::broker;
 use crate::identity::{Change, Registry, RegistryError};
 
 /// Up to which journal offset the records of a deleted device are dead: all of them, whatever is
@@ -46,18 +47,32 @@ pub(super) async fn in_registry<T: Send + 'static>(
 
 /// Has every worker confirm a change that is durable already.
 pub(super) async fn confirm(shared: &ServiceState, change: Change) -> Result<Receipt, Refused> {
-    let receipt = shared.control.apply(change).await.map_err(|late| {
+    let receipts = confirm_all(shared, vec![change]).await?;
+    let receipt = receipts.first().copied().unwrap_or_default();
+    Ok(Receipt::of(&receipt, false))
+}
+
+/// Has every worker confirm changes that are durable already; what each ended.
+pub(super) async fn confirm_all(
+    shared: &ServiceState,
+    changes: Vec<Change>,
+) -> Result<Vec<broker::Receipt>, Refused> {
+    shared.control.apply_all(changes).await.map_err(|late| {
         // What a reply would have shown once (a new token) is lost with it: asking again helps.
         let message = format!("durable, not yet confirmed everywhere: {late}");
         Refused::new(Code::NotConfirmed, message)
-    })?;
-    Ok(Receipt {
-        connections: receipt.connections,
-        sessions: receipt.sessions,
-        queued: receipt.unfinished + receipt.queued,
-        wills: receipt.wills,
-        retained: receipt.retained,
-        milliseconds: receipt.milliseconds,
+    })
+}
+
+/// Asks every worker what changes would end that nobody made.
+pub(super) async fn foresee_all(
+    shared: &ServiceState,
+    changes: Vec<Change>,
+) -> Result<Vec<broker::Receipt>, Refused> {
+    shared.control.foresee_all(changes).await.map_err(|late| {
+        let missing = late.missing;
+        let message = format!("nothing was changed; {missing} workers did not answer in time");
+        Refused::new(Code::NotConfirmed, message)
     })
 }
 

@@ -6,6 +6,7 @@
 
 mod apps;
 mod audit;
+mod revocations;
 mod users;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use crate::identity::DeviceToken;
 pub use apps::{AppChanged, AppCreated, AppPage, AppRotated, AppView};
 pub use audit::{RefusedClient, RefusedClients};
+pub use revocations::{Receipt, Revocation, Revoke, RevokeAll, RevokedView};
 pub use users::{
     AccessKeyRenewed, AccessKeyView, CreateIdentity, IdentityCreated, IdentityRef,
     IdentityServiceView, IdentityToken, IssueToken, UserPage, UserView,
@@ -214,24 +216,6 @@ pub struct DeviceChanged {
     pub device: DeviceView,
     /// What the broker did.
     pub receipt: Receipt,
-}
-
-/// What a change did in the running broker, once every worker had confirmed it (SEC-34).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Receipt {
-    /// Connections that were closed.
-    pub connections: u64,
-    /// Sessions that were dropped.
-    pub sessions: u64,
-    /// Queued and unfinished messages that were dropped.
-    pub queued: u64,
-    /// Wills that are not published.
-    pub wills: u64,
-    /// Retained messages that were dropped.
-    pub retained: u64,
-    /// From the durable commit until the last worker had confirmed.
-    pub milliseconds: u64,
 }
 
 /// Reply to a token check; the token itself is never in it.

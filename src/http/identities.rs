@@ -6,11 +6,11 @@ use axum::http::{HeaderName, StatusCode, header};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::admin::{ALL_RECORDS, Reply, confirm, in_registry, to_the_end};
+use super::admin::{ALL_RECORDS, Reply, confirm, foresee_all, in_registry, to_the_end};
 use super::api::{
     ADMIN_PREFIX, AppChanged, AppCreated, AppPage, AppRotated, AppView, ChangeScope, Create,
     DEVICES_PER_PAGE_DEFAULT, DEVICES_PER_PAGE_MAX, DeviceChanged, DeviceCreated, DevicePage,
-    DeviceView, Receipt, Rotate, Rotated, TokenText,
+    DeviceView, Receipt, Revoke, Rotate, Rotated, TokenText,
 };
 use super::body::{JsonBody, OptionalJsonBody};
 use super::parameters::{Parameters, RawPath, named_in};
@@ -131,8 +131,12 @@ pub(super) async fn rotate<T: Kind>(
 pub(super) async fn revoke<T: Kind>(
     State(shared): State<Shared>,
     path: RawPath,
+    OptionalJsonBody(wanted): OptionalJsonBody<Revoke>,
 ) -> Reply<T::Changed> {
     let one = named_in(path, T::ONE)?;
+    if wanted.dry_run {
+        return foresee::<T>(&shared, one).await;
+    }
     let revoke = move |registry: &Registry| registry.revoke_as(T::AS, &one);
     change::<T>(shared, "revoked", revoke, |_, _| {}).await
 }
@@ -141,8 +145,15 @@ pub(super) async fn revoke<T: Kind>(
 pub(super) async fn delete<T: Kind>(
     State(shared): State<Shared>,
     path: RawPath,
+    RawQuery(query): RawQuery,
 ) -> Reply<T::Changed> {
     let one = named_in(path, T::ONE)?;
+    let mut parameters = Parameters::new(query.as_deref())?;
+    let is_dry = parameters.flag("dry_run")?;
+    parameters.finish(&["dry_run"])?;
+    if is_dry {
+        return foresee::<T>(&shared, one).await;
+    }
     let delete = move |registry: &Registry| registry.delete_as(T::AS, &one, ALL_RECORDS);
     change::<T>(shared, "deleted", delete, T::forget).await
 }
@@ -182,6 +193,15 @@ async fn change<T: Kind>(
         Ok(Json(changed.changed(receipt)))
     })
     .await
+}
+
+/// What revoking or deleting would end; nothing is changed.
+async fn foresee<T: Kind>(shared: &ServiceState, one: String) -> Reply<T::Changed> {
+    let ask = move |registry: &Registry| registry.foresee_as(T::AS, &one);
+    let (found, change) = in_registry(shared, ask).await?;
+    let receipts = foresee_all(shared, vec![change]).await?;
+    let receipt = receipts.first().copied().unwrap_or_default();
+    Ok(Json(found.changed(Receipt::of(&receipt, true))))
 }
 
 fn note<T: Kind>(one: &T, what: &str) {

@@ -31,6 +31,7 @@ mod lanes;
 mod parameters;
 mod platform;
 mod refused;
+mod revocations;
 mod routes;
 mod service;
 mod tail;

@@ -102,6 +102,15 @@ impl Parameters {
         }
     }
 
+    /// Whether a parameter is set: `true`; `false` is as if it were not there.
+    pub(super) fn flag(&mut self, name: &str) -> Result<bool, Refused> {
+        match self.text(name)?.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(bad(name, "must be true or false")),
+        }
+    }
+
     /// Refuses what nobody asked for: a misspelt parameter must not be without effect.
     pub(super) fn finish(self, known: &[&str]) -> Result<(), Refused> {
         match self.0.into_iter().next() {

@@ -9,7 +9,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::identity_service::{self, Refusal};
 use super::refused::{Code, Refused};
 use super::service::Shared;
-use super::{admin, audit, backup, bulk, health, history, identities, platform, tail};
+use super::{admin, audit, backup, bulk, health, history, identities, platform, revocations, tail};
 use crate::identity::{Application, Device};
 
 /// One endpoint.
@@ -98,6 +98,8 @@ pub(super) fn routes() -> Vec<Route> {
         get("/admin/v1/identity", identity_service::show),
         get("/admin/v1/users", identity_service::list),
         get("/admin/v1/users/{user}", identity_service::one),
+        post("/admin/v1/users/{user}/revoke", revocations::user),
+        post("/admin/v1/revocations", revocations::make),
         post(
             "/admin/v1/identity/keys/{key}/renew",
             identity_service::renew,

@@ -270,6 +270,26 @@ fn devices() -> Bodies {
 
 fn changes() -> Bodies {
     let (device, token, receipt) = (device(), token(), Receipt::default());
+    let dry = Receipt {
+        dry_run: true,
+        ..receipt
+    };
+    let all = RevokeAll {
+        devices: filters(),
+        apps: filters(),
+        users: filters(),
+        dry_run: true,
+    };
+    let revoked = RevokedView {
+        kind: "device".to_owned(),
+        id: device.id,
+        name: "a".to_owned(),
+        receipt,
+    };
+    let revocation = Revocation {
+        revoked: vec![revoked.clone()],
+        receipt,
+    };
     vec![
         (
             "Rotated",
@@ -280,7 +300,11 @@ fn changes() -> Bodies {
             }),
         ),
         ("DeviceChanged", json(&DeviceChanged { device, receipt })),
-        ("Receipt", json(&receipt)),
+        ("Receipt", json(&dry)),
+        ("Revoke", json(&Revoke { dry_run: true })),
+        ("RevokeAll", json(&all)),
+        ("RevokedView", json(&revoked)),
+        ("Revocation", json(&revocation)),
     ]
 }
 

@@ -25,6 +25,12 @@ pub(super) fn ended<T>(what: What, whose: As<T>, changed: &Changed<T>) -> Event 
     event.numbers("ended", &numbers(&changed.ended))
 }
 
+/// Credentials ended, of an identity of any kind that is known by its name.
+pub(super) fn revoked(kind: IdentityKind, changed: &Changed<String>) -> Event {
+    let event = of(What::Revoked, kind, changed.id, &changed.shown);
+    event.numbers("ended", &numbers(&changed.ended))
+}
+
 /// What may be done was changed.
 pub(super) fn rescoped<T>(kind: IdentityKind, done: &Rescoped<T>) -> Event {
     let event = of(What::ScopeChanged, kind, done.changed.id, &done.name);

@@ -126,8 +126,8 @@ impl Registry {
     }
 
     /// Changes what a device or an application may do. Durable on return. If anything is no longer
-    /// allowed, the generation has grown: connections of the old rights end, credentials stay. May
-    /// be repeated, to have the change confirmed again.
+    /// allowed, the generation has grown; connections and credentials stay, and workers take away
+    /// what lies outside (SEC-36). May be repeated, to have the change confirmed again.
     ///
     /// # Errors
     /// There is none with that name or id, a filter is wrong, or the database failed.
@@ -187,7 +187,7 @@ impl Shared {
             kind,
             generation,
             credentials_ended: Vec::new(),
-            ends_sessions: done.narrows,
+            ends_sessions: false,
             drops_state: false,
         };
         (done.changed.shown, change)

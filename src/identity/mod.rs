@@ -16,6 +16,7 @@ mod key;
 mod permit;
 mod registry;
 mod report;
+mod revoke;
 mod scope;
 mod scopes;
 mod secrets;
@@ -41,6 +42,7 @@ pub use registry::{
     ListedDevice, Registry, RowFault,
 };
 pub use report::TokenReport;
+pub use revoke::{Named, REVOKED_AT_ONCE_MAX, Revoked};
 pub use scope::{FILTERS_MAX, SCOPE_BYTES_MAX, Scope, ScopeChange};
 pub use scopes::SCOPES_BYTES_MAX;
 pub use secrets::{ADMIN_TOKEN_FILE, IDENTITY_KEY_FILE, REGISTRY_KEY_FILE, Secrets};

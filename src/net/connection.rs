@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,9 +20,10 @@ use super::walks::Walk;
 use super::worker::Worker;
 use crate::broker::SessionKey;
 use crate::broker::tree::Subscriptions;
-use crate::identity::Principal;
+use crate::identity::{Action, Permit, Principal};
 use crate::metrics::{SlowReader, TlsFailure};
 use crate::mqtt::session::{Close, Replies, Session};
+use crate::mqtt::topic::Topic;
 use crate::mqtt::wire::QoS;
 
 /// Reads one connection does before the others get their turn.
@@ -34,8 +36,11 @@ pub(super) struct Connection {
     pub(super) slot: u32,
     /// Tells it from earlier and later connections in the same slot.
     pub(super) generation: u32,
-    /// Who it is and what it may do.
+    /// Who it is.
     pub(super) principal: Principal,
+    /// What it may do: the one gate of everything that it sends and is sent. Replaced when the
+    /// rights of its identity change; `principal.permit` is what it was at CONNECT.
+    pub(super) permit: RefCell<Arc<Permit>>,
     /// Which session it is connected to.
     pub(super) key: SessionKey,
     /// Where it comes from; behind a proxy what that says.
@@ -66,6 +71,9 @@ pub(super) struct Inner {
     pub(super) is_stalled: bool,
     /// Runs of acks in the worker's ledger.
     runs_waiting: u32,
+    /// Something was recorded that no ack went with, such as a retained message of QoS 0. The next
+    /// ack waits for it: who publishes because of that one stands behind it in the journal.
+    has_unanswered: bool,
     /// Runs of acks so far, those included that did not have to wait.
     pub(super) runs_pushed: u32,
     /// Retained messages on their way.
@@ -130,6 +138,7 @@ impl Inner {
             parked: Parked::default(),
             is_stalled: false,
             runs_waiting: 0,
+            has_unanswered: false,
             runs_pushed: 0,
             walks: Vec::new(),
             walk_waits: false,
@@ -194,6 +203,12 @@ impl Inner {
 }
 
 impl Connection {
+    /// Whether an action on this topic is allowed now.
+    #[inline]
+    pub(super) fn may(&self, action: Action, topic: Topic<'_>) -> bool {
+        self.permit.borrow().allows(action, topic)
+    }
+
     /// Reads, and handles what was read, until the connection ends.
     pub(super) fn poll(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<End> {
         let inner = &mut *self.inner.borrow_mut();
@@ -371,9 +386,11 @@ impl Connection {
         if inner.connack_waits {
             replies.ordered.append(&mut replies.prompt);
         }
+        inner.has_unanswered |= recorded.any;
         if !replies.ordered.is_empty() {
             inner.runs_pushed = inner.runs_pushed.wrapping_add(1);
-            if (recorded.any || inner.runs_waiting > 0) && !worker.is_settled() {
+            let depends = std::mem::take(&mut inner.has_unanswered) || inner.runs_waiting > 0;
+            if depends && !worker.is_settled() {
                 let (slot, generation) = (self.slot, self.generation);
                 worker.acknowledge_later(slot, generation, &replies.ordered, replies.places);
                 inner.runs_waiting += 1;

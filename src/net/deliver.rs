@@ -149,22 +149,24 @@ struct Delivering<'w> {
 }
 
 /// What the gate said of one message. Sessions of one scope share a permit, which never changes:
-/// the same question to the same permit is asked once for those that stand behind each other.
-struct Gate<'w, 'm> {
+/// the same question to the same permit is asked once for those that stand behind each other. None
+/// goes away while one message is delivered, so that its address names it.
+struct Gate<'m> {
     topic: Topic<'m>,
-    last: Option<(&'w Arc<Permit>, bool)>,
+    last: Option<(*const Permit, bool)>,
 }
 
-impl<'w> Gate<'w, '_> {
+impl Gate<'_> {
     /// SEC-31: whether a copy may go to this connection.
     #[inline]
-    fn allows(&mut self, connection: &'w Connection) -> bool {
-        let permit = &connection.principal.permit;
+    fn allows(&mut self, connection: &Connection) -> bool {
+        let permit = connection.permit.borrow();
+        let this = Arc::as_ptr(&permit);
         match self.last {
-            Some((last, answer)) if Arc::ptr_eq(last, permit) => answer,
+            Some((last, answer)) if std::ptr::eq(last, this) => answer,
             _ => {
                 let answer = permit.allows(Action::Receive, self.topic);
-                self.last = Some((permit, answer));
+                self.last = Some((this, answer));
                 answer
             }
         }
@@ -226,7 +228,7 @@ impl<'w> Delivering<'w> {
         connection: &'w Connection,
         routed: &Routed<'_>,
         target: &Target,
-        gate: &mut Gate<'w, '_>,
+        gate: &mut Gate<'_>,
     ) -> Result<(), DeliveryDrop> {
         let inner = &mut *connection.inner.borrow_mut();
         match target.qos {
@@ -252,7 +254,7 @@ impl<'w> Delivering<'w> {
         connection: &'w Connection,
         inner: &mut Inner,
         (routed, target): (&Routed<'_>, &Target),
-        gate: &mut Gate<'w, '_>,
+        gate: &mut Gate<'_>,
     ) -> Result<(), DeliveryDrop> {
         if !gate.allows(connection) {
             return Err(DeliveryDrop::NotAuthorized);
@@ -282,7 +284,7 @@ impl<'w> Delivering<'w> {
         connection: &'w Connection,
         inner: &mut Inner,
         (routed, target): (&Routed<'_>, &Target),
-        gate: &mut Gate<'w, '_>,
+        gate: &mut Gate<'_>,
     ) -> Result<bool, DeliveryDrop> {
         if !gate.allows(connection) {
             return Err(DeliveryDrop::NotAuthorized);
@@ -359,14 +361,13 @@ impl Connection {
         if !has_more || inner.waits_for_connack() || self.is_over.get() {
             return false;
         }
-        let permit = &self.principal.permit;
         while inner.output.waiting() < QUEUE_WRITE_BYTES {
             if !self.can_assign(worker) {
                 return false;
             }
             let lent = &mut *worker.lent.borrow_mut();
             let out = inner.output.turn(lent);
-            let may = |topic: Topic<'_>| permit.allows(Action::Receive, topic);
+            let may = |topic: Topic<'_>| self.may(Action::Receive, topic);
             match inner.session.next_outgoing(now_ms, may, out) {
                 Outgoing::Publish { qos, is_again } => {
                     self.count_delivered(worker, qos);

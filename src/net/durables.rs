@@ -85,6 +85,14 @@ impl Worker {
         }
     }
 
+    /// A kept session without connection does not hold this subscription any more.
+    pub(super) fn unsubscribe_stored(&self, number: u32, filter: Filter<'_>) {
+        if let Some(held) = self.durables.borrow_mut().by_number.get_mut(&number) {
+            let tree = &self.shared.router.tree;
+            tree.unsubscribe(&mut held.subscriptions, filter);
+        }
+    }
+
     /// A kept session ends: it is in the tree no longer.
     pub(super) fn session_ended(&self, number: u32) {
         if let Some(mut held) = self.durables.borrow_mut().by_number.remove(&number) {

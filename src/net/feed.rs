@@ -296,9 +296,8 @@ impl Connection {
     ) -> Encoded {
         let mut text = [0; TOPIC_BYTES];
         let topic = topic_of(record, &mut text).and_then(|topic| Topic::new(topic).ok());
-        let permit = &self.principal.permit;
         // SEC-31: every delivery is asked for.
-        let Some(topic) = topic.filter(|topic| permit.allows(Action::Receive, *topic)) else {
+        let Some(topic) = topic.filter(|topic| self.may(Action::Receive, *topic)) else {
             return Encoded::LeftOut(FeedDrop::NotAuthorized);
         };
         if worker.shared.registry.is_deleted(record.device) {
@@ -365,14 +364,13 @@ impl Connection {
         } else {
             window.saturating_mul(2)
         };
-        let hasher = BuildHasherDefault::<DefaultHasher>::new();
         let feeding = inner.feeding.get_or_insert_default();
         feeding.attached += 1;
         let key = MemberKey {
             worker: worker.index,
             slot: self.slot,
             generation: self.generation,
-            source: source_number(hasher.hash_one(&wish.filter)),
+            source: source_of(&wish.filter),
             attached: feeding.attached,
         };
         let old = feeding
@@ -424,6 +422,12 @@ impl Connection {
             ends_for,
         });
     }
+}
+
+/// The number of the source of packets that a feed is, by its filter.
+pub(super) fn source_of(filter: &str) -> u64 {
+    let hasher = BuildHasherDefault::<DefaultHasher>::new();
+    source_number(hasher.hash_one(filter))
 }
 
 #[derive(Default)]

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::connection::{Clocks, Connection, End, Inner};
@@ -12,6 +13,7 @@ use super::linger::linger;
 use super::outbox::Purpose;
 use super::output::Output;
 use super::publish::Recorded;
+use super::rights;
 use super::stream::Stream;
 use super::told::{Newcomer, Shown};
 use super::worker::Worker;
@@ -124,7 +126,11 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         .expect("a process has far fewer than 2^32 sockets");
     let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
     let (ended, resumed) = match stored {
-        Some(stored) if may_resume(&stored, &opening, &principal, clocks) => (None, Some(stored)),
+        Some(mut stored) if may_resume(&stored, &opening, &principal, clocks) => {
+            // SEC-38: it goes on with the rights of who connects.
+            rights::prune(worker, &key, &mut stored, &principal.permit);
+            (None, Some(stored))
+        }
         ended => (ended, None),
     };
     let (before, number) = Before::of(worker, &opening, resumed.as_ref());
@@ -133,6 +139,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let connection = Rc::new(Connection {
         slot,
         generation: worker.next_generation(),
+        permit: RefCell::new(Arc::clone(&principal.permit)),
         principal,
         key,
         from,
@@ -171,9 +178,9 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
 fn may_resume(stored: &Stored, opening: &Opening, who: &Principal, clocks: Clocks) -> bool {
     // [MQTT-4.1.0-2], also where the sweep has not come by yet.
     let is_over = stored.expires.is_some_and(|end| end <= clocks.now);
-    // A narrowing ends what is outside of it; where a crash came between, it is not resumed
-    // (SEC-38).
-    !opening.clean_start && !is_over && leave::lies_inside(&stored.state, &who.permit)
+    // A user's rights come with its token: with those of another one it begins anew.
+    let is_same = who.kind != IdentityKind::User || rights::lies_inside(&stored.state, &who.permit);
+    !opening.clean_start && !is_over && is_same
 }
 
 fn count_connected(worker: &Worker, connection: &Connection, told_id: &ClientId) {
@@ -315,8 +322,8 @@ fn welcome(
     }
 }
 
-/// Whether the client could join any share group. A scope that is widened later says so at the
-/// next CONNECT; one that is narrowed ends the connection.
+/// Whether the client could join any share group. A scope that changes later says so at the next
+/// CONNECT.
 fn may_share(principal: &Principal) -> bool {
     let permit = &principal.permit;
     match principal.kind {

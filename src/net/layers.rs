@@ -35,7 +35,7 @@ impl Layers {
 
     /// One more copy for a session, which `targets` may hold already. Those that no record will
     /// name stand together behind the others.
-    pub(super) fn add(&mut self, session: u32, targets: &Targets) {
+    pub(super) fn add(&mut self, session: u32, targets: &mut Targets) {
         let held = self.of_sessions.entry(session);
         let copies = held.or_insert_with(|| u32::from(targets.has(session)));
         self.of_copies.push(*copies);
@@ -61,7 +61,7 @@ mod tests {
     fn a_session_is_in_a_layer_once_but_for_the_last() {
         let mut layers = Layers::default();
         for session in [1, 1, 2, 1, 1, 1, 1, 2] {
-            layers.add(session, &Targets::default());
+            layers.add(session, &mut Targets::default());
         }
         let of_copies: Vec<u32> = layers.of_copies().collect();
         assert_eq!(of_copies, [0, 1, 0, 2, 3, 4, 4, 1]);

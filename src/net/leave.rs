@@ -3,110 +3,12 @@
 
 use std::time::Instant;
 
-use super::connection::{Clocks, Connection, End};
+use super::connection::{Clocks, Connection};
 use super::outbox::Purpose;
 use super::wills::publisher_of;
 use super::worker::Worker;
-use crate::broker::{Receipt, SessionKey, Stored, record};
-use crate::identity::{Change, IdentityKind, Permit};
+use crate::broker::{SessionKey, Stored, record};
 use crate::journal::{RecordHeader, RecordKind};
-use crate::metrics::WillEnd;
-use crate::mqtt::session::{Close, SessionState};
-use crate::mqtt::topic::Filter;
-use crate::mqtt::wire::ReasonCode;
-
-/// Applies a committed change of rights to everything that lives here.
-pub(super) fn apply(worker: &Worker, change: &Change) -> Receipt {
-    let mut receipt = Receipt::default();
-    let slots: Vec<u32> = worker.sessions.borrow().live_of(change.identity).collect();
-    for slot in slots {
-        let connection = worker.connections.borrow().get(slot as usize).cloned();
-        let Some(connection) = connection else {
-            continue;
-        };
-        if worker.shared.registry.is_current(&connection.principal) {
-            continue;
-        }
-        // TB-07: a client whose credential ended is told so where it can be told.
-        let close = Close::because(match change.kind {
-            IdentityKind::User => ReasonCode::NotAuthorized, // ID-30
-            IdentityKind::Device | IdentityKind::Application => ReasonCode::AdministrativeAction,
-        });
-        let credential = connection.principal.credential;
-        if change.drops_state || change.credentials_ended.contains(&credential) {
-            let will = connection.inner.borrow_mut().session.take_will();
-            receipt.wills += u64::from(will.is_some());
-        }
-        if connection.session_number == 0 {
-            // Nothing of it is stored: it goes with the connection. What is stored counts
-            // below, where it is dropped.
-            let inner = connection.inner.borrow();
-            receipt.unfinished += unfinished(inner.session.state());
-            receipt.queued += queued(inner.session.state());
-        }
-        worker.end(&connection, End::Closed(close));
-        receipt.connections += 1;
-    }
-    drop_wills(worker, change, &mut receipt);
-    drop_state(worker, change, &mut receipt);
-    worker.hand_over_soon();
-    receipt
-}
-
-/// Wills that wait for their moment and came with a credential that ended.
-fn drop_wills(worker: &Worker, change: &Change, receipt: &mut Receipt) {
-    let mut sessions = worker.sessions.borrow_mut();
-    for stored in sessions.stored_of_mut(change.identity) {
-        let has_ended = change
-            .credentials_ended
-            .contains(&stored.publisher.credential);
-        if (change.drops_state || has_ended) && stored.state.will.take().is_some() {
-            receipt.wills += 1;
-            worker.wills.borrow_mut().cancel(stored.number);
-            note_will(worker, change.identity, stored);
-        }
-    }
-    if receipt.wills > 0 {
-        worker.count(|counters| counters.wills(WillEnd::Revoked, receipt.wills));
-    }
-}
-
-/// What is stored of an identity and goes with its rights: everything, or the sessions that hold
-/// a subscription outside of the rights it has now (SEC-36).
-fn drop_state(worker: &Worker, change: &Change, receipt: &mut Receipt) {
-    let permit = worker.shared.registry.permit(change.identity);
-    // What a user may is said by the token that comes next: it is asked when that resumes.
-    let is_narrowed =
-        |stored: &Stored| change.kind != IdentityKind::User && !lies_inside(&stored.state, &permit);
-    let goes = |stored: &Stored| change.drops_state || is_narrowed(stored);
-    let dropped = worker
-        .sessions
-        .borrow_mut()
-        .take_stored(change.identity, goes);
-    for mut stored in dropped {
-        receipt.sessions += 1;
-        receipt.unfinished += unfinished(&stored.state);
-        receipt.queued += queued(&stored.state);
-        // Of a narrowing: what was revoked has lost it above.
-        worker.publish_will(change.identity, &mut stored);
-        finish(worker, change.identity, &mut stored);
-    }
-    // One worker says it for all: the index is shared.
-    if change.drops_state && worker.index == 0 {
-        let publisher = change.identity.as_u128();
-        let index = &worker.shared.router.retained;
-        let retained = index.end_publisher(publisher, change.generation);
-        receipt.retained += u64::try_from(retained).unwrap_or(u64::MAX);
-        worker.sweeps.borrow_mut().add(publisher);
-    }
-}
-
-/// Whether all its subscriptions may still be made.
-pub(super) fn lies_inside(state: &SessionState, permit: &Permit) -> bool {
-    let filters = state.subscriptions.iter();
-    let mut filters = filters.map(|held| Filter::new(&held.filter));
-    filters.all(|filter| filter.is_ok_and(|filter| permit.allows_filter(&filter)))
-}
 
 /// Ends stored sessions whose time is over.
 pub(super) fn drop_expired(worker: &Worker, now: Instant) {
@@ -164,7 +66,7 @@ pub(super) fn end_session(worker: &Worker, key: &SessionKey, mut stored: Stored)
 }
 
 /// Takes a session out of everything it is in.
-fn finish(worker: &Worker, identity: uuid::Uuid, stored: &mut Stored) {
+pub(super) fn finish(worker: &Worker, identity: uuid::Uuid, stored: &mut Stored) {
     worker.wills.borrow_mut().cancel(stored.number);
     worker.shared.feeds.end_session(stored.number);
     worker.session_ended(stored.number);
@@ -188,7 +90,7 @@ pub(super) fn record_will(worker: &Worker, connection: &Connection, clocks: Cloc
 }
 
 /// Records that a stored session has no will any more.
-fn note_will(worker: &Worker, identity: uuid::Uuid, stored: &Stored) {
+pub(super) fn note_will(worker: &Worker, identity: uuid::Uuid, stored: &Stored) {
     let header = RecordHeader {
         received_ms: Clocks::read().wall_ms,
         ..of_session(RecordKind::Will, identity, stored)
@@ -196,7 +98,7 @@ fn note_will(worker: &Worker, identity: uuid::Uuid, stored: &Stored) {
     note(worker, &header, &[]);
 }
 
-fn of_session(kind: RecordKind, identity: uuid::Uuid, stored: &Stored) -> RecordHeader {
+pub(super) fn of_session(kind: RecordKind, identity: uuid::Uuid, stored: &Stored) -> RecordHeader {
     RecordHeader {
         kind,
         qos: 0,
@@ -214,19 +116,21 @@ fn of_session(kind: RecordKind, identity: uuid::Uuid, stored: &Stored) -> Record
 /// Ends of sessions and of wills that found no room and wait for it; about 60 KiB.
 const OWED_MAX: usize = 1_024;
 
-/// Records what found no room before, as far as there is room now.
-pub(super) fn write_owed(worker: &Worker) {
+/// Records what found no room before, as far as there is room now. True if nothing is owed.
+pub(super) fn write_owed(worker: &Worker) -> bool {
     let owed = &mut *worker.owed.borrow_mut();
     while let Some(header) = owed.front() {
-        if !worker.make_room(0, Purpose::Session) || !worker.record(header, &[]) {
-            return;
+        let outbox = &mut *worker.outbox.borrow_mut();
+        if !outbox.make_room(0, Purpose::Session) || !outbox.record(header, &[]) {
+            return false;
         }
         owed.pop_front();
     }
+    true
 }
 
 /// Records what no acknowledgement waits for.
-fn note(worker: &Worker, header: &RecordHeader, body: &[u8]) -> bool {
+pub(super) fn note(worker: &Worker, header: &RecordHeader, body: &[u8]) -> bool {
     let noted = worker.make_room(body.len(), Purpose::Session) && worker.record(header, body);
     let owed = &mut *worker.owed.borrow_mut();
     if !noted && body.is_empty() && owed.len() < OWED_MAX {
@@ -240,12 +144,4 @@ fn note(worker: &Worker, header: &RecordHeader, body: &[u8]) -> bool {
     }
     worker.hand_over_soon();
     noted
-}
-
-fn unfinished(state: &SessionState) -> u64 {
-    u64::try_from(state.unreleased.len() + state.in_flight.len()).unwrap_or(u64::MAX)
-}
-
-fn queued(state: &SessionState) -> u64 {
-    u64::try_from(state.queue.len()).unwrap_or(u64::MAX)
 }

@@ -35,6 +35,7 @@ mod places;
 mod proxy;
 mod publish;
 mod queued;
+mod rights;
 mod route;
 mod shares;
 mod start;

@@ -147,7 +147,7 @@ impl Connection {
 
     /// The one gate, then the device platform's routing.
     fn decide(&self, worker: &Worker, topic: Topic<'_>, payload: &[u8]) -> Route {
-        let is_allowed = self.principal.permit.allows(Action::Publish, topic);
+        let is_allowed = self.may(Action::Publish, topic);
         let name = topic.as_str();
         if self.principal.kind != IdentityKind::Device {
             device_api::route_application(name, is_allowed)

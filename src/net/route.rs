@@ -86,7 +86,7 @@ impl Worker {
     ) -> Sent {
         let sent = self.match_and_send(routing, now, make);
         if routing.retain && sent != Sent::Recorded {
-            self.shared.router.under_way.arrived(self.index, 1);
+            self.shared.router.under_way.withdrawn(self.index);
         }
         sent
     }

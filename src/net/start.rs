@@ -15,6 +15,7 @@ use super::greeter::{self, Greeter, TOGETHER_MAX};
 use super::handshake::Arrival;
 use super::output::UnsentLimits;
 use super::places::{PlaceLimits, Places};
+use super::rights;
 use super::throttle::Throttle;
 use super::tls::TlsWarnings;
 use super::worker::{Shared, Worker};
@@ -254,6 +255,7 @@ fn start_workers(
             let worker = Worker::new(index, shared, &journal, table);
             worker.restore_all();
             restored.wait();
+            rights::prune_restored(&worker);
             worker.run(control, arrivals).await;
         })?);
     }

@@ -10,7 +10,7 @@ use super::worker::Worker;
 use crate::broker::feed::Wanted;
 use crate::broker::record;
 use crate::device_api;
-use crate::identity::{IdentityKind, Principal};
+use crate::identity::IdentityKind;
 use crate::journal::RecordKind;
 use crate::mqtt::session::{Close, Granted, Replies};
 use crate::mqtt::topic::Filter;
@@ -82,9 +82,8 @@ impl Connection {
 
     /// Who serves a filter, if the gate lets it pass.
     fn serves(&self, filter: &Filter<'_>) -> Result<Source, ReasonCode> {
-        let Principal { permit, kind, .. } = &self.principal;
-        let is_allowed = permit.allows_filter(filter);
-        match kind {
+        let is_allowed = self.permit.borrow().allows_filter(filter);
+        match &self.principal.kind {
             IdentityKind::Device if device_api::is_allowed(filter) => match is_allowed {
                 true => device_api::grant(filter).map(Source::Device),
                 false => Err(ReasonCode::NotAuthorized),
@@ -113,25 +112,30 @@ impl Connection {
     ) -> Result<(), Close> {
         let ended = inner.session.unsubscribe(unsubscribe, replies)?;
         if !ended.is_empty() {
-            self.drop_feeds(worker, inner);
-            let tree = &worker.shared.router.tree;
-            inner
-                .walks
-                .retain(|walk| !ended.iter().any(|filter| walk.is_for(filter)));
-            for filter in ended.into_iter().filter(is_ordinary) {
-                let subscriptions = &mut inner.subscriptions;
-                worker.with_subscriptions(self, subscriptions, |own| tree.unsubscribe(own, filter));
-                if filter.share_name().is_some() {
-                    let taken = inner
-                        .session
-                        .take_shared(|held| held == filter.as_str(), false);
-                    worker.route_shared(self.session_number, taken);
-                }
-            }
+            self.unsubscribed(worker, inner, &ended);
             self.record_change(worker, inner, clocks, recorded)?;
         }
         recorded.any |= self.session_number != 0;
         Ok(())
+    }
+
+    /// Subscriptions that the session does not hold any more bring nothing from now on.
+    pub(super) fn unsubscribed(&self, worker: &Worker, inner: &mut Inner, ended: &[Filter<'_>]) {
+        self.drop_feeds(worker, inner);
+        let tree = &worker.shared.router.tree;
+        inner
+            .walks
+            .retain(|walk| !ended.iter().any(|filter| walk.is_for(filter)));
+        for &filter in ended.iter().filter(|filter| is_ordinary(filter)) {
+            let subscriptions = &mut inner.subscriptions;
+            worker.with_subscriptions(self, subscriptions, |own| tree.unsubscribe(own, filter));
+            if filter.share_name().is_some() {
+                let taken = inner
+                    .session
+                    .take_shared(|held| held == filter.as_str(), false);
+                worker.route_shared(self.session_number, taken);
+            }
+        }
     }
 
     /// Writes the session down as it is now.

@@ -136,11 +136,7 @@ impl Connection {
     ) -> Went {
         let message = &found.message;
         // SEC-31.
-        if !self
-            .principal
-            .permit
-            .allows(Action::Receive, message.topic())
-        {
+        if !self.may(Action::Receive, message.topic()) {
             worker.count_undelivered(DeliveryDrop::NotAuthorized);
             return Went::On;
         }

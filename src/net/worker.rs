@@ -27,7 +27,7 @@ use super::start::{Guards, spawn_vital};
 use super::statistics::Statistics;
 use super::sweep::Sweeps;
 use super::wills::Wills;
-use super::{deliver, leave, sweep, turn};
+use super::{deliver, leave, rights, sweep, turn};
 use crate::audit::Audit;
 use crate::broker::feed::Feeds;
 use crate::broker::router::{Parcel, Router};
@@ -202,9 +202,10 @@ impl Worker {
             tokio::select! {
                 biased;
                 command = control.recv() => match command {
-                    Some(Command::Apply { change, reply }) => {
+                    Some(Command::Apply { changes, is_dry, reply }) => {
+                        let receipts = rights::apply_all(&self, &changes, is_dry).await;
                         // A caller that no longer waits has been told "not yet confirmed".
-                        let _ = reply.send(leave::apply(&self, &change));
+                        let _ = reply.send(receipts);
                     }
                     Some(Command::Stop { reply }) => {
                         self.stop().await;
@@ -263,7 +264,9 @@ impl Worker {
     /// Makes room for a record, or notes that the journal is behind. Telemetry does not pass
     /// connections that are parked already.
     pub(super) fn make_room(&self, bytes: usize, purpose: Purpose) -> bool {
-        let has_room = self.outbox.borrow_mut().make_room(bytes, purpose);
+        // What is owed stands before whatever else is recorded of sessions.
+        let is_free = leave::write_owed(self) || purpose == Purpose::Message;
+        let has_room = is_free && self.outbox.borrow_mut().make_room(bytes, purpose);
         if !has_room && self.behind_since.get().is_none() {
             self.behind_since.set(Some(Instant::now()));
         }

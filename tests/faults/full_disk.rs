@@ -20,6 +20,7 @@ use super::{
 };
 use crate::common::{
     broker::{Broker, Setup},
+    client::Client,
     packets::{Connect, TELEMETRY, Version, log_in, publish},
     wire::Wire,
 };
@@ -113,6 +114,42 @@ fn rel_28_what_was_acknowledged_before_a_full_disk_survives_kill_9() {
     wire.send(&publish(Version::V311, 1, 1, TELEMETRY, br#"{"late":1}"#));
     assert_eq!(wire.packet()[0], 0x40);
     scene.end_and_prove();
+}
+
+/// What finds no room when a session is left stands in the journal before what the session does
+/// next: an old will's end never takes away the new will.
+#[test]
+fn rel_06_a_will_that_ended_without_room_does_not_end_the_next_one() {
+    let mut scene = Scene::new();
+    let broker = &scene.broker;
+    let scope = ["--publish", "#", "--subscribe", "#"];
+    let app = broker.cli_json(&[&["app", "create", "a", "--json"][..], &scope].concat());
+    let token = app["token"].as_str().expect("a token").to_owned();
+    let connect = |text: &'static [u8]| {
+        let connect = Connect {
+            will: Some((1, true, "w", text)),
+            ..Connect::with_token(Version::V5, "k", &token)
+        };
+        connect.kept().will_delay(1)
+    };
+    let client = Client::connect(broker, &connect(b"old"));
+    let filler = scene.fill();
+    client.disconnect();
+    // The session waits for room to be made kept; its CONNACK comes when there is some.
+    let mut wire = scene.broker.wire();
+    wire.send(&connect(b"new").encode());
+    assert_eq!(wire.packet_within(NO_MORE), None, "let in without room");
+    fs::remove_file(filler).expect("the filler can be removed");
+    assert_eq!(wire.packet()[0], 0x20, "let in, there is room");
+    scene.load.abandon();
+    scene.broker.kill9();
+    scene.broker.restart();
+    let mut witness = Client::connect(
+        &scene.broker,
+        &Connect::with_token(Version::V5, "witness", &token),
+    );
+    assert_eq!(witness.subscribe("w", 1), 1);
+    assert_eq!(witness.take().text(), "new");
 }
 
 /// A stop that would have to wait for room does not wait for ever, and says why it was not clean.

@@ -140,6 +140,38 @@ fn rel_03_a_repeated_release_waits_for_the_record_of_the_first() {
     }
 }
 
+/// An ack says that everything before it is on disk, also what itself has none: whoever publishes
+/// because of it must stand behind a retained message of QoS 0, whichever worker serves him.
+#[test]
+fn rel_03_an_ack_waits_for_a_retained_message_of_qos_0_before_it() {
+    let (broker, faults, _) = broker_with_device();
+    let all = ["--publish", "#"];
+    let app = broker.cli_json(&[&["app", "create", "a", "--json"][..], &all].concat());
+    let token = app["token"].as_str().expect("a token");
+    let mut wire = broker.wire();
+    log_in(&mut wire, &Connect::with_token(Version::V311, "a", token));
+    faults.hold();
+    wire.send(&packets::publish_flags(
+        Version::V311,
+        0x01,
+        0,
+        "kept",
+        b"1",
+    ));
+    faults.until_held();
+    // Nobody gets it, so nothing of it is recorded.
+    wire.send(&publish(Version::V311, 1, 1, "nobody", b"2"));
+    // PINGREQ is behind it, and waits for nothing.
+    wire.send(&[0xc0, 0]);
+    assert_eq!(
+        wire.packet(),
+        [0xd0, 0],
+        "acknowledged before it was on disk"
+    );
+    faults.clear();
+    assert_eq!(wire.packet()[0], 0x40);
+}
+
 /// [MQTT-3.2.0-1]: a client whose CONNACK waits for the disk is sent nothing before it, also not
 /// when its connection ends meanwhile: no DISCONNECT.
 #[test]

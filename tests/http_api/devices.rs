@@ -124,7 +124,7 @@ fn sec_51_a_rotated_token_is_shown_once_and_replaces_the_old_one() {
         (&receipt["connections"], &receipt["sessions"]),
         (&json!(1), &json!(2))
     );
-    assert_eq!(receipt["queued"], 3);
+    assert_eq!(receipt["unfinished"], 3);
     let change = server.next_change();
     assert_eq!((change.identity, change.drops_state), (id, false));
 

@@ -357,11 +357,18 @@ fn play(
 ) {
     let mut unanswered = Vec::new();
     while let Some(command) = lane.blocking_recv() {
-        let Command::Apply { change, reply } = command else {
+        let Command::Apply {
+            changes: made,
+            is_dry: false,
+            reply,
+        } = command
+        else {
             continue;
         };
-        // The test may be over.
-        let _ = changes.send(Change::clone(&change));
+        for change in made.iter() {
+            // The test may be over.
+            let _ = changes.send(Change::clone(change));
+        }
         if worker == Worker::Waits && confirmed.recv().is_err() {
             return;
         }
@@ -376,6 +383,6 @@ fn play(
             milliseconds: 0,
             ..Receipt::default()
         };
-        let _ = reply.send(receipt);
+        let _ = reply.send(vec![receipt; made.len()]);
     }
 }

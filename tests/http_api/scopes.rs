@@ -190,7 +190,7 @@ fn sec_34_a_narrowing_is_durable_then_confirmed_then_answered() {
         let narrow = scope.spawn(|| patch(&server, "devices/pump", &json!({"publish": ["a/b"]})));
         let change = server.next_change();
         assert_eq!((change.identity, change.generation), (id, 2));
-        assert!(change.ends_sessions && !change.drops_state);
+        assert!(!change.ends_sessions && !change.drops_state);
         // The worker has the change: by now it is durable, and the old right is no more.
         assert!(!server.registry.is_current(&wide));
         assert_eq!(server.registry.device("pump").unwrap().publish, ["a/b"]);

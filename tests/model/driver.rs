@@ -358,6 +358,7 @@ impl<'g> Play<'g> {
         let connack = log_in(&mut wire, &connect);
         self.replace(client, wire);
         self.forget_handed(client, &handed);
+        self.forget_withdrawn(client);
         let (is_present, all) =
             self.reference
                 .connect(client, (clean, is_kept), usize::from(window), will);
@@ -450,16 +451,12 @@ impl<'g> Play<'g> {
         if !is_first {
             return;
         }
-        if let Some(mut peer) = self.peers[NARROW].take() {
-            peer.wire.skip_until_close();
-        }
-        let all = self.reference.narrow(NARROW);
+        self.reference.narrow(NARROW);
         self.forget_forbidden();
-        self.await_wills();
-        self.check_all(Some(all));
     }
 
-    /// What the narrow client may not receive any more is not sent, nor sent again.
+    /// What the narrow client may not receive any more is not sent, nor sent again. What it has
+    /// holds its place until it acknowledges it, or its connection ends.
     fn forget_forbidden(&mut self) {
         let Some(mut session) = self.reference.sessions[NARROW].take() else {
             self.ids[NARROW].clear();
@@ -468,11 +465,24 @@ impl<'g> Play<'g> {
         };
         let may = |delivery: &Delivery| self.reference.may_be_sent(NARROW, delivery);
         session.waiting.retain(may);
+        if self.peers[NARROW].is_some() {
+            self.reference.sessions[NARROW] = Some(session);
+            return;
+        }
         let ids = std::mem::take(&mut self.ids[NARROW]).into_iter();
         let open = std::mem::take(&mut session.sent).into_iter().zip(ids);
         let stays = open.filter(|(sent, _)| sent.is_received || may(&sent.delivery));
         (session.sent, self.ids[NARROW]) = stays.unzip();
         self.reference.sessions[NARROW] = Some(session);
+    }
+
+    /// The older connection of the narrow client is over, and with it what only held a place.
+    fn forget_withdrawn(&mut self, client: usize) {
+        if client == NARROW && self.reference.is_narrowed {
+            let new = self.peers[NARROW].take();
+            self.forget_forbidden();
+            self.peers[NARROW] = new;
+        }
     }
 
     fn revoke(&mut self) {

@@ -202,23 +202,18 @@ impl Reference {
         self.spread(&published, all);
     }
 
-    /// The rights of this client are fewer from now on: its connection ends, and its session if
-    /// it holds a subscription outside of them.
-    pub(crate) fn narrow(&mut self, client: usize) -> Vec<Seen> {
+    /// The rights of this client are fewer from now on: subscriptions outside of them end.
+    pub(crate) fn narrow(&mut self, client: usize) {
         self.is_narrowed = true;
-        let mut all = self.end(client, false);
-        let Some(session) = &self.sessions[client] else {
-            return all;
-        };
-        let mut held = session.subscriptions.keys();
-        if !held.all(|filter| (self.may_subscribe)(client, self.filters[*filter], true)) {
-            let session = self.sessions[client].take();
-            self.publish_will(client, session.and_then(|session| session.will), &mut all);
+        if let Some(session) = &mut self.sessions[client] {
+            let (may, filters) = (self.may_subscribe, self.filters);
+            session
+                .subscriptions
+                .retain(|filter, _| may(client, filters[*filter], true));
         }
-        all
     }
 
-    /// What stored sessions lose with their rights: nothing is sent that may not be received.
+    /// Nothing is sent that may not be received.
     pub(crate) fn may_be_sent(&self, client: usize, delivery: &Delivery) -> bool {
         (self.may_publish)(client, self.topics[delivery.topic], self.is_narrowed)
     }

@@ -227,6 +227,7 @@ enum Command {
     Attach(Attach),
     Detach(Detach),
     EndSession(u32),
+    EndSubscription { session: u32, filter: Box<str> },
 }
 
 impl Feeds {
@@ -296,6 +297,14 @@ impl Feeds {
     pub fn end_session(&self, session: u32) {
         if session != 0 && self.shared.feeds.load(Ordering::Relaxed) > 0 {
             self.command(Command::EndSession(session));
+        }
+    }
+
+    /// A kept session without connection does not subscribe to this any more.
+    pub fn end_subscription(&self, session: u32, filter: &str) {
+        if session != 0 && self.shared.feeds.load(Ordering::Relaxed) > 0 {
+            let filter = filter.into();
+            self.command(Command::EndSubscription { session, filter });
         }
     }
 

@@ -196,7 +196,10 @@ impl Runner {
             match command {
                 Command::Attach(attach) => self.attach(&attach),
                 Command::Detach(detach) => self.detach(detach),
-                Command::EndSession(session) => self.end_session(session),
+                Command::EndSession(session) => self.let_go(session, |_| true),
+                Command::EndSubscription { session, filter } => {
+                    self.let_go(session, |of| *of == *filter);
+                }
             }
         }
         is_stopping
@@ -252,9 +255,13 @@ impl Runner {
         }
     }
 
-    fn end_session(&mut self, session: u32) {
+    /// A session keeps no feed any more whose filter is meant.
+    fn let_go(&mut self, session: u32, is_meant: impl Fn(&str) -> bool) {
         let mut orphans = Vec::new();
         for (id, cursor) in &mut self.cursors {
+            if !is_meant(&cursor.filter) {
+                continue;
+            }
             cursor.keepers.retain(|keeper| *keeper != session);
             if cursor.is_orphan() {
                 orphans.push(*id);

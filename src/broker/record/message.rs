@@ -28,6 +28,7 @@
 //! the retain mark and the packet id: what is cut off before it was not acknowledged and comes
 //! again.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -104,6 +105,9 @@ pub struct Targets {
     len: usize,
     /// Where the name of the last group stands in `bytes`.
     group: Option<(usize, usize)>,
+    /// Its sessions, from the first question for one on.
+    sessions: HashSet<u32>,
+    knows_sessions: bool,
 }
 
 /// The fixed fields of a body, as they are written.
@@ -198,6 +202,8 @@ impl Targets {
         self.bytes.clear();
         self.len = 0;
         self.group = None;
+        self.sessions.clear();
+        self.knows_sessions = false;
     }
 
     /// Adds a target. False if it must go into another record: write this one, clear, and add it
@@ -231,6 +237,9 @@ impl Targets {
         let fits = self.bytes.len() <= TARGETS_BYTES_MAX;
         if fits {
             self.len += 1;
+            if self.knows_sessions {
+                self.sessions.insert(target.session);
+            }
         } else {
             self.bytes.truncate(before.0);
             self.group = before.1;
@@ -250,11 +259,17 @@ impl Targets {
         self.len == 0
     }
 
-    /// True if the session stands in it.
+    /// True if the session stands in it. The first question since it was empty costs a walk over
+    /// what is there, the others nothing.
     #[must_use]
-    pub fn has(&self, session: u32) -> bool {
-        let mut walk = Walk::new(&self.bytes);
-        std::iter::from_fn(|| walk.step().flatten()).any(|target| target.session == session)
+    pub fn has(&mut self, session: u32) -> bool {
+        if !self.knows_sessions {
+            let mut walk = Walk::new(&self.bytes);
+            let targets = std::iter::from_fn(|| walk.step().flatten());
+            self.sessions.extend(targets.map(|target| target.session));
+            self.knows_sessions = true;
+        }
+        self.sessions.contains(&session)
     }
 
     fn name(&mut self, group: &str) {

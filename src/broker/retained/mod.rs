@@ -263,6 +263,12 @@ impl RetainedIndex {
         self.sweep(sweep, |_, message| message.is_expired(now_ms))
     }
 
+    /// Messages of one publisher that are retained, or on their way to it.
+    #[must_use]
+    pub fn messages_of(&self, publisher: u128) -> usize {
+        self.read().accounts.messages_of(publisher)
+    }
+
     /// From now on nothing is found that this publisher retained with a generation below
     /// `generation` (SEC-35), and none of its messages that are on their way is kept. Returns how
     /// many there were; [`RetainedIndex::sweep_publisher`] gives their memory back.

@@ -25,6 +25,8 @@ struct Counts {
     begun: AtomicU64,
     /// and of these, those that are in the index, or never will be.
     arrived: AtomicU64,
+    /// Those that never will be and are not counted yet: others before them are still under way.
+    withdrawn: AtomicU64,
     /// A walk of this worker waits.
     waits: AtomicBool,
 }
@@ -64,10 +66,33 @@ impl UnderWay {
         self.serial.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// So many of its messages have arrived, or were not taken after all.
+    /// So many of its messages have arrived, the oldest first.
     pub fn arrived(&self, worker: usize, messages: u64) {
         if let Some(counts) = self.workers.get(worker) {
             counts.arrived.fetch_add(messages, Ordering::SeqCst);
+        }
+        self.settle(worker);
+    }
+
+    /// The message that began last was not taken after all.
+    pub fn withdrawn(&self, worker: usize) {
+        if let Some(counts) = self.workers.get(worker) {
+            counts.withdrawn.fetch_add(1, Ordering::SeqCst);
+        }
+        self.settle(worker);
+    }
+
+    /// Counts what was withdrawn, once nothing is under way before it: a count that went ahead
+    /// would be taken for that of a message which has not arrived.
+    fn settle(&self, worker: usize) {
+        if let Some(counts) = self.workers.get(worker) {
+            // All three are changed by this worker alone.
+            let withdrawn = counts.withdrawn.load(Ordering::SeqCst);
+            let arrived = counts.arrived.load(Ordering::SeqCst) + withdrawn;
+            if withdrawn > 0 && arrived == counts.begun.load(Ordering::SeqCst) {
+                counts.withdrawn.store(0, Ordering::SeqCst);
+                counts.arrived.store(arrived, Ordering::SeqCst);
+            }
         }
         for (counts, turn) in self.workers.iter().zip(&self.turns) {
             if counts.waits.swap(false, Ordering::SeqCst) {
@@ -134,6 +159,22 @@ mod tests {
         under_way.arrived(1, 2);
         assert!(!under_way.is_over(&moment, 0));
         under_way.arrived(0, 1);
+        assert!(under_way.is_over(&moment, 0));
+    }
+
+    #[test]
+    fn what_is_withdrawn_does_not_count_for_what_is_under_way_before_it() {
+        let under_way = UnderWay::new(&[Arc::default()]);
+        under_way.begins(0);
+        let moment = under_way.now();
+        under_way.begins(0);
+        under_way.withdrawn(0);
+        assert!(!under_way.is_over(&moment, 0));
+        under_way.arrived(0, 1);
+        assert!(under_way.is_over(&under_way.now(), 0));
+        under_way.begins(0);
+        let moment = under_way.now();
+        under_way.withdrawn(0);
         assert!(under_way.is_over(&moment, 0));
     }
 }

@@ -5,14 +5,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use futures_util::future::join_all;
 
-use crate::broker::COMMANDS_WAITING_MAX;
-use crate::http::admin::{Reply, confirm, in_registry, to_the_end};
+use crate::http::admin::{Reply, confirm_all, in_registry, to_the_end};
 use crate::http::api::{AccessKeyRenewed, AccessKeyView, IdentityServiceView, Receipt, TokenText};
 use crate::http::parameters::{RawPath, bad, named_in};
-use crate::http::service::{ServiceState, Shared};
-use crate::identity::{AccessKeyInfo, AccessKeyName, Change};
+use crate::http::service::Shared;
+use crate::identity::{AccessKeyInfo, AccessKeyName};
 
 /// `GET /.well-known/jwks.json`
 pub(in crate::http) async fn public_keys(State(shared): State<Shared>) -> Response {
@@ -52,37 +50,17 @@ pub(in crate::http) async fn renew(
             "access key renewed"
         );
         let users = u64::try_from(renewed.changes.len()).unwrap_or(u64::MAX);
-        let receipt = confirm_all(&shared, renewed.changes).await?;
+        let mut receipt = crate::broker::Receipt::default();
+        let receipts = confirm_all(&shared, renewed.changes).await?;
+        receipts.iter().for_each(|part| receipt.add(part));
         Ok(Json(AccessKeyRenewed {
             key: view(renewed.info),
             access_key: TokenText::new(renewed.text.expose().to_owned()),
             users,
-            receipt,
+            receipt: Receipt::of(&receipt, false),
         }))
     })
     .await
-}
-
-/// Has every worker confirm changes of many users, as many at once as a control lane holds.
-async fn confirm_all(
-    shared: &ServiceState,
-    changes: Vec<Change>,
-) -> Result<Receipt, crate::http::refused::Refused> {
-    let mut total = Receipt::default();
-    let mut changes = changes.into_iter().peekable();
-    while changes.peek().is_some() {
-        let some = changes.by_ref().take(COMMANDS_WAITING_MAX);
-        for receipt in join_all(some.map(|change| confirm(shared, change))).await {
-            let receipt = receipt?;
-            total.connections += receipt.connections;
-            total.sessions += receipt.sessions;
-            total.queued += receipt.queued;
-            total.wills += receipt.wills;
-            total.retained += receipt.retained;
-            total.milliseconds = total.milliseconds.saturating_add(receipt.milliseconds);
-        }
-    }
-    Ok(total)
 }
 
 fn view(info: AccessKeyInfo) -> AccessKeyView {

@@ -95,11 +95,11 @@ impl Teller {
         let Some(audit) = &self.audit else {
             return Ok(None);
         };
-        let mut last = None;
-        for event in told() {
-            last = Some(audit.stage(transaction, &event.by(self.caller.as_deref()))?);
-        }
-        Ok(last)
+        let events = told().into_iter();
+        let events: Vec<_> = events
+            .map(|event| event.by(self.caller.as_deref()))
+            .collect();
+        audit.stage(transaction, &events)
     }
 }
 

@@ -181,10 +181,7 @@ impl Registry {
             event.numbers("ended", &deeds::numbers(ended))
         };
         self.change(told, work, move |(generation, ended), shared| {
-            let figures = shared.users.figures_of(user);
-            figures.revoked();
-            let totals = &shared.users.totals;
-            totals.revocations.fetch_add(1, Ordering::Relaxed);
+            shared.users.count_revocation(user);
             let changed = Changed {
                 shown: (),
                 id: user,

@@ -151,6 +151,12 @@ impl Users {
         })
     }
 
+    /// Counts that all tokens of a user were revoked.
+    pub(super) fn count_revocation(&self, user: Uuid) {
+        self.figures_of(user).revoked();
+        self.totals.revocations.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn figures_of(&self, user: Uuid) -> Arc<UserFigures> {
         Arc::clone(&self.figures.entry(user).or_default())
     }

@@ -37,7 +37,9 @@ pub use inbound::{Ending, Incoming, Refused, Verdict};
 pub use outbound::delivery::{LeftOut, Outgoing, Straight};
 pub use outbound::encoded::Encoded;
 pub use outbound::in_flight::{InFlight, Item, QUEUE, Sending, source_number};
-pub use outbound::queue::{Delivered, Full, Ids, Progress, Queue, QueueLimits, Unsettled};
+pub use outbound::queue::{
+    Delivered, Full, Ids, Progress, Queue, QueueLimits, Unsettled, Withdrawn,
+};
 pub use packet_ids::PacketIds;
 pub use subscriptions::{Granted, Subscribed, SubscriptionSet, Taken, Wanted};
 use timers::KeepAlive;
@@ -220,6 +222,7 @@ impl Session {
 
     /// Takes out what would survive the connection, without copying it; an empty session is left.
     pub fn take_state(&mut self) -> SessionState {
+        self.state.disconnect();
         std::mem::take(&mut self.state)
     }
 

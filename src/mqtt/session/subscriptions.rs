@@ -223,6 +223,11 @@ impl Session {
         Ok(ended)
     }
 
+    /// Ends a subscription that may not be held any more.
+    pub fn end_subscription(&mut self, filter: &str) {
+        self.state.subscriptions.remove(filter);
+    }
+
     /// [MQTT-3.1.2-24]: a SUBACK or UNSUBACK of `codes` codes must fit into what the client takes.
     fn check_answer(&self, codes: usize) -> Result<(), Close> {
         // At most: type and length (5), packet id (2), no properties (1).

@@ -4,6 +4,7 @@ mod delivery;
 mod model;
 mod straight;
 mod subscriptions;
+mod withdrawal;
 
 use std::time::{Duration, Instant};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::encoded::Encoded;
 use super::in_flight::{InFlight, Item, Received};
-use super::queue::{Delivered, Full, Progress, Unsettled};
+use super::queue::{Delivered, Full, Progress, Unsettled, Withdrawn};
 use crate::mqtt::message::Message;
 use crate::mqtt::session::aliases::Written;
 use crate::mqtt::session::{Close, Replies, Session, SessionState, Step};
@@ -240,6 +240,15 @@ impl Session {
         self.state.take_shared(which, and_sent)
     }
 
+    /// Takes messages out of the queue that `may`, the gate, does not let through any more. What
+    /// has an offset is to be recorded as settled.
+    pub fn withdraw(&mut self, may: impl Fn(Topic<'_>) -> bool) -> Withdrawn {
+        let SessionState {
+            queue, in_flight, ..
+        } = &mut self.state;
+        queue.withdraw(in_flight, may, true)
+    }
+
     pub(in crate::mqtt::session) fn handle_puback<'p>(
         &mut self,
         packet_id: PacketId,
@@ -406,6 +415,22 @@ impl SessionState {
         and_sent: bool,
     ) -> Vec<(Arc<Message>, Delivered)> {
         self.queue.take_shared(&mut self.in_flight, which, and_sent)
+    }
+
+    /// As [`Session::withdraw`], for a session without connection.
+    pub fn withdraw(&mut self, may: impl Fn(Topic<'_>) -> bool) -> Withdrawn {
+        self.queue.withdraw(&mut self.in_flight, may, false)
+    }
+
+    /// Messages that a withdrawal would take out: waiting, and with a packet id.
+    #[must_use]
+    pub fn outside(&self, may: impl Fn(Topic<'_>) -> bool) -> (usize, usize) {
+        self.queue.outside(may)
+    }
+
+    /// The connection is over.
+    pub(in crate::mqtt::session) fn disconnect(&mut self) {
+        self.queue.disconnect(&mut self.in_flight);
     }
 
     /// What of the queue is not settled: first what the client has received without PUBCOMP, in

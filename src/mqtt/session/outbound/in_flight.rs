@@ -324,6 +324,28 @@ impl InFlight {
         self.end(|item| item.source == source);
     }
 
+    /// Messages of `source` that are not acknowledged.
+    #[must_use]
+    pub fn len_of(&self, source: u64) -> usize {
+        let is_open = |entry: &&Entry| entry.state != State::Done && entry.item.source == source;
+        self.entries.iter().filter(is_open).count()
+    }
+
+    /// Lets go of messages of the session's queue that it does not hold, unless the client has
+    /// received them: their PUBREL goes again.
+    pub(super) fn forget_unless(&mut self, holds: impl Fn(u64) -> bool) {
+        let mut entries = std::mem::take(&mut self.entries);
+        for entry in &mut entries {
+            let is_open = !matches!(entry.state, State::Received | State::Done);
+            if is_open && entry.item.source == QUEUE && !holds(entry.item.number) {
+                self.ended(entry.state);
+                entry.state = State::Done;
+            }
+        }
+        self.entries = entries;
+        self.trim();
+    }
+
     fn push(&mut self, item: Item, is_exact: bool, state: State) -> Option<PacketId> {
         let places = usize::from(self.window).max(PLACES_MIN);
         let is_full = self.len() >= usize::from(self.window) || self.entries.len() >= places;

@@ -13,6 +13,8 @@
 //! - **Released** messages (PUBREC came) are no longer here: of them an id and an offset are left,
 //!   in [`super::in_flight`].
 
+mod withdraw;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use super::in_flight::{InFlight, Item, Open, QUEUE};
 use crate::mqtt::message::Message;
 use crate::mqtt::wire::{PacketId, QoS};
+pub use withdraw::Withdrawn;
 
 /// How a message is delivered to one session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -178,6 +181,12 @@ impl Queue {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// Those of them that have no packet id yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.slots.len() - self.assigned
     }
 
     /// Bytes they take, as [`Message::bytes`] counts.

@@ -1,0 +1,126 @@
+//! What `revoke` and `delete` have in common: who, whether it is only asked what would end, and the
+//! receipt in words.
+
+use clap::Args;
+use uuid::Uuid;
+
+use crate::{
+    cli::{
+        CliError,
+        client::{Client, path_step},
+        identity::Kind,
+        print, print_json,
+        table::shown,
+    },
+    http::api::{Receipt, Revocation, Revoke, RevokeAll},
+};
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct DryRun {
+    /// Only say what would end; change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl DryRun {
+    /// These users.
+    pub(super) fn of_users(self, users: Vec<String>) -> RevokeAll {
+        RevokeAll {
+            users,
+            dry_run: self.dry_run,
+            ..RevokeAll::default()
+        }
+    }
+}
+
+/// Revokes one by its own address, several by one commit.
+pub(super) fn run<T: Kind>(
+    client: &Client,
+    names: Vec<String>,
+    dry: DryRun,
+    json: bool,
+) -> Result<(), CliError> {
+    let DryRun { dry_run } = dry;
+    if let [one] = &*names {
+        let path = format!("/{}/{}/revoke", T::ALL, path_step(one));
+        let reply: T::Changed = match dry_run {
+            true => client.post(&path, &Revoke { dry_run })?,
+            false => client.post_empty(&path)?,
+        };
+        return changed::<T>(REVOKED, &reply, json);
+    }
+    let mut wanted = RevokeAll {
+        dry_run,
+        ..RevokeAll::default()
+    };
+    *T::among(&mut wanted) = names;
+    all(client, &wanted, json)
+}
+
+/// Revokes everybody who is named.
+pub(super) fn all(client: &Client, wanted: &RevokeAll, json: bool) -> Result<(), CliError> {
+    let reply: Revocation = client.post("/revocations", wanted)?;
+    if json {
+        return print_json(&reply);
+    }
+    let lines = reply.revoked.iter();
+    let lines = lines.map(|one| ended(REVOKED, &one.name, one.id, one.receipt));
+    let mut text: String = lines.collect();
+    if reply.revoked.len() != 1 {
+        text.push_str(&format!("all together: {}\n", words(reply.receipt)));
+    }
+    print(&text)
+}
+
+/// Deletes one.
+pub(super) fn delete<T: Kind>(
+    client: &Client,
+    one: &str,
+    dry: DryRun,
+    json: bool,
+) -> Result<(), CliError> {
+    let query = if dry.dry_run { "?dry_run=true" } else { "" };
+    let path = format!("/{}/{}{query}", T::ALL, path_step(one));
+    let reply: T::Changed = client.delete(&path)?;
+    changed::<T>(DELETED, &reply, json)
+}
+
+/// What was done, and what would be.
+pub(super) type Verb = (&'static str, &'static str);
+
+const REVOKED: Verb = ("revoked", "would revoke");
+const DELETED: Verb = ("deleted", "would delete");
+
+/// What became of one.
+pub(super) fn changed<T: Kind>(verb: Verb, reply: &T::Changed, json: bool) -> Result<(), CliError> {
+    if json {
+        return print_json(reply);
+    }
+    let (one, receipt) = T::of_changed(reply);
+    print(&ended(verb, one.name(), one.id(), receipt))
+}
+
+/// A line that says what became of whom.
+pub(super) fn ended(verb: Verb, name: &str, id: Uuid, receipt: Receipt) -> String {
+    let verb = if receipt.dry_run { verb.1 } else { verb.0 };
+    format!("{verb} {} ({id}): {}\n", shown(name), words(receipt))
+}
+
+fn words(receipt: Receipt) -> String {
+    let end = match receipt.dry_run {
+        true => "nothing was changed".to_owned(),
+        false => format!("confirmed everywhere in {} ms", receipt.milliseconds),
+    };
+    format!(
+        "{} connections closed; {} sessions, {} subscriptions, {} queued, {} in-flight and {} \
+         unfinished messages, {} wills and {} retained messages dropped; {end}",
+        receipt.connections,
+        receipt.sessions,
+        receipt.subscriptions,
+        receipt.queued,
+        receipt.in_flight,
+        receipt.unfinished,
+        receipt.wills,
+        receipt.retained,
+    )
+}
