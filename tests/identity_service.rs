@@ -11,6 +11,9 @@ mod commands;
 #[path = "identity_service/expiry.rs"]
 mod expiry;
 #[cfg(test)]
+#[path = "identity_service/forgeries.rs"]
+mod forgeries;
+#[cfg(test)]
 #[path = "identity_service/javascript.rs"]
 mod javascript;
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(super) const SOCKET_BYTES: usize = 2 * 1024;
 
 /// What a TLS handshake is charged, in bytes: its state, and what a client may send in it
 /// ([`super::stream::HANDSHAKE_BYTES_MAX`]).
-pub(super) const TLS_BYTES: usize = 24 * 1024;
+pub(super) const TLS_BYTES: usize = 44 * 1024;
 
 /// Bytes of IPv6 that one subscriber is usually given: limits count a /64 as one address.
 const V6_PREFIX: u8 = 64;
@@ -303,8 +303,8 @@ mod tests {
         runtime.block_on(async {
             let mut one = places.enter().ok().unwrap();
             let mut two = places.enter().ok().unwrap();
-            one.charge(TLS_BYTES).await;
-            let mut waiting = std::pin::pin!(two.charge(TLS_BYTES));
+            one.charge(20 * KIB).await;
+            let mut waiting = std::pin::pin!(two.charge(20 * KIB));
             let now = std::future::poll_fn(|cx| {
                 std::task::Poll::Ready(waiting.as_mut().poll(cx).is_ready())
             });

@@ -60,7 +60,7 @@ fn expect_only_own_words(wire: &mut Wire) {
 }
 
 #[test]
-fn id_44_sec_40_a_live_session_ends_with_its_token_and_its_will_is_not_published() {
+fn id_44_sec_40_s_18_a_live_session_ends_with_its_token_and_its_will_is_not_published() {
     let parts = Parts::start(0, 2);
     let mut watcher = watcher(&parts);
     for version in [Version::V311, Version::V5] {

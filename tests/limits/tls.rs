@@ -67,8 +67,9 @@ fn sec_70_tls_failures_are_counted_by_reason() {
     let mut flood = Wire::connect(address);
     let mut record = hex("1603014000 0100ea60 0303");
     record.resize(5 + 0x4000, 0);
-    flood.send(&record);
-    flood.send(&record);
+    for _ in 0..3 {
+        flood.send(&record);
+    }
     flood.skip_until_close();
     tls("flood");
 
@@ -225,4 +226,19 @@ fn client_hello(version: &str, suite: &str) -> Vec<u8> {
     record.extend(u16::try_from(message.len()).expect("short").to_be_bytes());
     record.extend(message);
     record
+}
+
+/// A CONNECT that fills more than a record comes right behind the handshake: it is no flood.
+#[test]
+fn sec_70_a_long_connect_right_behind_the_handshake_is_let_in() {
+    let broker = Broker::start();
+    let token = broker.create_device("a");
+    let text = vec![b'x'; 60_000];
+    let connect = Connect {
+        will: Some((0, false, "v1/devices/me/telemetry", &text)),
+        ..Connect::with_token(Version::V5, "a", &token)
+    };
+    for _ in 0..5 {
+        log_in(&mut broker.wire_tls(), &connect);
+    }
 }
