@@ -353,7 +353,7 @@ impl Running {
         let work = move |transaction: &Transaction<'_>| {
             audit.stage(transaction, std::slice::from_ref(&event))
         };
-        let then = move |number| {
+        let then = move |number: Option<u64>| {
             if taken {
                 told.committed(number.unwrap());
             }

@@ -259,12 +259,14 @@ impl Writer {
             members,
         });
         let others = self.pending.iter().map(entry);
-        self.admin.append(changes.chain(others)).map_err(full)?;
+        self.admin
+            .append(changes.chain(others))
+            .map_err(|error| full(&error))?;
         self.change = waiting.last().map_or(self.change, |row| row.number);
         let count = waiting.len() + self.pending.len();
         self.pending.clear();
         self.figures().written(AuditBook::Admin, count as u64);
-        self.admin.sync().map_err(full)
+        self.admin.sync().map_err(|error| full(&error))
     }
 
     /// Makes events of what clients did.
@@ -371,7 +373,7 @@ impl Writer {
         let written = self.access.append(events.iter().map(entry));
         if let Err(error) = written {
             self.lose(events.len());
-            return Err(full(error));
+            return Err(full(&error));
         }
         self.figures()
             .written(AuditBook::Access, events.len() as u64);
@@ -379,7 +381,7 @@ impl Writer {
             let since = *self.dirty_since.get_or_insert(now);
             if now.saturating_duration_since(since) >= SYNC_WITHIN {
                 self.dirty_since = None;
-                self.access.sync().map_err(full)?;
+                self.access.sync().map_err(|error| full(&error))?;
                 self.is_synced();
             }
         }
@@ -453,7 +455,7 @@ fn end_of(chain: &Chain) -> Option<(u64, u64)> {
 }
 
 /// Both are told and tried again in the same way.
-fn full(error: io::Error) -> StoreError {
+fn full(error: &io::Error) -> StoreError {
     StoreError::Failed(error.to_string().into())
 }
 
