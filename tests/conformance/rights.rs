@@ -245,7 +245,7 @@ fn s_09_a_stranger_does_not_end_a_session() {
 }
 
 #[test]
-fn s_10_s_11_equal_client_ids_of_two_identities_do_not_meet() {
+fn sec_23_s_10_s_11_equal_client_ids_of_two_identities_do_not_meet() {
     for version in [Version::V311, Version::V5] {
         let site = Site::new();
         let topic = site.topic("t");
@@ -275,7 +275,7 @@ fn s_10_s_11_equal_client_ids_of_two_identities_do_not_meet() {
 }
 
 #[test]
-fn s_12_a_storm_of_take_overs_loses_nothing() {
+fn sec_24_s_12_a_storm_of_take_overs_loses_nothing() {
     const MESSAGES: usize = 2_000;
     let site = Site::new();
     let topic = site.topic("t");
@@ -507,7 +507,7 @@ fn s_29_many_client_ids_of_one_token_stay_within_the_cap() {
 
 /// WebSocket is not there yet.
 #[test]
-fn s_28_half_of_the_credentials_is_none() {
+fn sec_20_s_28_half_of_the_credentials_is_none() {
     let site = Site::new();
     let token = site.token.as_bytes();
     let table: [(Option<&str>, Option<&[u8]>); 8] = [

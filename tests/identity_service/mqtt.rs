@@ -15,7 +15,7 @@ fn refused(version: Version) -> u8 {
 }
 
 #[test]
-fn id_42_a_token_opens_the_door_as_the_password() {
+fn id_42_sec_22_a_token_opens_the_door_as_the_password() {
     let site = Site::start();
     let (user, other) = (site.create(), site.create());
     let token = site.issue(&user, &["chat"]);
@@ -111,7 +111,7 @@ fn id_43_scopes_are_enforced_on_publish_subscribe_and_delivery() {
 }
 
 #[test]
-fn id_43_rights_are_asked_again_when_a_session_resumes_with_another_token() {
+fn id_43_sec_38_rights_are_asked_again_when_a_session_resumes_with_another_token() {
     let site = Site::start();
     let (user, speaker) = (site.create(), site.create());
     let both = site.issue(&user, &["chat", "voip"]);
