@@ -16,6 +16,7 @@ mod full;
 #[path = "audit/kills.rs"]
 mod kills;
 #[cfg(test)]
+#[expect(dead_code, reason = "tests/faults uses the rest of it")]
 #[path = "faults/mount.rs"]
 mod mount;
 #[cfg(test)]

@@ -153,11 +153,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
             Output::new(stream, worker.shared.guards.unsent.bytes_max),
         )),
     });
-    worker
-        .connections
-        .borrow_mut()
-        .insert(Rc::clone(&connection));
-    count_connected(worker, &connection, &told_id);
+    let_in(worker, &connection, &told_id);
     let recorded = record_opening(worker, &connection, ended, before, clocks);
     if before.is_resumed {
         worker.session_connected(number, &connection);
@@ -183,7 +179,11 @@ fn may_resume(stored: &Stored, opening: &Opening, who: &Principal, clocks: Clock
     !opening.clean_start && !is_over && is_same
 }
 
-fn count_connected(worker: &Worker, connection: &Connection, told_id: &ClientId) {
+/// Takes a connection in, counts it and tells of it.
+fn let_in(worker: &Worker, connection: &Rc<Connection>, told_id: &ClientId) {
+    let mut connections = worker.connections.borrow_mut();
+    connections.insert(Rc::clone(connection));
+    drop(connections);
     worker.count(|counters| counters.connected());
     worker.tell_connected(connection, told_id, &connection.inner.borrow().output);
     if let Some(figures) = &connection.principal.figures {

@@ -1,8 +1,4 @@
 //! Small file systems of our own, for tests that fill one up or make it read-only.
-#![allow(
-    dead_code,
-    reason = "each test binary compiles its own copy and uses its own part of it"
-)]
 
 use std::{
     fs,
