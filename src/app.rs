@@ -245,7 +245,7 @@ fn start_audit(
         access_bytes_max: config.audit.access_size_max_bytes,
     };
     let audit = Audit::start(&config.data_dir, store, limits, metrics)?;
-    registry.audited_by(audit.clone());
+    registry.audited_by(audit.clone())?;
     let known = registry.clone();
     audit.look_up_with(Box::new(move |digest| known.known_by(digest)));
     Ok(audit)

@@ -107,7 +107,9 @@ struct Shared {
     http_connections: Gauge,
     devices: Gauge,
     scopes: Gauge,
+    admin_tokens: Gauge,
     tokens: Gauge,
+    tokens_with_terms: Gauge,
     users: UsersHandles,
     process: Process,
 }
@@ -146,7 +148,9 @@ impl Metrics {
                 http_connections: one_gauge(&list::HTTP_CONNECTIONS),
                 devices: one_gauge(&list::DEVICES),
                 scopes: one_gauge(&list::SCOPES),
+                admin_tokens: one_gauge(&list::ADMIN_TOKENS),
                 tokens: one_gauge(&list::TOKENS),
+                tokens_with_terms: one_gauge(&list::TOKENS_WITH_TERMS),
                 users: UsersHandles::new(),
                 process: Process::new(),
             }
@@ -226,15 +230,25 @@ impl Metrics {
         self.shared.feeds.cut();
     }
 
-    /// Takes over how many devices, tokens and scopes the registry holds.
+    /// Takes over how many devices, tokens, tokens with terms, and scopes the registry holds.
     #[expect(
         clippy::cast_precision_loss,
         reason = "a figure on a chart, exact up to 2^53"
     )]
-    pub fn set_registry(&self, devices: u64, tokens: u64, scopes: u64) {
+    pub fn set_registry(&self, devices: u64, (tokens, with_terms): (u64, u64), scopes: u64) {
         self.shared.devices.set(devices as f64);
         self.shared.scopes.set(scopes as f64);
         self.shared.tokens.set(tokens as f64);
+        self.shared.tokens_with_terms.set(with_terms as f64);
+    }
+
+    /// Takes over how many admin tokens there are.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a figure on a chart, exact up to 2^53"
+    )]
+    pub fn set_admin_tokens(&self, tokens: u64) {
+        self.shared.admin_tokens.set(tokens as f64);
     }
 
     /// Takes over what the identity service says of itself.

@@ -22,14 +22,23 @@ mod restart;
 #[path = "broker/revoke.rs"]
 mod revoke;
 #[cfg(test)]
+#[path = "broker/rotation.rs"]
+mod rotation;
+#[cfg(test)]
 #[path = "broker/scopes.rs"]
 mod scopes;
+#[cfg(test)]
+#[path = "broker/secrets.rs"]
+mod secrets;
 #[cfg(test)]
 #[path = "broker/sessions.rs"]
 mod sessions;
 #[cfg(test)]
 #[path = "broker/subscribe.rs"]
 mod subscribe;
+#[cfg(test)]
+#[path = "broker/terms.rs"]
+mod terms;
 #[cfg(test)]
 #[path = "broker/timeouts.rs"]
 mod timeouts;

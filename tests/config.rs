@@ -423,7 +423,7 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one() {
 }
 
 #[test]
-fn sec_42_a_missing_empty_cut_or_unreadable_file_stops_the_start() {
+fn sec_42_s_25_a_missing_empty_cut_or_unreadable_file_stops_the_start() {
     let text = fs::read_to_string(FILE).unwrap();
     let settings = text
         .split_inclusive('\n')

@@ -2,6 +2,9 @@
 //! refusal, and what strangers get.
 
 #[cfg(test)]
+#[path = "http_api/admins.rs"]
+mod admins;
+#[cfg(test)]
 #[path = "http_api/devices.rs"]
 mod devices;
 #[cfg(test)]
@@ -13,6 +16,9 @@ mod operations;
 #[cfg(test)]
 #[path = "http_api/platform.rs"]
 mod platform;
+#[cfg(test)]
+#[path = "http_api/rubbish.rs"]
+mod rubbish;
 #[cfg(test)]
 #[path = "http_api/scopes.rs"]
 mod scopes;

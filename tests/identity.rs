@@ -7,6 +7,7 @@
 )]
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,12 +17,16 @@ use std::time::Instant;
 
 use aws_lc_rs::hmac;
 use tollgate::identity::{
-    AccessKeyName, AdminToken, CredentialKind, DeviceName, DeviceToken, ENDED_CREDENTIALS_KEPT,
-    IDENTITY_KEY_FILE, IdentityKind, Page, Registry, RegistryError, Secrets, SecretsError,
-    TokenHint, TokenReport,
+    APPLICATION, AccessKeyName, AdminToken, CredentialInfo, CredentialKind, DEVICE, DeviceName,
+    DeviceToken, ENDED_CREDENTIALS_KEPT, IDENTITY_KEY_FILE, IdentityKind, LiveToken, Page, Permit,
+    Registry, RegistryError, Right, Rights, Scope, Secrets, SecretsError, Terms, TermsChange,
+    TokenHint, TokenRefusal, TokenReport,
 };
 use tollgate::store::{Store, devices};
 use uuid::Uuid;
+
+/// Where clients of these tests come from.
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A data and a secrets directory, as `tollgate` lays them out.
 struct Place {
@@ -446,14 +451,18 @@ fn a_token_can_be_asked_about_without_being_shown() {
     let (device, token) = registry.create_device(&name("boiler"), None).unwrap();
     let credential = device.credentials[0].id;
     let live = registry.check_token(token.expose()).unwrap();
-    let expected = TokenReport::Live {
+    let expected = LiveToken {
         kind: IdentityKind::Device,
-        device: "boiler".to_owned(),
+        name: "boiler".to_owned(),
         id: device.id,
         credential,
         since_ms: device.credentials[0].created_ms,
+        terms: Terms::default(),
+        publish: Vec::new(),
+        subscribe: Vec::new(),
+        refused: None,
     };
-    assert_eq!(live, expected);
+    assert_eq!(live, TokenReport::Live(expected));
     registry.revoke("boiler").unwrap();
     let revoked = registry.check_token(token.expose()).unwrap();
     assert!(
@@ -978,6 +987,7 @@ fn fill(place: &Place, tokens: u32) {
                 digest,
                 chosen: false,
                 created_ms: 1,
+                expires_ms: Some(4_000_000_000_000),
             };
             devices::insert_credential(transaction, &device, &new)?;
         }
@@ -998,7 +1008,7 @@ fn resident_bytes() -> u64 {
 
 #[test]
 fn sec_34_a_scope_and_its_narrowing_are_there_after_a_restart() {
-    use tollgate::identity::{APPLICATION, Action, DEVICE, Scope, ScopeChange};
+    use tollgate::identity::{Action, ScopeChange};
     use tollgate::mqtt::topic::Topic;
 
     let place = Place::new();
@@ -1019,17 +1029,16 @@ fn sec_34_a_scope_and_its_narrowing_are_there_after_a_restart() {
     registry
         .create_device(&name("plain"), token("plain token"))
         .unwrap();
-    assert_eq!(
-        registry.scopes(),
-        2,
-        "a device without a scope takes nothing"
-    );
-
+    // A device without a scope takes nothing.
+    assert_eq!(registry.scopes(), 2);
     let before = registry.authenticate(token_d.expose()).unwrap();
     let (narrow, change) = registry.set_scope(DEVICE, "d", to(&["a/%n"])).unwrap();
     assert_eq!((narrow.generation, change.generation), (2, 2));
     assert!(!change.ends_sessions && !change.drops_state && change.credentials_ended.is_empty());
-    assert!(!registry.is_current(&before));
+    assert!(registry.is_current(&before), "the token stays");
+    let now = registry.readmit(&before, HERE).unwrap();
+    assert_eq!(now.generation, 2);
+    assert!(before.permit.covers(&now.permit) && !now.permit.covers(&before.permit));
     let (_, change) = registry.set_scope(DEVICE, "d", to(&["a/+"])).unwrap();
     assert!(!change.ends_sessions, "a widening");
     assert_eq!(change.generation, 2);
@@ -1066,4 +1075,333 @@ fn sec_34_a_scope_and_its_narrowing_are_there_after_a_restart() {
         let rights = registry.permit(gone);
         assert!(!rights.allows(Action::Publish, Topic::new("a/d").unwrap()));
     }
+}
+
+fn ms_ahead(ms: i64) -> Option<Option<u64>> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = i64::try_from(since.unwrap().as_millis()).unwrap();
+    Some(Some(u64::try_from(now + ms).unwrap()))
+}
+
+fn refusal(registry: &Registry, token: &str, from: &str) -> Option<TokenRefusal> {
+    let admitted = registry.admit(token, Some(from.parse().unwrap()));
+    admitted.err().map(|refused| refused.why)
+}
+
+#[test]
+fn sec_54_a_token_is_good_in_its_time_and_from_its_networks_also_after_a_restart() {
+    let place = Place::new();
+    let registry = place.open();
+    let scope = Scope::default();
+    let make = |registry: &Registry, name_of: &str, terms: &TermsChange| {
+        let made = registry.create_as(DEVICE, &name(name_of), &scope, terms, token(name_of));
+        made.unwrap().0
+    };
+    let early = TermsChange {
+        not_before_ms: ms_ahead(3_600_000),
+        ..TermsChange::default()
+    };
+    let bound = TermsChange {
+        networks: Some(vec![
+            "10.0.0.0/8".parse().unwrap(),
+            "2001:db8::7".parse().unwrap(),
+        ]),
+        expires_ms: ms_ahead(3_600_000),
+        rights: Some(Rights::named(["telemetry"]).unwrap()),
+        ..TermsChange::default()
+    };
+    make(&registry, "early", &early);
+    let shown = make(&registry, "bound", &bound).credentials[0]
+        .terms
+        .clone();
+    assert_eq!(shown.expires_ms.unwrap() % 1_000, 0, "whole seconds");
+    assert!(
+        shown.expires_ms >= bound.expires_ms.unwrap(),
+        "never earlier than it was said"
+    );
+    make(&registry, "plain", &TermsChange::default());
+    let held = |registry: &Registry| {
+        use TokenRefusal::{Network, NotYet, Unknown};
+        assert_eq!(refusal(registry, "early", "10.1.2.3"), Some(NotYet));
+        assert_eq!(refusal(registry, "bound", "10.1.2.3"), None);
+        assert_eq!(
+            refusal(registry, "bound", "::ffff:10.1.2.3"),
+            None,
+            "mapped"
+        );
+        assert_eq!(refusal(registry, "bound", "2001:db8::7"), None);
+        assert_eq!(refusal(registry, "bound", "2001:db8::8"), Some(Network));
+        assert_eq!(refusal(registry, "bound", "11.0.0.1"), Some(Network));
+        assert!(
+            registry.authenticate("bound").is_none(),
+            "from nowhere in particular"
+        );
+        assert_eq!(refusal(registry, "plain", "11.0.0.1"), None);
+        assert_eq!(refusal(registry, "none", "11.0.0.1"), Some(Unknown));
+        let principal = registry
+            .admit("bound", Some("10.0.0.1".parse().unwrap()))
+            .unwrap();
+        assert_eq!(principal.expires_at_ms, shown.expires_ms);
+        assert!(!principal.permit.covers(&Permit::device()));
+    };
+    held(&registry);
+    drop(registry);
+    let registry = place.open();
+    held(&registry);
+    let report = registry.check_token("bound").unwrap();
+    let TokenReport::Live(report) = report else {
+        panic!("{report:?}");
+    };
+    assert_eq!(report.terms, shown);
+}
+
+/// What was opened with a token is looked at again after each change of its terms.
+#[test]
+fn sec_54_a_principal_has_the_terms_that_its_token_has_now() {
+    let place = Place::new();
+    let registry = place.open();
+    let bound = TermsChange {
+        networks: Some(vec!["10.0.0.0/8".parse().unwrap()]),
+        expires_ms: ms_ahead(3_600_000),
+        rights: Some(Rights::named(["telemetry"]).unwrap()),
+        ..TermsChange::default()
+    };
+    let scope = Scope::default();
+    registry
+        .create_as(DEVICE, &name("bound"), &scope, &bound, token("bound"))
+        .unwrap();
+    let from = "10.0.0.1".parse().unwrap();
+    let before = registry.admit("bound", Some(from)).unwrap();
+    let none = TermsChange {
+        networks: Some(Vec::new()),
+        expires_ms: Some(None),
+        rights: Some(Rights::ALL),
+        ..TermsChange::default()
+    };
+    let (device, change) = registry.set_terms(DEVICE, "bound", None, none).unwrap();
+    assert!(!change.ends_sessions && change.credentials_ended.is_empty());
+    assert_eq!(device.credentials[0].terms, Terms::default());
+    assert_eq!(refusal(&registry, "bound", "11.0.0.1"), None);
+    let now = registry
+        .readmit(&before, "11.0.0.1".parse().unwrap())
+        .unwrap();
+    assert_eq!(
+        (now.expires_at_ms, &now.permit),
+        (None, &registry.permit(device.id))
+    );
+    let narrow = TermsChange {
+        networks: Some(vec!["12.0.0.0/8".parse().unwrap()]),
+        ..TermsChange::default()
+    };
+    registry.set_terms(DEVICE, "bound", None, narrow).unwrap();
+    let refused = registry.readmit(&now, from).unwrap_err();
+    assert_eq!(refused.why, TokenRefusal::Network);
+    assert_eq!(refused.of, Some((device.id, device.credentials[0].id)));
+}
+
+#[test]
+fn sec_54_terms_that_cannot_be_are_refused_and_change_nothing() {
+    let place = Place::new();
+    let registry = place.open();
+    let made = registry.create_device(&name("d"), token("t")).unwrap();
+    let terms = TermsChange::default;
+    let many = (0..17).map(|n| format!("10.0.0.{n}").parse().unwrap());
+    for (wanted, field) in [
+        (
+            TermsChange {
+                expires_ms: ms_ahead(-2_000),
+                ..terms()
+            },
+            "expires_ms",
+        ),
+        (
+            TermsChange {
+                expires_ms: Some(Some(u64::MAX)),
+                ..terms()
+            },
+            "expires_ms",
+        ),
+        (
+            TermsChange {
+                not_before_ms: Some(Some(u64::MAX)),
+                ..terms()
+            },
+            "not_before_ms",
+        ),
+        (
+            TermsChange {
+                not_before_ms: ms_ahead(60_000),
+                expires_ms: ms_ahead(30_000),
+                ..terms()
+            },
+            "not_before_ms",
+        ),
+        (
+            TermsChange {
+                networks: Some(many.collect()),
+                ..terms()
+            },
+            "networks",
+        ),
+    ] {
+        let error = registry
+            .set_terms(DEVICE, "d", None, wanted.clone())
+            .unwrap_err();
+        let is_it = matches!(error, RegistryError::Invalid { field: found, .. } if found == field);
+        assert!(is_it, "{wanted:?}: {error}");
+    }
+    assert_eq!(registry.device("d").unwrap(), made.0);
+}
+
+#[test]
+fn sec_54_terms_of_nobody_and_rights_of_an_application_are_refused() {
+    let place = Place::new();
+    let registry = place.open();
+    let made = registry.create_device(&name("d"), token("t")).unwrap();
+    let app = registry.create_application(&name("app"), &Scope::default(), None);
+    app.unwrap();
+    let terms = TermsChange::default;
+    let rpc = TermsChange {
+        rights: Some(Rights::named([Right::Rpc.as_str()]).unwrap()),
+        ..terms()
+    };
+    let error = registry
+        .set_terms(APPLICATION, "app", None, rpc)
+        .unwrap_err();
+    assert!(
+        error.to_string().starts_with("rights are those of devices"),
+        "{error}"
+    );
+    let error = registry
+        .set_terms(DEVICE, "d", Some(999), terms())
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("999 is no live token of device"),
+        "{error}"
+    );
+    assert!(
+        Rights::named(["write"])
+            .unwrap_err()
+            .to_string()
+            .contains("attributes_read")
+    );
+    assert_eq!(registry.device("d").unwrap(), made.0);
+    registry.revoke("d").unwrap();
+    let error = registry.set_terms(DEVICE, "d", None, terms()).unwrap_err();
+    assert!(error.to_string().contains("rotate it"), "{error}");
+}
+
+/// A rotation never widens what a token may, and gives it as long a life again.
+#[test]
+fn sec_53_a_rotated_token_has_the_terms_of_the_one_before() {
+    let place = Place::new();
+    let registry = place.open();
+    let terms = TermsChange {
+        expires_ms: ms_ahead(600_000),
+        networks: Some(vec!["10.0.0.0/8".parse().unwrap()]),
+        rights: Some(Rights::NONE),
+        ..TermsChange::default()
+    };
+    let made = registry.create_as(DEVICE, &name("d"), &Scope::default(), &terms, token("t"));
+    let before = made.unwrap().0.credentials[0].clone();
+    // Ended or not.
+    registry.revoke("d").unwrap();
+    let (after, ..) = registry.rotate("d", None).unwrap();
+    let after = after.credentials.last().unwrap();
+    assert_eq!(
+        (&after.terms.networks, after.terms.rights),
+        (&before.terms.networks, Rights::NONE)
+    );
+    let life = |held: &CredentialInfo| held.terms.expires_ms.unwrap() - held.created_ms;
+    assert!((600_000..602_000).contains(&life(after)), "{}", life(after));
+    let open = TermsChange {
+        expires_ms: Some(None),
+        rights: Some(Rights::ALL),
+        networks: Some(Vec::new()),
+        ..TermsChange::default()
+    };
+    let (opened, ..) = registry.rotate_as(DEVICE, "d", None, open).unwrap();
+    assert_eq!(opened.credentials.last().unwrap().terms, Terms::default());
+}
+
+#[test]
+fn sec_40_rel_08_a_token_that_ended_by_itself_is_written_down_as_ended() {
+    let place = Place::new();
+    let registry = place.open();
+    let soon = |ms| TermsChange {
+        expires_ms: ms_ahead(ms),
+        ..TermsChange::default()
+    };
+    let scope = Scope::default();
+    for (number, ms) in [(1, 1_000), (2, 3_600_000), (3, 1)] {
+        let name = name(&format!("d{number}"));
+        let token = token(&format!("t{number}"));
+        registry
+            .create_as(DEVICE, &name, &scope, &soon(ms), token)
+            .unwrap();
+    }
+    let end = registry.next_end_ms();
+    assert!(end < u64::MAX && end.is_multiple_of(1_000));
+    // A limit for what hangs.
+    let limit = Instant::now() + std::time::Duration::from_secs(60);
+    let mut changes = Vec::new();
+    while changes.len() < 2 && Instant::now() < limit {
+        changes.extend(registry.end_due(1).unwrap());
+        thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(changes.len(), 2);
+    for change in &changes {
+        // The last token of its device: what is kept of it goes too.
+        assert!(change.expired && change.ends_sessions && change.drops_state);
+        assert_eq!((change.generation, change.credentials_ended.len()), (2, 1));
+    }
+    assert_eq!(registry.tokens(), 1);
+    let is_expired = |registry: &Registry, token: &str| {
+        let report = registry.check_token(token).unwrap();
+        matches!(report, TokenReport::Revoked { expired: true, .. })
+    };
+    assert!(is_expired(&registry, "t1") && is_expired(&registry, "t3"));
+    assert!(!is_expired(&registry, "t2"));
+    assert!(registry.next_end_ms() > end, "that of the third");
+    // The wall clock goes back, or somebody edits the row: it stays ended.
+    let give_life = |place: &Place| {
+        let store = Store::open(&place.data()).unwrap();
+        let longer = store.write(|transaction| {
+            transaction.execute_batch("UPDATE credential SET expires_ms = 4000000000000")?;
+            Ok(())
+        });
+        longer.unwrap();
+    };
+    drop(registry);
+    give_life(&place);
+    let registry = place.open();
+    assert_eq!(registry.tokens(), 1);
+    assert_eq!(
+        refusal(&registry, "t1", "10.0.0.1"),
+        Some(TokenRefusal::Unknown)
+    );
+}
+
+/// The broker was off at that moment, or was killed before it wrote it down.
+#[test]
+fn sec_40_a_token_that_ended_while_the_broker_was_off_opens_nothing() {
+    let place = Place::new();
+    let registry = place.open();
+    registry.create_device(&name("d"), token("t")).unwrap();
+    registry.create_device(&name("other"), token("o")).unwrap();
+    drop(registry);
+    let store = Store::open(&place.data()).unwrap();
+    let over = store.write(|transaction| {
+        transaction.execute_batch("UPDATE credential SET expires_ms = 2000 WHERE id = 1")?;
+        Ok(())
+    });
+    over.unwrap();
+    drop(store);
+    let registry = place.open();
+    assert_eq!(registry.tokens(), 1);
+    assert_eq!(registry.next_end_ms(), u64::MAX);
+    assert!(registry.authenticate("t").is_none() && registry.authenticate("o").is_some());
+    let credential = registry.device("d").unwrap().credentials[0].clone();
+    assert_eq!(credential.revoked_ms, Some(2_000));
+    assert!(!registry.is_live(registry.device("d").unwrap().id));
 }

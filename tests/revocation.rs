@@ -16,3 +16,6 @@ mod place;
 #[cfg(test)]
 #[path = "revocation/receipts.rs"]
 mod receipts;
+#[cfg(test)]
+#[path = "revocation/suspects.rs"]
+mod suspects;

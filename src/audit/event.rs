@@ -59,6 +59,14 @@ events! {
     Imported = "imported" in Admin,
     /// A device or application has a new token.
     Rotated = "rotated" in Admin,
+    /// A rotation was taken back: the new token ended, the older ones live on.
+    RolledBack = "rolled_back" in Admin,
+    /// Tokens ended because the one that took their place was used.
+    Replaced = "replaced" in Admin,
+    /// Tokens ended because their time was over.
+    Expired = "expired" in Admin,
+    /// When, from where and for what tokens are good was changed.
+    TermsChanged = "terms_changed" in Admin,
     /// All tokens of a device, application or user ended.
     Revoked = "revoked" in Admin,
     /// What a device or application may do was changed.
@@ -67,10 +75,12 @@ events! {
     Deleted = "deleted" in Admin,
     /// A user was given a token.
     TokenIssued = "token_issued" in Admin,
+    /// An admin token was made.
+    AdminTokenCreated = "admin_token_created" in Admin,
+    /// An admin token ended.
+    AdminTokenRevoked = "admin_token_revoked" in Admin,
     /// An access key of the identity service was made.
     AccessKeyRenewed = "access_key_renewed" in Admin,
-    /// Another change of the registry.
-    Changed = "changed" in Admin,
     /// A call of the admin API that is no plain reading; with its outcome.
     Call = "call" in Admin,
     /// New certificates are in use.
@@ -155,6 +165,24 @@ impl Event {
     pub fn number(mut self, name: &str, value: u64) -> Event {
         if self.begin(name) {
             let _ = write!(self.members, "{value}"); // writing to a String cannot fail
+        }
+        self
+    }
+
+    /// Adds a number if there is one.
+    #[must_use]
+    pub fn maybe_number(self, name: &str, value: Option<u64>) -> Event {
+        match value {
+            Some(value) => self.number(name, value),
+            None => self,
+        }
+    }
+
+    /// Adds what is true; nothing for what is not.
+    #[must_use]
+    pub fn flag(mut self, name: &str, value: bool) -> Event {
+        if value && self.begin(name) {
+            self.members.push_str("true");
         }
         self
     }

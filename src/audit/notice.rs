@@ -81,12 +81,13 @@ impl ClientId {
         ClientId(format!("{shown}\u{2026}").into())
     }
 
-    /// As [`ClientId::new`], unless it holds what the client showed as its `token`, or looks like
-    /// a token itself: some clients use one for both (SEC-55).
+    /// As [`ClientId::new`], unless it holds what the client `shows` as its token or password, or
+    /// looks like a token itself: some clients use one for both (SEC-55).
     #[must_use]
-    pub fn beside(text: &str, token: &str) -> ClientId {
+    pub fn beside(text: &str, shows: [&str; 2]) -> ClientId {
         let is_token = TOKEN_BEGINNINGS.iter().any(|begin| text.contains(begin));
-        if is_token || (!token.is_empty() && text.contains(token)) {
+        let holds = |shown: &str| !shown.is_empty() && text.contains(shown);
+        if is_token || shows.into_iter().any(holds) {
             return ClientId(HIDDEN.into());
         }
         ClientId::new(text)

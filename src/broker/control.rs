@@ -1,9 +1,11 @@
 //! The control lane: admin changes reach every worker ahead of any data.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use crate::identity::Change;
 
@@ -25,11 +27,33 @@ pub enum Command {
         /// Where to confirm.
         reply: oneshot::Sender<Vec<Receipt>>,
     },
+    /// Who is connected as one of these identities?
+    Find {
+        /// The identities.
+        identities: Arc<[Uuid]>,
+        /// Where to answer.
+        reply: oneshot::Sender<Vec<LiveConnection>>,
+    },
     /// Stop: say goodbye to every client when what they were promised is durable, then confirm.
     Stop {
         /// Where to confirm.
         reply: oneshot::Sender<()>,
     },
+}
+
+/// A connection, as an operator asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveConnection {
+    /// Whose it is.
+    pub identity: Uuid,
+    /// The credential that it showed.
+    pub credential: u64,
+    /// As the client named it, or was named.
+    pub client_id: Box<str>,
+    /// Where it came from, behind a proxy.
+    pub from: IpAddr,
+    /// When it was let in; wall clock, ms.
+    pub since_ms: u64,
 }
 
 /// What a change ended, over all workers. Each thing is counted once.
@@ -163,6 +187,28 @@ impl Control {
             total.milliseconds = milliseconds;
         }
         Ok(totals)
+    }
+
+    /// Who is connected as one of these identities, on any worker. A worker that does not answer
+    /// within [`CONFIRMATION_TIMEOUT`] is left out.
+    pub async fn find(&self, identities: Arc<[Uuid]>) -> Vec<LiveConnection> {
+        let deadline = tokio::time::Instant::now() + CONFIRMATION_TIMEOUT;
+        let mut waiting = Vec::with_capacity(self.lanes.len());
+        for lane in self.lanes.iter() {
+            let (reply, found) = oneshot::channel();
+            let identities = Arc::clone(&identities);
+            let command = Command::Find { identities, reply };
+            if let Ok(Ok(())) = tokio::time::timeout_at(deadline, lane.send(command)).await {
+                waiting.push(found);
+            }
+        }
+        let mut all = Vec::new();
+        for found in waiting {
+            if let Ok(Ok(part)) = tokio::time::timeout_at(deadline, found).await {
+                all.extend(part);
+            }
+        }
+        all
     }
 
     /// Asks every worker to stop and waits until all have, or until `grace` is over.

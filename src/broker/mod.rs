@@ -22,6 +22,6 @@ pub mod tree;
 pub mod vital;
 
 pub use checkpoint::{Checkpointer, RestoreError, Restored};
-pub use control::{COMMANDS_WAITING_MAX, Command, Control, NotConfirmed, Receipt};
+pub use control::{COMMANDS_WAITING_MAX, Command, Control, LiveConnection, NotConfirmed, Receipt};
 pub use identity_places::{IdentityLimits, IdentityPlaces, NoPlace};
 pub use sessions::{Reserved, SessionKey, SessionTable, Stored};

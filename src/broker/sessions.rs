@@ -43,6 +43,8 @@ pub struct Stored {
     pub state: SessionState,
     /// Who used it last: whose will it is.
     pub publisher: Publisher,
+    /// When the credential that it was used with ends by itself, as it stood then; wall clock, ms.
+    pub publisher_ends_ms: Option<u64>,
     /// Seconds it is kept, [`NEVER_EXPIRES_S`] for ever.
     pub expiry_s: u32,
     /// When it goes; `None` is never.
@@ -60,6 +62,7 @@ impl Stored {
             number,
             state,
             publisher: Publisher::default(),
+            publisher_ends_ms: None,
             expiry_s,
             expires,
         }

@@ -7,10 +7,13 @@ use crate::{
     cli::{
         CliError,
         client::{Client, Target},
-        identity::{self, ChosenToken, Filters, Kind, details, listed, live_tokens},
+        identity::{
+            self, ChosenToken, Filters, Kind, Limits, Overlap, details, listed, live_tokens,
+        },
         moment, print, print_json,
         revoke::{self, DryRun},
         table::shown,
+        terms::TermsOptions,
     },
     config::Sources,
     http::api::{
@@ -45,13 +48,26 @@ enum Command {
         #[command(flatten)]
         filters: Filters,
     },
-    /// Give an application a new token, shown once; the old one ends at once
+    /// Change until when and from where an application's token is good
+    Limit {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        limits: Limits,
+    },
+    /// Give an application a new token, shown once; the old one lives on for the grace time
     Rotate {
         #[command(flatten)]
         named: Named,
         #[command(flatten)]
         chosen: ChosenToken,
+        #[command(flatten)]
+        overlap: Overlap,
+        #[command(flatten)]
+        terms: TermsOptions,
     },
+    /// Take a rotation back: the newest token ends, the one before lives on
+    Rollback(Named),
     /// End all tokens of applications, their connections and sessions; of several all or none
     Revoke(Leaving),
     /// Remove an application, its tokens and its sessions
@@ -75,6 +91,8 @@ struct New {
     /// Filters of topics it may receive, such as v1/devices/+/telemetry [default: none]
     #[arg(long, value_name = "FILTER", num_args = 1..)]
     subscribe: Vec<String>,
+    #[command(flatten)]
+    terms: TermsOptions,
 }
 
 #[derive(Debug, Args)]
@@ -102,10 +120,22 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Scope { named, filters } => {
             identity::scope::<AppView>(&client, &named.app, filters, json)
         }
-        Command::Rotate { named, chosen } => {
-            identity::rotate::<AppView>(&client, &named.app, chosen, json)
+        Command::Limit { named, limits } => {
+            identity::limit::<AppView>(&client, &named.app, limits, json)
         }
-        Command::Revoke(Leaving { apps, dry }) => revoke::run::<AppView>(&client, apps, dry, json),
+        Command::Revoke(Leaving { apps, dry }) => {
+            revoke::run::<AppView>(&client, apps, (dry, None), json)
+        }
+        Command::Rotate {
+            named,
+            chosen,
+            overlap,
+            terms,
+        } => {
+            let wanted = (chosen, overlap, terms);
+            identity::rotate::<AppView>(&client, &named.app, wanted, json)
+        }
+        Command::Rollback(Named { app }) => identity::roll_back::<AppView>(&client, &app, json),
         Command::Delete { named, dry } => revoke::delete::<AppView>(&client, &named.app, dry, json),
     }
 }
@@ -116,6 +146,7 @@ fn create(client: &Client, wanted: New, json: bool) -> Result<(), CliError> {
         token: wanted.chosen.read()?,
         publish: wanted.publish,
         subscribe: wanted.subscribe,
+        terms: wanted.terms.read()?,
     };
     let reply: AppCreated = client.post("/apps", &body)?;
     if json {

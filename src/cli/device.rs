@@ -13,10 +13,11 @@ use crate::{
     cli::{
         CliError,
         client::{Client, Target},
-        identity::{self, ChosenToken, Filters, Kind, details, live_tokens},
+        identity::{self, ChosenToken, Filters, Kind, Limits, Overlap, details, live_tokens},
         moment, print, print_json,
         revoke::{self, DryRun},
         table::shown,
+        terms::TermsOptions,
     },
     config::Sources,
     http::api::{
@@ -55,13 +56,26 @@ enum Command {
         #[command(flatten)]
         filters: Filters,
     },
-    /// Give a device a new token, shown once; the old one ends at once
+    /// Change until when, from where and for what a device's token is good
+    Limit {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        limits: Limits,
+    },
+    /// Give a device a new token, shown once; the old one lives on for the grace time
     Rotate {
         #[command(flatten)]
         named: Named,
         #[command(flatten)]
         chosen: ChosenToken,
+        #[command(flatten)]
+        overlap: Overlap,
+        #[command(flatten)]
+        terms: TermsOptions,
     },
+    /// Take a rotation back: the newest token ends, the one before lives on
+    Rollback(Named),
     /// End all tokens of devices, their connections and sessions; of several all or none
     Revoke(Leaving),
     /// Remove a device, its tokens and its telemetry
@@ -85,6 +99,8 @@ struct New {
     /// Filters of topics it may receive besides its own, such as site/%d/commands
     #[arg(long, value_name = "FILTER", num_args = 1..)]
     subscribe: Vec<String>,
+    #[command(flatten)]
+    terms: TermsOptions,
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +108,10 @@ struct Leaving {
     /// Names or ids of the devices
     #[arg(required = true)]
     devices: Vec<String>,
+    /// Mark what they wrote from this time on as perhaps somebody else's: RFC 3339, milliseconds
+    /// since the epoch, or how long ago (10m); see query --without-suspect
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
     #[command(flatten)]
     dry: DryRun,
 }
@@ -114,11 +134,24 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Scope { named, filters } => {
             identity::scope::<DeviceView>(&client, &named.device, filters, json)
         }
-        Command::Rotate { named, chosen } => {
-            identity::rotate::<DeviceView>(&client, &named.device, chosen, json)
+        Command::Limit { named, limits } => {
+            identity::limit::<DeviceView>(&client, &named.device, limits, json)
         }
-        Command::Revoke(Leaving { devices, dry }) => {
-            revoke::run::<DeviceView>(&client, devices, dry, json)
+        Command::Rotate {
+            named,
+            chosen,
+            overlap,
+            terms,
+        } => {
+            let wanted = (chosen, overlap, terms);
+            identity::rotate::<DeviceView>(&client, &named.device, wanted, json)
+        }
+        Command::Rollback(Named { device }) => {
+            identity::roll_back::<DeviceView>(&client, &device, json)
+        }
+        Command::Revoke(leaving) => {
+            let how = (leaving.dry, leaving.since.as_deref());
+            revoke::run::<DeviceView>(&client, leaving.devices, how, json)
         }
         Command::Delete { named, dry } => {
             revoke::delete::<DeviceView>(&client, &named.device, dry, json)
@@ -132,6 +165,7 @@ fn create(client: &Client, wanted: New, json: bool) -> Result<(), CliError> {
         token: wanted.chosen.read()?,
         publish: wanted.publish,
         subscribe: wanted.subscribe,
+        terms: wanted.terms.read()?,
     };
     let reply: DeviceCreated = client.post("/devices", &body)?;
     if json {

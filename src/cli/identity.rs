@@ -12,12 +12,16 @@ use crate::{
         client::{Client, path_step},
         moment, print, print_json, revoke,
         table::{Columns, aligned, shown},
+        terms::{self, TermsOptions},
     },
     http::api::{
-        ChangeScope, CredentialView, DEVICES_PER_PAGE_MAX, Receipt, RevokeAll, Rotate, TokenText,
+        ChangeScope, ChangeTerms, CredentialView, DEVICES_PER_PAGE_MAX, Receipt, RevokeAll, Rotate,
+        TokenText,
     },
 };
 
+const LIMITED: revoke::Verb = ("changed the terms of", "would change the terms of");
+const ROLLED_BACK: revoke::Verb = ("rolled back", "would roll back");
 const ROTATED: revoke::Verb = ("rotated", "would rotate");
 const RESCOPED: revoke::Verb = ("changed the scope of", "would change the scope of");
 
@@ -74,6 +78,25 @@ pub(super) struct Filters {
     clear: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Limits {
+    /// Only the token with this number, as `show` lists them [default: every live one]
+    #[arg(long, value_name = "NUMBER")]
+    credential: Option<u64>,
+    #[command(flatten)]
+    terms: TermsOptions,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Overlap {
+    /// How long the old token lives on, such as 30s, 12h or 7d; 0s ends it at once
+    #[arg(long, value_name = "LENGTH", default_value = "24h")]
+    grace: String,
+    /// End the old token when the new one is first used, if that is earlier
+    #[arg(long)]
+    retire_on_use: bool,
+}
+
 pub(super) fn show<T: Kind>(client: &Client, one: &str, json: bool) -> Result<(), CliError> {
     let view: T = client.get(&path_of::<T>(one))?;
     if json {
@@ -102,14 +125,41 @@ pub(super) fn scope<T: Kind>(
     print(&fields(&scope_facts(one)))
 }
 
+pub(super) fn limit<T: Kind>(
+    client: &Client,
+    one: &str,
+    limits: Limits,
+    json: bool,
+) -> Result<(), CliError> {
+    let Some(terms) = limits.terms.read()? else {
+        let what = "give what is to change: --expires, --not-before, --from, --allow, \
+                    --connections or --rate";
+        return Err(CliError::Usage(what.to_owned()));
+    };
+    let body = ChangeTerms {
+        credential: limits.credential,
+        terms,
+    };
+    let reply: T::Changed = client.patch(&format!("{}/terms", path_of::<T>(one)), &body)?;
+    revoke::changed::<T>(LIMITED, &reply, json)?;
+    if json {
+        return Ok(());
+    }
+    let (one, _) = T::of_changed(&reply);
+    print(&credentials(one))
+}
+
 pub(super) fn rotate<T: Kind>(
     client: &Client,
     one: &str,
-    chosen: ChosenToken,
+    (chosen, overlap, terms): (ChosenToken, Overlap, TermsOptions),
     json: bool,
 ) -> Result<(), CliError> {
     let body = Rotate {
         token: chosen.read()?,
+        terms: terms.read()?,
+        grace_s: Some(overlap.seconds()?),
+        retire_on_use: overlap.retire_on_use,
     };
     let reply: T::Rotated = client.post(&format!("{}/rotate", path_of::<T>(one)), &body)?;
     if json {
@@ -117,7 +167,18 @@ pub(super) fn rotate<T: Kind>(
     }
     let (one, token, receipt) = T::of_rotated(&reply);
     let ended = revoke::ended(ROTATED, one.name(), one.id(), receipt);
-    print(&format!("{ended}{}", T::shown_once(client, token)))
+    let older = credentials(one);
+    print(&format!("{ended}\n{older}{}", T::shown_once(client, token)))
+}
+
+pub(super) fn roll_back<T: Kind>(client: &Client, one: &str, json: bool) -> Result<(), CliError> {
+    let reply: T::Changed = client.post_empty(&format!("{}/rollback", path_of::<T>(one)))?;
+    revoke::changed::<T>(ROLLED_BACK, &reply, json)?;
+    if json {
+        return Ok(());
+    }
+    let (one, _) = T::of_changed(&reply);
+    print(&credentials(one))
 }
 
 /// Most pages asked for, however short they are; more is a loop.
@@ -183,12 +244,21 @@ pub(super) fn details<T: Kind>(one: &T) -> String {
     let mut facts = one.facts();
     facts.extend(scope_facts(one));
     let mut out = fields(&facts);
-    let rows: Vec<_> = one.credentials().iter().map(credential_row).collect();
-    if !rows.is_empty() {
+    let credentials = credentials(one);
+    if !credentials.is_empty() {
         out.push('\n');
-        out.push_str(&aligned(["CREDENTIAL", "KIND", "CREATED", "STATE"], &rows));
+        out.push_str(&credentials);
     }
     out
+}
+
+/// A line for each credential, with a heading; nothing without any.
+fn credentials<T: Kind>(one: &T) -> String {
+    let rows: Vec<_> = one.credentials().iter().map(credential_row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    aligned(["CREDENTIAL", "KIND", "CREATED", "STATE"], &rows)
 }
 
 /// How many of its credentials are live.
@@ -229,7 +299,20 @@ fn fields(facts: &[(&str, String)]) -> String {
 fn credential_row(credential: &CredentialView) -> [String; 4] {
     let state = match credential.revoked_ms {
         Some(at) => format!("revoked {}", moment::show_unsigned(at)),
-        None => "live".to_owned(),
+        None => {
+            let mut state = "live".to_owned();
+            let terms = terms::line(credential);
+            if !terms.is_empty() {
+                state = format!("{state}; {terms}");
+            }
+            if let Some(by) = credential.superseded_by {
+                state = format!("{state}; replaced by {by}");
+            }
+            if credential.retires_older {
+                state.push_str("; ends those before it when it is used");
+            }
+            state
+        }
     };
     let kind = shown(&credential.kind).replace('_', " ");
     let chosen = if credential.chosen { " (chosen)" } else { "" };
@@ -243,6 +326,19 @@ fn credential_row(credential: &CredentialView) -> [String; 4] {
 
 fn path_of<T: Kind>(one: &str) -> String {
     format!("/{}/{}", T::ALL, path_step(one))
+}
+
+impl Overlap {
+    /// The grace time, in seconds; parts of one count as a whole one.
+    fn seconds(&self) -> Result<u64, CliError> {
+        let text = &self.grace;
+        let ms = match text.as_str() {
+            "0" => 0,
+            text => moment::parse_length(text)
+                .map_err(|what| CliError::Usage(format!("--grace {text:?}: {what}")))?,
+        };
+        Ok(u64::try_from(ms).unwrap_or(0).div_ceil(1_000))
+    }
 }
 
 impl ChosenToken {

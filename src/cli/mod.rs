@@ -14,6 +14,7 @@
 //! | 9 | the backup is damaged, or none |
 //! | 10 | the backup is of a newer version |
 
+mod admin_token;
 mod app;
 mod audit;
 mod backup;
@@ -35,6 +36,7 @@ mod settings;
 mod store;
 mod table;
 mod tail;
+mod terms;
 mod token;
 mod users;
 
@@ -82,11 +84,13 @@ Exit codes:
 enum Command {
     /// Run the broker (the default)
     Serve,
-    /// Create, list, show, scope, rotate, revoke or delete devices
+    /// Create, list, show, scope, limit, rotate, revoke or delete devices
     Device(device::Arguments),
-    /// Create, list, show, scope, rotate, revoke or delete applications
+    /// Create, list, show, scope, limit, rotate, revoke or delete applications
     App(app::Arguments),
-    /// Say what a token is worth
+    /// Create, list or revoke tokens of the admin API
+    AdminToken(admin_token::Arguments),
+    /// Say what a token is worth, and who still uses an old one
     Token(token::Arguments),
     /// Users of the identity service, their tokens, and the keys of back ends
     Identity(users::Arguments),
@@ -128,6 +132,7 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Serve => serve::run(&sources),
         Command::Device(command) => device::run(command, &sources),
         Command::App(command) => app::run(command, &sources),
+        Command::AdminToken(command) => admin_token::run(command, &sources),
         Command::Token(command) => token::run(command, &sources),
         Command::Identity(command) => users::run(command, &sources),
         Command::Query(command) => query::run(&command, &sources),
@@ -155,4 +160,108 @@ fn print(text: &str) -> Result<(), CliError> {
 fn print_json<T: serde::Serialize>(reply: &T) -> Result<(), CliError> {
     let text = serde_json::to_string_pretty(reply).map_err(CliError::Reply)?;
     print(&format!("{text}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// What each command asks the broker, or why it asks nothing. Everything that a command does to
+    /// a running broker anybody may do by the same endpoints.
+    const ENDPOINTS: &[(&str, &str)] = &[
+        ("admin-token create", "POST /admin/v1/admin-tokens"),
+        ("admin-token list", "GET /admin/v1/admin-tokens"),
+        (
+            "admin-token revoke",
+            "DELETE /admin/v1/admin-tokens/{admin_token}",
+        ),
+        ("app create", "POST /admin/v1/apps"),
+        ("app delete", "DELETE /admin/v1/apps/{app}"),
+        ("app limit", "PATCH /admin/v1/apps/{app}/terms"),
+        ("app list", "GET /admin/v1/apps"),
+        ("app revoke", "POST /admin/v1/apps/{app}/revoke"),
+        ("app rollback", "POST /admin/v1/apps/{app}/rollback"),
+        ("app rotate", "POST /admin/v1/apps/{app}/rotate"),
+        ("app scope", "PATCH /admin/v1/apps/{app}/scope"),
+        ("app show", "GET /admin/v1/apps/{app}"),
+        ("backup", "POST /admin/v1/backup"),
+        ("bench", "a client of any broker"),
+        ("check", "looks at this machine, and starts nothing"),
+        ("device create", "POST /admin/v1/devices"),
+        ("device delete", "DELETE /admin/v1/devices/{device}"),
+        ("device export", "GET /admin/v1/bulk/devices"),
+        ("device import", "POST /admin/v1/bulk/devices"),
+        ("device limit", "PATCH /admin/v1/devices/{device}/terms"),
+        ("device list", "GET /admin/v1/devices"),
+        ("device revoke", "POST /admin/v1/devices/{device}/revoke"),
+        (
+            "device rollback",
+            "POST /admin/v1/devices/{device}/rollback",
+        ),
+        ("device rotate", "POST /admin/v1/devices/{device}/rotate"),
+        ("device scope", "PATCH /admin/v1/devices/{device}/scope"),
+        ("device show", "GET /admin/v1/devices/{device}"),
+        ("identity key list", "GET /admin/v1/identity"),
+        (
+            "identity key renew",
+            "POST /admin/v1/identity/keys/{key}/renew",
+        ),
+        (
+            "identity token issue",
+            "POST /identities/{id}/:issueAccessToken",
+        ),
+        (
+            "identity token revoke",
+            "POST /identities/{id}/:revokeAccessTokens",
+        ),
+        ("identity user create", "POST /identities"),
+        ("identity user delete", "DELETE /identities/{id}"),
+        ("identity user list", "GET /admin/v1/users"),
+        ("identity user revoke", "POST /admin/v1/users/{user}/revoke"),
+        ("identity user show", "GET /admin/v1/users/{user}"),
+        ("query", "GET /admin/v1/devices/{device}/telemetry"),
+        ("restore", "makes an installation where none is"),
+        ("serve", "is the broker"),
+        ("store", "reads the files of a broker that need not run"),
+        ("tail", "GET /admin/v1/telemetry/tail"),
+        ("token check", "POST /admin/v1/tokens/check"),
+        ("token usage", "GET /admin/v1/tokens/usage"),
+    ];
+
+    fn leaves(command: &clap::Command, above: &str, found: &mut BTreeSet<String>) {
+        for below in command.get_subcommands() {
+            let name = format!("{above} {}", below.get_name());
+            let name = name.trim_start().to_owned();
+            if below.has_subcommands() && !["bench", "store"].contains(&below.get_name()) {
+                leaves(below, &name, found);
+            } else {
+                found.insert(name);
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_a_command_asks_the_broker_anybody_may_ask() {
+        let mut commands = BTreeSet::new();
+        leaves(&Arguments::command(), "", &mut commands);
+        let listed = ENDPOINTS.iter().map(|(command, _)| (*command).to_owned());
+        assert_eq!(commands, listed.collect());
+        let described = include_str!("../../docs/openapi.yaml");
+        for (command, endpoint) in ENDPOINTS {
+            let Some((method, path)) = endpoint.split_once(" /") else {
+                continue;
+            };
+            let paths = described.split("\n  /").find(|item| {
+                let line = item.lines().next().unwrap_or_default();
+                line.strip_suffix(':') == Some(path)
+            });
+            let method = format!("\n    {}:\n", method.to_lowercase());
+            let is_there = paths.is_some_and(|item| item.contains(&method));
+            assert!(is_there, "{command}: {endpoint} is not described");
+        }
+    }
 }

@@ -27,6 +27,22 @@ pub(super) fn parse(text: &str, now_ms: i64) -> Result<i64, String> {
         })
 }
 
+/// Reads a point in time that lies ahead: RFC 3339, milliseconds since the epoch, `now`, or how far
+/// from now (`90d`).
+///
+/// # Errors
+/// In words, for the parser of arguments.
+pub(super) fn parse_ahead(text: &str, now_ms: i64) -> Result<i64, String> {
+    if let Ok(length_ms) = parse_length(text) {
+        return now_ms.checked_add(length_ms).ok_or_else(too_far);
+    }
+    parse(text, now_ms).map_err(|_| {
+        "allowed is RFC 3339 (2027-01-31T12:00:00Z), milliseconds since the epoch, or how far from \
+         now (12h, 90d)"
+            .to_owned()
+    })
+}
+
 /// Reads a length of time: `500ms`, `30s`, `10m`, `1h`, `7d`, `2w`; in milliseconds.
 ///
 /// # Errors
@@ -90,6 +106,17 @@ mod tests {
         assert_eq!(parse("now", NOW), Ok(NOW));
         assert_eq!(parse("10m", NOW), Ok(NOW - 600_000));
         assert_eq!(parse("7d", NOW), Ok(NOW - 604_800_000));
+    }
+
+    #[test]
+    fn a_moment_ahead_counts_from_now() {
+        assert_eq!(parse_ahead("7d", NOW), Ok(NOW + 604_800_000));
+        assert_eq!(parse_ahead("now", NOW), Ok(NOW));
+        assert_eq!(parse_ahead("2026-01-31T12:00:00Z", 0), Ok(NOW));
+        assert_eq!(parse_ahead("1769860800000", 0), Ok(NOW));
+        assert!(parse_ahead("9223372036854775807ms", NOW).is_err());
+        let error = parse_ahead("tomorrow", NOW).unwrap_err();
+        assert!(error.contains("how far from now"), "{error}");
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub(super) struct Arguments {
     /// With --agg: 1s, 1m, 1h, 1d …, in whole multiples since the epoch (UTC)
     #[arg(long, value_name = "LENGTH", requires = "agg", value_parser = interval)]
     interval: Option<i64>,
+    /// Leave out what is marked as perhaps somebody else's: see device revoke --since
+    #[arg(long)]
+    without_suspect: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -103,6 +106,14 @@ pub(super) fn run(arguments: &Arguments, sources: &Sources) -> Result<(), CliErr
             view.points.len()
         );
     }
+    for mark in &view.suspect {
+        eprintln!(
+            "tollgate: what it wrote from {} to its revocation at {} is marked as suspect \
+             (--without-suspect leaves it out)",
+            moment::show_unsigned(mark.from_ms),
+            moment::show_unsigned(mark.revoked_ms)
+        );
+    }
     if arguments.format == Format::Csv {
         print(&csv(&view.points))
     } else if view.points.is_empty() {
@@ -162,6 +173,9 @@ fn path(arguments: &Arguments, now_ms: i64) -> Result<String, CliError> {
     }
     if let (Some(agg), Some(interval)) = (arguments.agg, arguments.interval) {
         let _ = write!(path, "&agg={}&interval={interval}", agg.name());
+    }
+    if arguments.without_suspect {
+        path.push_str("&without_suspect=true");
     }
     Ok(path)
 }

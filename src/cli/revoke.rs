@@ -9,7 +9,7 @@ use crate::{
         CliError,
         client::{Client, path_step},
         identity::Kind,
-        print, print_json,
+        moment, print, print_json,
         table::shown,
     },
     http::api::{Receipt, Revocation, Revoke, RevokeAll},
@@ -37,24 +37,39 @@ impl DryRun {
 pub(super) fn run<T: Kind>(
     client: &Client,
     names: Vec<String>,
-    dry: DryRun,
+    (dry, since): (DryRun, Option<&str>),
     json: bool,
 ) -> Result<(), CliError> {
-    let DryRun { dry_run } = dry;
+    let since_ms = since.map(past).transpose()?;
+    let wish = Revoke {
+        dry_run: dry.dry_run,
+        since_ms,
+    };
     if let [one] = &*names {
         let path = format!("/{}/{}/revoke", T::ALL, path_step(one));
-        let reply: T::Changed = match dry_run {
-            true => client.post(&path, &Revoke { dry_run })?,
-            false => client.post_empty(&path)?,
+        let reply: T::Changed = match wish == Revoke::default() {
+            true => client.post_empty(&path)?,
+            false => client.post(&path, &wish)?,
         };
         return changed::<T>(REVOKED, &reply, json);
     }
     let mut wanted = RevokeAll {
-        dry_run,
+        dry_run: dry.dry_run,
+        since_ms,
         ..RevokeAll::default()
     };
     *T::among(&mut wanted) = names;
     all(client, &wanted, json)
+}
+
+/// A point in time that is over.
+fn past(text: &str) -> Result<u64, CliError> {
+    let now_ms = moment::now_ms();
+    let usage = |why: String| CliError::Usage(format!("--since {text:?} cannot be read: {why}"));
+    let ms = moment::parse(text, now_ms).map_err(usage)?;
+    let is_past = (0..=now_ms).contains(&ms);
+    let ms = u64::try_from(ms).ok().filter(|_| is_past);
+    ms.ok_or_else(|| usage("it must be a time between 1970 and now".to_owned()))
 }
 
 /// Revokes everybody who is named.
@@ -111,9 +126,12 @@ fn words(receipt: Receipt) -> String {
         true => "nothing was changed".to_owned(),
         false => format!("confirmed everywhere in {} ms", receipt.milliseconds),
     };
+    let marked = receipt.suspect_from.map_or_else(String::new, |offset| {
+        format!("; what it wrote from record {offset} on is marked as suspect")
+    });
     format!(
         "{} connections closed; {} sessions, {} subscriptions, {} queued, {} in-flight and {} \
-         unfinished messages, {} wills and {} retained messages dropped; {end}",
+         unfinished messages, {} wills and {} retained messages dropped; {end}{marked}",
         receipt.connections,
         receipt.sessions,
         receipt.subscriptions,

@@ -1,17 +1,19 @@
-//! `tollgate token check`: what a token is worth, without a device trying it.
+//! `tollgate token …`: what a token is worth, without a device trying it, and who still uses an old
+//! one.
 
 use clap::{Args, Subcommand};
 
 use crate::{
     cli::{
         CliError,
-        client::{Client, Target},
+        client::{Client, Target, path_step},
         identity::read_token,
         moment, print, print_json,
-        table::shown,
+        table::{aligned, shown},
+        terms,
     },
     config::Sources,
-    http::api::{TokenCheck, TokenReport, TokenText},
+    http::api::{TokenCheck, TokenReport, TokenText, TokenUsage, UsageConnection, UsagePage},
 };
 
 #[derive(Debug, Args)]
@@ -33,11 +35,19 @@ enum Command {
         /// shows it
         token: Option<String>,
     },
+    /// Say who still uses a token that was rotated, since when, and from where
+    Usage {
+        /// Name or id of a device or application [default: all of them]
+        device: Option<String>,
+    },
 }
 
 pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliError> {
     let client = Client::new(&arguments.target, sources)?;
-    let Command::Check { token } = arguments.command;
+    let token = match arguments.command {
+        Command::Usage { device } => return usage(&client, device.as_deref(), arguments.json),
+        Command::Check { token } => token,
+    };
     let token = match token.as_deref() {
         None | Some("-") => read_token()?,
         Some(text) => TokenText::new(text.to_owned()),
@@ -50,6 +60,58 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
     }
 }
 
+/// Most pages asked for; more is a loop.
+const PAGES_MAX: usize = 10_000;
+
+fn usage(client: &Client, device: Option<&str>, json: bool) -> Result<(), CliError> {
+    let device = device.map(|one| format!("&device={}", path_step(one)));
+    let (mut tokens, mut after) = (Vec::new(), 0);
+    for _ in 0..PAGES_MAX {
+        let device = device.as_deref().unwrap_or_default();
+        let path = format!("/tokens/usage?limit=1000&after={after}{device}");
+        let page: UsagePage = client.get(&path)?;
+        tokens.extend(page.tokens);
+        match page.next {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    if json {
+        return print_json(&UsagePage { tokens, next: None });
+    }
+    if tokens.is_empty() {
+        return print("no old token is live\n");
+    }
+    let rows: Vec<_> = tokens.iter().map(usage_row).collect();
+    let heading = ["NAME", "OLD", "NEW", "ENDS", "STILL IN USE", "NEW IN USE"];
+    print(&aligned(heading, &rows))
+}
+
+fn usage_row(token: &TokenUsage) -> [String; 6] {
+    let connection = |held: &UsageConnection| {
+        let since = moment::show_unsigned(held.since_ms);
+        format!("since {since} from {}", held.from)
+    };
+    let connected: Vec<String> = token.connections.iter().map(connection).collect();
+    let in_use = match (token.last_used_ms, token.last_used_from) {
+        _ if !connected.is_empty() => connected.join(", "),
+        (Some(at), Some(from)) => {
+            format!("not now; last {} from {from}", moment::show_unsigned(at))
+        }
+        _ => "not seen".to_owned(),
+    };
+    [
+        shown(&token.name),
+        token.credential.to_string(),
+        token.superseded_by.to_string(),
+        token
+            .expires_ms
+            .map_or_else(|| "never".to_owned(), moment::show_unsigned),
+        in_use,
+        format!("{} connected", token.connections_new),
+    ]
+}
+
 fn sentence(report: &TokenReport) -> String {
     match report {
         TokenReport::Live {
@@ -58,24 +120,31 @@ fn sentence(report: &TokenReport) -> String {
             name,
             credential,
             since_ms,
+            ..
         } => format!(
-            "live: opens the door for {} {} ({device}), credential {credential}, since {}\n",
+            "live: {}opens the door for {} {} ({device}), credential {credential}, since {}\n{}",
+            terms::refused(report),
             shown(kind),
             shown(name),
-            moment::show_unsigned(*since_ms)
+            moment::show_unsigned(*since_ms),
+            terms::lines(report)
         ),
         TokenReport::Revoked {
             kind,
             device,
             name,
             credential,
+            since_ms,
             revoked_ms,
+            expired,
         } => format!(
-            "revoked: was of {} ({device}), credential {credential}, until {}\n",
+            "{}: was of {} ({device}), credential {credential}, from {} until {}\n",
+            if *expired { "expired" } else { "revoked" },
             name.as_deref().map_or_else(
                 || format!("a deleted {}", shown(kind)),
                 |name| format!("{} {}", shown(kind), shown(name))
             ),
+            moment::show_unsigned(*since_ms),
             moment::show_unsigned(*revoked_ms)
         ),
         TokenReport::Unknown { hint } => match hint {
@@ -100,6 +169,15 @@ mod tests {
             name: "boiler".to_owned(),
             credential,
             since_ms: 0,
+            refused: None,
+            not_before_ms: None,
+            expires_ms: None,
+            rights: None,
+            networks: Vec::new(),
+            connections_max: None,
+            messages_max: None,
+            publish: Vec::new(),
+            subscribe: Vec::new(),
         };
         assert_eq!(
             sentence(&live),
@@ -113,7 +191,9 @@ mod tests {
             device,
             name: None,
             credential,
+            since_ms: 0,
             revoked_ms: 1,
+            expired: false,
         };
         assert!(sentence(&revoked).starts_with("revoked: was of a deleted device ("));
         let unknown = TokenReport::Unknown {

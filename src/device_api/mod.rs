@@ -65,12 +65,14 @@ pub fn route(topic: &str, payload: &[u8], profile: &Profile) -> Route {
 }
 
 /// Refuses a PUBLISH to a topic that no endpoint and no scope covers: 0x90 (TB-14), or 0x87 in
-/// the `$` trees, which are closed to clients (SEC-33). The connection stays.
+/// the `$` trees, which are closed to clients (SEC-33), and for telemetry, where the token has no
+/// right to send it (SEC-54). The connection stays.
 #[must_use]
 pub fn refuse_foreign(topic: &str) -> Route {
     let (reason, why) = match DeviceTopic::of(topic) {
         DeviceTopic::System => (ReasonCode::NotAuthorized, Why::SystemTopic),
-        DeviceTopic::Telemetry | DeviceTopic::Unknown | DeviceTopic::Foreign => {
+        DeviceTopic::Telemetry => (ReasonCode::NotAuthorized, Why::NotAuthorized),
+        DeviceTopic::Unknown | DeviceTopic::Foreign => {
             (ReasonCode::TopicNameInvalid, Why::UnknownTopic)
         }
     };

@@ -7,14 +7,12 @@
 use std::future::Future;
 
 use axum::Json;
-use axum::extract::State;
 
-use super::api::{Receipt, TokenCheck, TokenReport};
-use super::body::JsonBody;
+use super::api::Receipt;
 use super::caller::{caller, in_the_name_of};
 use super::refused::{Code, Refused};
-use super::service::{ServiceState, Shared};
-use super::views::{refused_by_registry, report_view};
+use super::service::ServiceState;
+use super::views::refused_by_registry;
 use crate::broker;
 use crate::identity::{Change, Registry, RegistryError};
 
@@ -25,15 +23,6 @@ pub(super) const ALL_RECORDS: u64 = u64::MAX >> 1;
 
 /// What a handler returns.
 pub(super) type Reply<T> = Result<Json<T>, Refused>;
-
-/// `POST /admin/v1/tokens/check`
-pub(super) async fn check_token(
-    State(shared): State<Shared>,
-    JsonBody(wanted): JsonBody<TokenCheck>,
-) -> Reply<TokenReport> {
-    let check = move |registry: &Registry| registry.check_token(wanted.token.expose());
-    Ok(Json(report_view(in_registry(&shared, check).await?)))
-}
 
 /// Asks the registry, off this thread.
 pub(super) async fn in_registry<T: Send + 'static>(
@@ -80,10 +69,7 @@ pub(super) async fn foresee_all(
 pub(super) async fn to_the_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, Refused>> + Send + 'static,
 ) -> Result<T, Refused> {
-    let task = match caller() {
-        Some(caller) => tokio::spawn(in_the_name_of(caller, change)),
-        None => tokio::spawn(change),
-    };
-    task.await
+    tokio::spawn(in_the_name_of(caller(), change))
+        .await
         .map_err(|panicked| Refused::internal(&panicked))?
 }

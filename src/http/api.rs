@@ -4,9 +4,11 @@
 //! Times are milliseconds since the Unix epoch. Requests refuse unknown fields, so that a
 //! misspelt one is an error; replies may gain fields, so readers ignore what they do not know.
 
+mod admins;
 mod apps;
 mod audit;
 mod revocations;
+mod tokens;
 mod users;
 
 use std::fmt;
@@ -16,9 +18,13 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::identity::DeviceToken;
+pub use admins::{AdminTokenCreated, AdminTokenPage, AdminTokenView, CreateAdminToken};
 pub use apps::{AppChanged, AppCreated, AppPage, AppRotated, AppView};
 pub use audit::{RefusedClient, RefusedClients};
-pub use revocations::{Receipt, Revocation, Revoke, RevokeAll, RevokedView};
+pub use revocations::{Receipt, Revocation, Revoke, RevokeAll, RevokedView, SuspectView};
+pub use tokens::{
+    ChangeTerms, Terms, TokenCheck, TokenReport, TokenUsage, UsageConnection, UsagePage,
+};
 pub use users::{
     AccessKeyRenewed, AccessKeyView, CreateIdentity, IdentityCreated, IdentityRef,
     IdentityServiceView, IdentityToken, IssueToken, UserPage, UserView,
@@ -104,6 +110,9 @@ pub struct Create {
     /// Filters of the topics it may receive; a device besides its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subscribe: Vec<String>,
+    /// Terms of its token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
 }
 
 /// Body of `PATCH /admin/v1/devices/{device}/scope` and `PATCH /admin/v1/apps/{app}/scope`. A list
@@ -126,14 +135,15 @@ pub struct Rotate {
     /// Token to use instead of a generated one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenText>,
-}
-
-/// Body of `POST /admin/v1/tokens/check`: in the body, because addresses end up in logs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenCheck {
-    /// The token to look up.
-    pub token: TokenText,
+    /// What is to be different from the terms of the token before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
+    /// How long the old token lives on, in seconds; a day without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_s: Option<u64>,
+    /// The old token ends when the new one is first used, if that is earlier.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub retire_on_use: bool,
 }
 
 /// A device as the operator sees it. No secret in it, ever (SEC-76).
@@ -177,6 +187,36 @@ pub struct CredentialView {
     pub revoked_ms: Option<u64>,
     /// Chosen by a person instead of generated, so perhaps weak (SEC-50).
     pub chosen: bool,
+    /// When it begins to be valid; absent when it always was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before_ms: Option<u64>,
+    /// When it ends by itself; absent when it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
+    /// Its rights on the device topics; absent when it has them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rights: Option<Vec<String>>,
+    /// Networks that it may be used from; absent when it may be from anywhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<String>,
+    /// Connections that it may have at once; absent without a limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_max: Option<u32>,
+    /// Messages that may come with it in a second; absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_max: Option<u32>,
+    /// The credential that took its place; absent for one that none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded_by: Option<u64>,
+    /// When it is first used, those it took the place of end.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub retires_older: bool,
+}
+
+/// Serde asks by reference.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// One page of devices, by name.
@@ -218,52 +258,6 @@ pub struct DeviceChanged {
     pub receipt: Receipt,
 }
 
-/// Reply to a token check; the token itself is never in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-pub enum TokenReport {
-    /// The token opens the door.
-    Live {
-        /// What it belongs to: `device` or `application`.
-        #[serde(default = "device_kind")]
-        kind: String,
-        /// Id of its device or application.
-        device: Uuid,
-        /// Name of it.
-        name: String,
-        /// Its credential.
-        credential: u64,
-        /// When it was issued.
-        since_ms: u64,
-    },
-    /// The token did once.
-    Revoked {
-        /// What it belonged to: `device` or `application`.
-        #[serde(default = "device_kind")]
-        kind: String,
-        /// Id of its device or application.
-        device: Uuid,
-        /// Name of it; absent when the device was deleted.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        name: Option<String>,
-        /// Its credential.
-        credential: u64,
-        /// When it was revoked.
-        revoked_ms: u64,
-    },
-    /// No device ever had it.
-    Unknown {
-        /// What looks wrong about it, such as a checksum that does not fit.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        hint: Option<String>,
-    },
-}
-
-/// Brokers that knew devices only did not say it.
-fn device_kind() -> String {
-    "device".to_owned()
-}
-
 /// Reply to `GET /admin/v1/devices/{device}/telemetry`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TelemetryView {
@@ -274,6 +268,10 @@ pub struct TelemetryView {
     /// There are more points in the range than the limit let through.
     #[serde(default)]
     pub truncated: bool,
+    /// What of the device is marked, in range or not; points of it are among these. Absent without
+    /// any, and where they are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspect: Vec<SuspectView>,
 }
 
 /// One value of one key at one time.
@@ -387,29 +385,6 @@ mod tests {
             !shown.contains("secret") && shown.contains("redacted"),
             "{shown}"
         );
-    }
-
-    #[test]
-    fn the_state_of_a_token_is_a_member_beside_its_facts() {
-        let report = TokenReport::Unknown { hint: None };
-        assert_eq!(
-            serde_json::to_string(&report).unwrap(),
-            r#"{"state":"unknown"}"#
-        );
-        let id = "00000000-0000-0000-0000-000000000001";
-        let text = format!(
-            r#"{{"state":"live","kind":"device",
-                "device":"{id}","name":"a","credential":3,"since_ms":4}}"#
-        );
-        let report: TokenReport = serde_json::from_str(&text).unwrap();
-        assert!(matches!(
-            report,
-            TokenReport::Live {
-                credential: 3,
-                since_ms: 4,
-                ..
-            }
-        ));
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //!
 //! Records are read from the audit's files, in the order of their times, and sent as they stand
 //! there, one a line. A reply that follows has a thread of its own, as a tail has, and ends when
-//! nobody reads it any more. What was told before a request is in its reply.
+//! nobody reads it any more, or may. What was told before a request is in its reply.
 
 use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
-use axum::Json;
+use axum::{Extension, Json};
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::header;
@@ -17,6 +17,7 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
+use super::access::Caller;
 use super::api::{RefusedClient, RefusedClients};
 use super::parameters::{Parameters, bad};
 use super::refused::Refused;
@@ -41,6 +42,7 @@ const TIME_MS_MAX: u64 = 253_402_300_799_999;
 /// `GET /admin/v1/audit`
 pub(super) async fn read(
     State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
     let mut parameters = Parameters::new(query.as_deref())?;
@@ -57,12 +59,13 @@ pub(super) async fn read(
         follow,
         events: wanted,
     };
-    send(&shared, wanted)
+    send(&shared, caller, wanted)
 }
 
 /// `GET /admin/v1/events`: alarms and refusals from now on, as they come.
 pub(super) async fn events(
     State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
     let mut parameters = Parameters::new(query.as_deref())?;
@@ -75,7 +78,7 @@ pub(super) async fn events(
         follow: true,
         events: Some(events.unwrap_or_else(usual)),
     };
-    send(&shared, wanted)
+    send(&shared, caller, wanted)
 }
 
 /// `GET /admin/v1/refused`
@@ -126,13 +129,14 @@ struct Wanted {
 }
 
 /// Answers with lines.
-fn send(shared: &Shared, wanted: Wanted) -> Result<Response, Refused> {
+fn send(shared: &Shared, caller: Caller, wanted: Wanted) -> Result<Response, Refused> {
     let (lines, parts) = mpsc::channel(PARTS_WAITING_MAX);
-    let audit = shared.audit.clone();
+    let (audit, registry) = (shared.audit.clone(), shared.registry.clone());
+    let may_go_on = move || caller.may_go_on(&registry);
     // Fixed before the reply begins: what is told after it is in it.
     let now = audit::now_ms();
     shared.lanes.tail(move || {
-        if let Err(error) = run(&audit, &wanted, now, &lines) {
+        if let Err(error) = run(&audit, &wanted, now, (&lines, &may_go_on)) {
             tracing::warn!(%error, "a reader of the audit ends: its files cannot be read");
         }
     })?;
@@ -144,7 +148,12 @@ fn send(shared: &Shared, wanted: Wanted) -> Result<Response, Refused> {
     Ok((kind, Body::from_stream(body)).into_response())
 }
 
-fn run(audit: &Audit, wanted: &Wanted, now: u64, lines: &mpsc::Sender<Bytes>) -> io::Result<()> {
+fn run(
+    audit: &Audit,
+    wanted: &Wanted,
+    now: u64,
+    (lines, may_go_on): (&mpsc::Sender<Bytes>, &dyn Fn() -> bool),
+) -> io::Result<()> {
     audit.catch_up(CATCH_UP_WITHIN);
     let since = wanted.since.or(wanted.follow.then_some(now));
     let since = since.map(record::shown_time);
@@ -157,6 +166,9 @@ fn run(audit: &Audit, wanted: &Wanted, now: u64, lines: &mpsc::Sender<Bytes>) ->
         if let Some(line) = line.filter(|line| is_wanted(wanted, &line.text)) {
             part.extend_from_slice(&line.text);
             part.push(b'\n');
+        }
+        if (is_end || part.len() >= PART_BYTES) && !may_go_on() {
+            return Ok(());
         }
         let is_due = part.len() >= PART_BYTES || (is_end && !part.is_empty());
         if is_due

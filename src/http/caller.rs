@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::access;
 use crate::audit::Caller;
 
 tokio::task_local! {
@@ -19,9 +20,25 @@ pub(super) struct Ends {
     pub(super) peer: IpAddr,
 }
 
+/// Who shows an admin token, as the audit names it; `None` for a stranger, who changes nothing.
+pub(super) fn of_admin(caller: &access::Caller, ends: Ends) -> Option<Caller> {
+    let access::Caller::Admin(admin) = caller else {
+        return None;
+    };
+    let by = match admin.number {
+        None => "admin".into(),
+        Some(number) => format!("admin token {number} {}", admin.name).into(),
+    };
+    let from = Some(ends.peer);
+    Some(Caller { by, from })
+}
+
 /// Does the work of a request in the name of its caller.
-pub(super) async fn in_the_name_of<F: Future>(caller: Arc<Caller>, work: F) -> F::Output {
-    CALLER.scope(caller, work).await
+pub(super) async fn in_the_name_of<F: Future>(caller: Option<Arc<Caller>>, work: F) -> F::Output {
+    match caller {
+        Some(caller) => CALLER.scope(caller, work).await,
+        None => work.await,
+    }
 }
 
 /// In whose name this task works; `None` outside of a request.

@@ -6,66 +6,79 @@ use std::time::Instant;
 
 use axum::http::{HeaderMap, Request, header, uri::Authority};
 
-use super::identity_service;
+use super::access::{Caller, Needs};
 use super::platform;
 use super::refused::{Code, Refused};
+use super::routes;
+use crate::identity::{Admin, AdminScope};
 
 /// Signed requests to the identity service a second in the long run, of all back ends together.
 /// Beyond it 429.
 pub(super) const SIGNED_PER_SECOND_MAX: u32 = 1_000;
 
-/// Paths that need no token. All others do, also those that do not exist: deny by default.
-const OPEN_PATHS: [&str; 4] = [
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    identity_service::PUBLIC_KEYS_PATH,
-];
-
-/// Decides for each request whether it goes on.
+/// Decides for each request whether it goes on, and says whose it is.
 pub(super) struct Gate {
     names: Vec<String>,
+    /// Paths that need no token. All others do, also those that do not exist: deny by default.
+    open_paths: Vec<&'static str>,
     strangers: Bucket,
-    operators: Bucket,
+    /// For each of [`AdminScope::ALL`]: a program that looks never keeps one that acts waiting.
+    admins: [Bucket; AdminScope::ALL.len()],
     back_ends: Bucket,
 }
 
 impl Gate {
     /// `names`: host names and IP addresses, besides those of this machine's loopback and the
     /// address that the connection came in on, that clients may use for this server.
-    /// `per_second_max`: requests in the long run, for strangers and for the operator each
-    /// (SEC-75). Beyond it 429; a stranger who uses up his share never locks the operator out.
+    /// `per_second_max`: requests in the long run, for strangers and for the admin tokens of each
+    /// scope together (SEC-75). Beyond it 429; a stranger who uses up his share never locks an
+    /// operator out.
     pub(super) fn new(names: Vec<String>, per_second_max: u32) -> Gate {
+        let open = routes::routes().into_iter();
+        let open = open.filter(|route| route.needs == Needs::Nothing);
         Gate {
             names,
+            open_paths: open.map(|route| route.path).collect(),
             strangers: Bucket::new(per_second_max),
-            operators: Bucket::new(per_second_max),
+            admins: AdminScope::ALL.map(|_| Bucket::new(per_second_max)),
             back_ends: Bucket::new(SIGNED_PER_SECOND_MAX),
         }
     }
 
-    /// `local`: the address the connection came in on. `is_admin` compares in constant time.
+    /// `local`: the address the connection came in on. `admin` says whose a bearer token is, and
+    /// compares in constant time.
     pub(super) fn admit<B>(
         &self,
         request: &Request<B>,
         local: IpAddr,
-        is_admin: impl FnOnce(&str) -> bool,
-    ) -> Result<(), Refused> {
+        admin: impl FnOnce(&str) -> Option<Admin>,
+    ) -> Result<Caller, Refused> {
         let now = Instant::now();
         if let Err(refused) = self.check_host(request, local) {
             self.strangers.take(now)?;
             return Err(refused);
         }
-        if OPEN_PATHS.contains(&request.uri().path()) {
-            return self.strangers.take(now);
+        if self.open_paths.contains(&request.uri().path()) {
+            self.strangers.take(now)?;
+            return Ok(Caller::Stranger);
         }
         let is_platform = request.uri().path().starts_with(platform::PREFIX);
-        if bearer(request.headers(), is_platform).is_some_and(is_admin) {
-            return self.operators.take(now);
+        if let Some(admin) = bearer(request.headers(), is_platform).and_then(admin) {
+            self.bucket_of(admin.scope).take(now)?;
+            return Ok(Caller::Admin(admin));
         }
         self.strangers.take(now)?;
-        let message = "send the admin token: Authorization: Bearer tga_…";
+        let message = "send an admin token: Authorization: Bearer tga_…";
         Err(Refused::new(Code::Unauthorized, message).target("Authorization"))
+    }
+
+    fn bucket_of(&self, scope: AdminScope) -> &Bucket {
+        let [read, operate, admin] = &self.admins;
+        match scope {
+            AdminScope::Read => read,
+            AdminScope::Operate => operate,
+            AdminScope::Admin => admin,
+        }
     }
 
     /// Counts a request to the identity service: a stranger's, unless it is signed.
@@ -190,7 +203,8 @@ mod tests {
 
     fn verdict(gate: &Gate, uri: &str, headers: &[(&str, &str)]) -> Option<Code> {
         let local = "192.0.2.7".parse().unwrap();
-        let admitted = gate.admit(&request(uri, headers), local, |token| token == "tga_right");
+        let admin = |token: &str| (token == "tga_right").then(Admin::built_in);
+        let admitted = gate.admit(&request(uri, headers), local, admin);
         admitted.err().map(|refused| refused.code)
     }
 
@@ -253,7 +267,7 @@ mod tests {
         let gate = Gate::new(Vec::new(), 100);
         let local = "::ffff:192.0.2.7".parse().unwrap();
         let request = request("/healthz", &[("host", "192.0.2.7")]);
-        assert!(gate.admit(&request, local, |_| false).is_ok());
+        assert!(gate.admit(&request, local, |_| None).is_ok());
     }
 
     #[test]

@@ -130,10 +130,17 @@ fn note_figures(shared: &ServiceState) {
     });
     let registry = &shared.registry;
     let count = |held: usize| u64::try_from(held).unwrap_or(u64::MAX);
-    let (tokens, scopes) = (count(registry.tokens()), count(registry.scopes()));
+    let tokens = (
+        count(registry.tokens()),
+        count(registry.tokens_with_terms()),
+    );
+    let scopes = count(registry.scopes());
     shared
         .metrics
         .set_registry(registry.devices_total(), tokens, scopes);
+    shared
+        .metrics
+        .set_admin_tokens(count(registry.admin_tokens_total()));
     let users = registry.user_totals();
     shared.metrics.set_users(UsersFigures {
         users: users.users,

@@ -6,15 +6,27 @@ use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::api::{KEYS_MAX, POINTS_DEFAULT, POINTS_MAX, TelemetryPoint, TelemetryView};
+use super::api::{
+    KEYS_MAX, POINTS_DEFAULT, POINTS_MAX, SuspectView, TelemetryPoint, TelemetryView,
+};
 use super::parameters::{Parameters, RawPath, bad, device_in};
 use super::refused::{Code, Refused};
 use super::service::{ServiceState, Shared};
+use super::suspects;
 use super::views::refused_by_registry;
 use crate::journal::Offset;
 use crate::telemetry::{Aggregate, Aggregation, OwnedValue, Point, Query, QueryError};
 
-const PARAMETERS: [&str; 7] = ["keys", "from", "to", "limit", "order", "agg", "interval"];
+const PARAMETERS: [&str; 8] = [
+    "keys",
+    "from",
+    "to",
+    "limit",
+    "order",
+    "agg",
+    "interval",
+    "without_suspect",
+];
 
 /// Answers with points, newest first unless asked otherwise.
 pub(super) async fn telemetry(
@@ -41,6 +53,8 @@ struct Wanted {
     newest_first: bool,
     /// What is made of the points of each so many milliseconds.
     aggregate: Option<(Aggregation, i64)>,
+    /// What is marked is left out.
+    without_suspect: bool,
 }
 
 impl Wanted {
@@ -80,6 +94,7 @@ impl Wanted {
             (Some(_), None) => return Err(bad("interval", "is missing: `agg` needs it")),
             (None, Some(_)) => return Err(bad("agg", "is missing: `interval` needs it")),
         };
+        let without_suspect = parameters.flag("without_suspect")?;
         parameters.finish(&PARAMETERS)?;
         Ok(Wanted {
             keys,
@@ -88,6 +103,7 @@ impl Wanted {
             limit,
             newest_first,
             aggregate,
+            without_suspect,
         })
     }
 }
@@ -110,6 +126,12 @@ fn read(shared: &ServiceState, device: &str, wanted: Wanted) -> Result<Vec<u8>, 
         .registry
         .device(device)
         .map_err(|error| refused_by_registry(&error))?;
+    let marks = shared.registry.suspects(Some(device.id));
+    let marks = marks.map_err(|error| refused_by_registry(&error))?;
+    let (left_out, told) = match wanted.without_suspect {
+        true => (marks.iter().map(suspects::suspect).collect(), Vec::new()),
+        false => (Vec::new(), marks.iter().map(suspects::view).collect()),
+    };
     let limit = wanted.limit;
     if let Some((aggregation, interval_ms)) = wanted.aggregate {
         let aggregate = Aggregate {
@@ -120,9 +142,10 @@ fn read(shared: &ServiceState, device: &str, wanted: Wanted) -> Result<Vec<u8>, 
             origin_ms: 0,
             interval_ms,
             aggregation,
+            left_out,
         };
         let points = aggregated(shared, &aggregate, wanted.newest_first)?;
-        return reply(device.id, points, limit);
+        return reply(device.id, points, limit, told);
     }
     let query = Query {
         device: device.id,
@@ -131,12 +154,13 @@ fn read(shared: &ServiceState, device: &str, wanted: Wanted) -> Result<Vec<u8>, 
         to_ms: wanted.to_ms,
         limit: limit.saturating_add(1), // one more shows whether there are more
         newest_first: wanted.newest_first,
+        left_out,
     };
     let points = shared
         .history
         .query(&query)
         .map_err(|error| refused_by_history(&error))?;
-    reply(device.id, points, limit)
+    reply(device.id, points, limit, told)
 }
 
 /// The buckets as points at their beginnings, in the order of a reply.
@@ -165,7 +189,12 @@ fn aggregated(
     Ok(points)
 }
 
-fn reply(device: Uuid, mut points: Vec<Point>, limit: usize) -> Result<Vec<u8>, Refused> {
+fn reply(
+    device: Uuid,
+    mut points: Vec<Point>,
+    limit: usize,
+    suspect: Vec<SuspectView>,
+) -> Result<Vec<u8>, Refused> {
     let truncated = points.len() > limit;
     points.truncate(limit);
     let points = points.into_iter().map(view).collect::<Result<_, _>>();
@@ -174,6 +203,7 @@ fn reply(device: Uuid, mut points: Vec<Point>, limit: usize) -> Result<Vec<u8>, 
         device,
         points,
         truncated,
+        suspect,
     };
     serde_json::to_vec(&view).map_err(|error| Refused::internal(&error))
 }

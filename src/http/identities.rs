@@ -6,25 +6,27 @@ use axum::http::{HeaderName, StatusCode, header};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::access;
 use super::admin::{ALL_RECORDS, Reply, confirm, foresee_all, in_registry, to_the_end};
 use super::api::{
-    ADMIN_PREFIX, AppChanged, AppCreated, AppPage, AppRotated, AppView, ChangeScope, Create,
-    DEVICES_PER_PAGE_DEFAULT, DEVICES_PER_PAGE_MAX, DeviceChanged, DeviceCreated, DevicePage,
-    DeviceView, Receipt, Revoke, Rotate, Rotated, TokenText,
+    ADMIN_PREFIX, AppChanged, AppCreated, AppPage, AppRotated, AppView, ChangeScope, ChangeTerms,
+    Create, DeviceChanged, DeviceCreated, DevicePage, DeviceView, Receipt, Revoke, Rotate, Rotated,
+    Terms, TokenText,
 };
 use super::body::{JsonBody, OptionalJsonBody};
-use super::parameters::{Parameters, RawPath, named_in};
+use super::parameters::{Parameters, RawPath, named_in, page_of};
 use super::refused::{Code, Refused};
+use super::revocations;
 use super::service::{ServiceState, Shared};
-use super::views::{app_view, device_name, device_view, refused_by_registry};
+use super::views::{app_view, device_name, device_view, refused_by_registry, terms_change};
 use crate::identity::{
-    APPLICATION, Application, As, Change, DEVICE, Device, DeviceName, DeviceToken, IdentityKind,
-    Page, Registry, RegistryError, Scope, ScopeChange,
+    APPLICATION, Application, As, Change, DEVICE, Device, DeviceToken, GRACE_DEFAULT_S, Identified,
+    IdentityKind, Registry, RegistryError, Rotation, Scope, ScopeChange, TokenReport,
 };
 use crate::journal::Offset;
 
 /// A kind of identity, and its words in addresses and bodies.
-pub(super) trait Kind: Sized + Send + 'static {
+pub(super) trait Kind: Identified + Sized + Send + 'static {
     const AS: As<Self>;
     const KIND: IdentityKind;
     /// What one is called in addresses and errors.
@@ -39,6 +41,8 @@ pub(super) trait Kind: Sized + Send + 'static {
 
     fn id(&self) -> Uuid;
     fn name(&self) -> &str;
+    /// What it may publish to and receive, as it was asked for.
+    fn filters(&self) -> [&[String]; 2];
     fn view(self) -> Self::View;
     fn page(found: Vec<Self>, next: Option<String>) -> Self::Page;
     fn created(self, token: TokenText) -> Self::Created;
@@ -47,14 +51,6 @@ pub(super) trait Kind: Sized + Send + 'static {
 
     /// A chosen token that it can carry.
     fn token(shared: &ServiceState, text: &TokenText) -> Result<DeviceToken, Refused>;
-
-    /// Adds one to the registry.
-    fn add(
-        registry: &Registry,
-        name: &DeviceName,
-        scope: &Scope,
-        token: Option<DeviceToken>,
-    ) -> Result<(Self, DeviceToken), RegistryError>;
 
     /// Lets go of what is kept of one that was deleted, outside of the registry.
     fn forget(&self, _shared: &ServiceState) {}
@@ -65,14 +61,7 @@ pub(super) async fn list<T: Kind>(
     State(shared): State<Shared>,
     RawQuery(query): RawQuery,
 ) -> Reply<T::Page> {
-    let mut parameters = Parameters::new(query.as_deref())?;
-    let after = parameters.text("after")?;
-    let limit = parameters.number("limit", 1..=DEVICES_PER_PAGE_MAX)?;
-    parameters.finish(&["after", "limit"])?;
-    let page = Page {
-        after,
-        limit: limit.unwrap_or(DEVICES_PER_PAGE_DEFAULT),
-    };
+    let page = page_of(Parameters::new(query.as_deref())?)?;
     let page = move |registry: &Registry| registry.page_of(T::AS, page);
     let (found, more) = in_registry(&shared, page).await?;
     let last = found.last().filter(|_| more);
@@ -86,19 +75,53 @@ pub(super) async fn create<T: Kind>(
     JsonBody(wanted): JsonBody<Create>,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<T::Created>), Refused> {
     let name = device_name(&wanted.name)?;
-    let token = chosen_token::<T>(&shared, wanted.token)?;
+    let token = chosen_token::<T>(&shared, wanted.token.clone())?;
     let scope = Scope::new(T::KIND, &wanted.publish, &wanted.subscribe)
         .map_err(|error| refused_by_registry(&error))?;
-    let create = move |registry: &Registry| T::add(registry, &name, &scope, token);
-    let (made, token) = in_registry(&shared, create).await?;
-    note::<T>(&made, "created");
+    let terms = terms_change(wanted.terms.clone())?;
+    let create =
+        move |registry: &Registry| match registry.create_as(T::AS, &name, &scope, &terms, token) {
+            Ok((made, token)) => {
+                let text = TokenText::new(token.expose().to_owned());
+                Ok((StatusCode::CREATED, made, text))
+            }
+            Err(error) => match made_before::<T>(registry, &wanted, &error) {
+                Some((made, text)) => Ok((StatusCode::OK, made, text)),
+                None => Err(error),
+            },
+        };
+    let (status, made, token) = in_registry(&shared, create).await?;
+    if status == StatusCode::CREATED {
+        note::<T>(&made, "created");
+    }
     let location = format!("{ADMIN_PREFIX}/{}/{}", T::ALL, made.id());
-    let token = TokenText::new(token.expose().to_owned());
     Ok((
-        StatusCode::CREATED,
+        status,
         [(header::LOCATION, location)],
         Json(made.created(token)),
     ))
+}
+
+/// What an equal request has made before: its caller, who named the token, may not have got the
+/// reply. Nothing else recognises a repetition, as texts of tokens are not kept.
+fn made_before<T: Kind>(
+    registry: &Registry,
+    wanted: &Create,
+    error: &RegistryError,
+) -> Option<(T, TokenText)> {
+    let is_taken = matches!(
+        error,
+        RegistryError::NameTaken { .. } | RegistryError::TokenTaken { .. }
+    );
+    let token = wanted.token.clone().filter(|_| is_taken)?;
+    let made = registry.one(T::AS, &wanted.name).ok()?;
+    let is_same = made.name() == wanted.name
+        && made.filters() == [wanted.publish.as_slice(), wanted.subscribe.as_slice()];
+    let owner = match registry.check_token(token.expose()).ok()? {
+        TokenReport::Live(live) => live.id,
+        _ => return None,
+    };
+    (is_same && owner == made.id()).then_some((made, token))
 }
 
 /// `GET …/{one}`
@@ -116,8 +139,14 @@ pub(super) async fn rotate<T: Kind>(
 ) -> Reply<T::Rotated> {
     let one = named_in(path, T::ONE)?;
     let token = chosen_token::<T>(&shared, wanted.token)?;
+    let rotation = Rotation {
+        token,
+        terms: terms_change(wanted.terms)?,
+        grace_s: wanted.grace_s.unwrap_or(GRACE_DEFAULT_S),
+        retire_on_use: wanted.retire_on_use,
+    };
     to_the_end(async move {
-        let rotate = move |registry: &Registry| registry.rotate_as(T::AS, &one, token);
+        let rotate = move |registry: &Registry| registry.rotate_with(T::AS, &one, rotation);
         let (rotated, token, change) = in_registry(&shared, rotate).await?;
         note::<T>(&rotated, "given a new token");
         let receipt = confirm(&shared, change).await?;
@@ -127,6 +156,16 @@ pub(super) async fn rotate<T: Kind>(
     .await
 }
 
+/// `POST …/{one}/rollback`
+pub(super) async fn roll_back<T: Kind>(
+    State(shared): State<Shared>,
+    path: RawPath,
+) -> Reply<T::Changed> {
+    let one = named_in(path, T::ONE)?;
+    let back = move |registry: &Registry| registry.roll_back(T::AS, &one);
+    change::<T>(shared, "given its old token back", back, |_, _| {}).await
+}
+
 /// `POST …/{one}/revoke`
 pub(super) async fn revoke<T: Kind>(
     State(shared): State<Shared>,
@@ -134,6 +173,13 @@ pub(super) async fn revoke<T: Kind>(
     OptionalJsonBody(wanted): OptionalJsonBody<Revoke>,
 ) -> Reply<T::Changed> {
     let one = named_in(path, T::ONE)?;
+    if wanted.since_ms.is_some() {
+        let asked = Shared::clone(&shared);
+        let revoked = revocations::one(asked, T::KIND, one, wanted).await?;
+        let id = revoked.id.to_string();
+        let found = in_registry(&shared, move |registry| registry.one(T::AS, &id)).await?;
+        return Ok(Json(found.changed(revoked.receipt)));
+    }
     if wanted.dry_run {
         return foresee::<T>(&shared, one).await;
     }
@@ -176,6 +222,22 @@ pub(super) async fn scope<T: Kind>(
     };
     let rescope = move |registry: &Registry| registry.set_scope(T::AS, &one, wanted);
     change::<T>(shared, "given a new scope", rescope, |_, _| {}).await
+}
+
+/// `PATCH …/{one}/terms`
+pub(super) async fn terms<T: Kind>(
+    State(shared): State<Shared>,
+    path: RawPath,
+    JsonBody(wanted): JsonBody<ChangeTerms>,
+) -> Reply<T::Changed> {
+    let one = named_in(path, T::ONE)?;
+    if wanted.terms == Terms::default() {
+        let message = "terms: give what is to change; null takes it away";
+        return Err(Refused::new(Code::BadField, message).target("terms"));
+    }
+    let (credential, terms) = (wanted.credential, terms_change(Some(wanted.terms))?);
+    let reterm = move |registry: &Registry| registry.set_terms(T::AS, &one, credential, terms);
+    change::<T>(shared, "given new terms", reterm, |_, _| {}).await
 }
 
 /// Makes a change, has it confirmed everywhere, and answers with what it ended.
@@ -234,6 +296,10 @@ impl Kind for Device {
         &self.name
     }
 
+    fn filters(&self) -> [&[String]; 2] {
+        [&self.publish, &self.subscribe]
+    }
+
     fn view(self) -> DeviceView {
         device_view(self)
     }
@@ -265,15 +331,6 @@ impl Kind for Device {
         DeviceToken::chosen(text.expose()).map_err(|error| refused_by_registry(&error.into()))
     }
 
-    fn add(
-        registry: &Registry,
-        name: &DeviceName,
-        scope: &Scope,
-        token: Option<DeviceToken>,
-    ) -> Result<(Device, DeviceToken), RegistryError> {
-        registry.create_scoped_device(name, scope, token)
-    }
-
     fn forget(&self, shared: &ServiceState) {
         shared.history.forget(self.id, Offset::new(ALL_RECORDS));
     }
@@ -296,6 +353,10 @@ impl Kind for Application {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn filters(&self) -> [&[String]; 2] {
+        [&self.publish, &self.subscribe]
     }
 
     fn view(self) -> AppView {
@@ -326,20 +387,11 @@ impl Kind for Application {
     }
 
     fn token(shared: &ServiceState, text: &TokenText) -> Result<DeviceToken, Refused> {
-        if shared.secrets.admin_token_matches(text.expose()) {
-            let message = "token is the admin token, which no application may carry";
+        if access::admin(&shared.secrets, &shared.registry, text.expose()).is_some() {
+            let message = "token is an admin token, which no application may carry";
             return Err(Refused::new(Code::BadField, message).target("token"));
         }
         DeviceToken::chosen_for_application(text.expose())
             .map_err(|error| refused_by_registry(&error.into()))
-    }
-
-    fn add(
-        registry: &Registry,
-        name: &DeviceName,
-        scope: &Scope,
-        token: Option<DeviceToken>,
-    ) -> Result<(Application, DeviceToken), RegistryError> {
-        registry.create_application(name, scope, token)
     }
 }

@@ -16,7 +16,9 @@
 pub mod api;
 pub mod identity_service;
 
+mod access;
 mod admin;
+mod admins;
 mod audit;
 mod backup;
 mod body;
@@ -34,7 +36,9 @@ mod refused;
 mod revocations;
 mod routes;
 mod service;
+mod suspects;
 mod tail;
+mod tokens;
 mod views;
 
 #[cfg(test)]
@@ -124,6 +128,7 @@ impl HttpServer {
     /// # Errors
     /// See [`HttpError`]; nothing is left running then.
     pub fn start(parts: HttpParts) -> Result<HttpServer, HttpError> {
+        suspects::publish(&parts.registry, &parts.history);
         let runtime = runtime().map_err(HttpError::Runtime)?;
         let (stop, stopping) = watch::channel(None);
         let mut doors = Vec::new();

@@ -7,7 +7,9 @@ use std::str::FromStr;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 
+use super::api::{DEVICES_PER_PAGE_DEFAULT, DEVICES_PER_PAGE_MAX};
 use super::refused::{Code, Refused};
+use crate::identity::Page;
 
 /// The parameters of one request, still percent-encoded; each is taken out, and none may be left.
 pub(super) struct Parameters(Vec<(String, String)>);
@@ -27,6 +29,15 @@ pub(super) fn named_in(path: RawPath, what: &str) -> Result<String, Refused> {
         Refused::new(Code::BadParameter, message).target(what)
     })?;
     Ok(name)
+}
+
+/// Which part of a list is asked for: `after` and `limit`, and nothing else.
+pub(super) fn page_of(mut parameters: Parameters) -> Result<Page, Refused> {
+    let after = parameters.text("after")?;
+    let limit = parameters.number("limit", 1..=DEVICES_PER_PAGE_MAX)?;
+    parameters.finish(&["after", "limit"])?;
+    let limit = limit.unwrap_or(DEVICES_PER_PAGE_DEFAULT);
+    Ok(Page { after, limit })
 }
 
 impl Parameters {
@@ -116,8 +127,11 @@ impl Parameters {
         match self.0.into_iter().next() {
             None => Ok(()),
             Some((name, _)) => {
-                let message = format!("is unknown; known are: {}", known.join(", "));
-                Err(bad(&name, &message))
+                let known = match known {
+                    [] => "this takes none".to_owned(),
+                    _ => format!("known are: {}", known.join(", ")),
+                };
+                Err(bad(&name, &format!("is unknown; {known}")))
             }
         }
     }

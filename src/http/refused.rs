@@ -50,6 +50,8 @@ codes! {
     BadParameter = BAD_REQUEST "bad_parameter",
     /// No admin token, or a wrong one.
     Unauthorized = UNAUTHORIZED "unauthorized",
+    /// The admin token has a smaller scope than this needs.
+    ScopeMissing = FORBIDDEN "scope_missing",
     /// The request was meant for a host that this server is not.
     HostRefused = FORBIDDEN "host_refused",
     /// No such endpoint.
@@ -60,6 +62,8 @@ codes! {
     AppNotFound = NOT_FOUND "app_not_found",
     /// No such user.
     UserNotFound = NOT_FOUND "user_not_found",
+    /// No such admin token.
+    AdminTokenNotFound = NOT_FOUND "admin_token_not_found",
     /// The endpoint exists, but not with this method.
     MethodNotAllowed = METHOD_NOT_ALLOWED "method_not_allowed",
     /// The body did not arrive in time.
@@ -100,6 +104,21 @@ codes! {
 /// does not pass sooner for asking more often.
 const RETRY_AFTER_S: &str = "1";
 
+impl Code {
+    /// Which part of the request is at fault, where nothing says so more closely; of what is no
+    /// fault of the caller's, none.
+    fn part_at_fault(self) -> Option<String> {
+        let part = match self {
+            Code::BadJson | Code::BodyTimeout | Code::BodyTooLarge | Code::ImportRefused => "body",
+            Code::NotFound => "path",
+            Code::MethodNotAllowed => "method",
+            code if code.status().is_client_error() => "request",
+            _ => return None,
+        };
+        Some(part.to_owned())
+    }
+}
+
 impl Refused {
     pub(super) fn new(code: Code, message: impl Into<String>) -> Refused {
         Refused {
@@ -134,7 +153,7 @@ impl IntoResponse for Refused {
         let error = ErrorBody {
             code: self.code.as_str().to_owned(),
             message: self.message,
-            target: self.target,
+            target: self.target.or_else(|| self.code.part_at_fault()),
             rows: self.rows,
         };
         let mut response = (status, Json(ApiError { error })).into_response();

@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderValue, Method, Request, Response, header};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 use tower_service::Service as _;
 
 use super::REQUEST_TIME_MAX;
+use super::access::{self, Caller, in_form_of};
 use super::body::Deadline;
 use super::bulk;
 use super::caller::{self, Ends, in_the_name_of};
 use super::gate::Gate;
 use super::identity_service::{self, Refusal};
 use super::lanes::Lanes;
-use super::platform::{self, in_platform_form};
 use super::refused::{Code, Refused};
 use super::routes;
-use crate::audit::{Audit, Caller, Event, What};
+use crate::audit::{self, Audit, Event, What};
 use crate::backup::Folders;
 use crate::broker::Control;
 use crate::identity::{Registry, Secrets};
@@ -111,34 +111,29 @@ impl Service {
         response
     }
 
-    /// A request with the admin token, or to what is open to everybody.
+    /// A request with an admin token, or to what is open to everybody.
     async fn answer_operator(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         ends: Ends,
         started: Instant,
     ) -> Response<Body> {
-        let is_platform = request.uri().path().starts_with(platform::PREFIX);
-        let is_admin = |token: &str| self.shared.secrets.admin_token_matches(token);
-        match self.gate.admit(&request, ends.local, is_admin) {
-            Ok(()) => {
+        let (secrets, registry) = (&self.shared.secrets, &self.shared.registry);
+        let admin = |token: &str| access::admin(secrets, registry, token);
+        match self.gate.admit(&request, ends.local, admin) {
+            Ok(caller) => {
+                let asks = Asks::new(caller::of_admin(&caller, ends), ends);
+                request.extensions_mut().insert(caller);
                 let time = match request.uri().path() {
                     bulk::PATH => bulk::IMPORT_TIME_MAX,
                     _ => REQUEST_TIME_MAX,
                 };
-                let caller = Caller {
-                    by: "admin".into(),
-                    from: Some(ends.peer),
-                };
-                self.dispatch(request, caller, started + time, time).await
+                self.dispatch(request, asks, started + time, time).await
             }
             Err(refused) => {
-                self.tell_refused(&request, ends, refused.code.as_str());
-                if is_platform {
-                    in_platform_form(refused)
-                } else {
-                    refused.into_response()
-                }
+                let endpoint = self.endpoint(&request);
+                self.tell_refused(&endpoint, &Asks::new(None, ends), refused.code.as_str());
+                in_form_of(request.uri().path(), refused)
             }
         }
     }
@@ -156,16 +151,16 @@ impl Service {
         let mut response = match (counted, admitted) {
             (Err(refused), _) => Refusal::from(refused).into_response(),
             (Ok(()), Err(refusal)) => {
-                self.tell_refused(&request, ends, Code::Unauthorized.as_str());
+                let endpoint = self.endpoint(&request);
+                let why = Code::Unauthorized.as_str();
+                self.tell_refused(&endpoint, &Asks::new(None, ends), why);
                 refusal.into_response()
             }
             (Ok(()), Ok(())) => {
+                request.extensions_mut().insert(Caller::BackEnd);
                 let time = REQUEST_TIME_MAX;
-                let caller = Caller {
-                    by: identity_service::signer(&request).into(),
-                    from: Some(ends.peer),
-                };
-                self.dispatch(request, caller, started + time, time).await
+                let asks = Asks::new(Some(identity_service::signer(&request, ends)), ends);
+                self.dispatch(request, asks, started + time, time).await
             }
         };
         identity_service::finish(&mut response, client_id);
@@ -180,16 +175,15 @@ impl Service {
     async fn dispatch(
         &self,
         request: Request<Incoming>,
-        caller: Caller,
+        asks: Asks,
         deadline: Instant,
         time: Duration,
     ) -> Response<Body> {
-        let is_signed = identity_service::is_ours(request.uri().path());
-        let caller = Arc::new(caller);
-        let call = self.call(&request, &caller);
+        let path = request.uri().path().to_owned();
+        let endpoint = self.endpoint(&request);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Deadline(deadline));
-        let reply = in_the_name_of(caller, self.router.clone().call(request));
+        let reply = in_the_name_of(asks.caller.clone(), self.router.clone().call(request));
         let response = match timeout_at(deadline, reply).await {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
@@ -198,40 +192,76 @@ impl Service {
                     "not done after {} s; a change that was asked for may still be made",
                     time.as_secs()
                 );
-                let refused = Refused::new(Code::RequestTimeout, message);
-                if is_signed {
-                    Refusal::from(refused).into_response()
-                } else {
-                    refused.into_response()
-                }
+                in_form_of(&path, Refused::new(Code::RequestTimeout, message))
             }
         };
-        if let Some(call) = call {
-            let status = u64::from(response.status().as_u16());
-            self.shared.audit.note(call.number("status", status));
-        }
+        self.tell(&endpoint, &asks, response.status());
         response
     }
 
-    /// What the audit is told of a call, but for its outcome; `None` for plain reading.
-    fn call(&self, request: &Request<Incoming>, caller: &Caller) -> Option<Event> {
-        let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-        let event = || self.described(What::Call, request).by(Some(caller));
-        (!reads).then(event)
+    /// Tells of a call of somebody known: of all but plain reading, and of whatever the caller has
+    /// no right to.
+    fn tell(&self, endpoint: &Endpoint, asks: &Asks, status: StatusCode) {
+        let Some(caller) = asks.caller.as_deref() else {
+            return;
+        };
+        if !endpoint.reads() {
+            let event = endpoint.event(What::Call).by(Some(caller));
+            let status = u64::from(status.as_u16());
+            self.shared.audit.note(event.number("status", status));
+        } else if status == StatusCode::FORBIDDEN {
+            self.tell_refused(endpoint, asks, Code::ScopeMissing.as_str());
+        }
     }
 
     /// Tells that somebody was refused because of who they are.
-    fn tell_refused(&self, request: &Request<Incoming>, ends: Ends, why: &str) {
+    fn tell_refused(&self, endpoint: &Endpoint, asks: &Asks, why: &str) {
         let now = std::time::Instant::now();
         self.shared.audit.call_refused(now, || {
-            let event = self.described(What::CallRefused, request);
-            event.address("from", ends.peer).text("reason", why)
+            let event = endpoint.event(What::CallRefused);
+            let event = match asks.caller.as_deref() {
+                Some(caller) => event.by(Some(caller)),
+                None => event.address("from", asks.ends.peer),
+            };
+            event.text("reason", why)
         });
     }
 
-    fn described(&self, what: What, request: &Request<Incoming>) -> Event {
-        let endpoint = caller::endpoint(&self.patterns, request.uri().path());
-        let event = Event::new(what).text("method", request.method().as_str());
-        event.text("endpoint", endpoint.unwrap_or("none"))
+    fn endpoint(&self, request: &Request<Incoming>) -> Endpoint {
+        Endpoint {
+            method: request.method().clone(),
+            path: caller::endpoint(&self.patterns, request.uri().path()),
+        }
+    }
+}
+
+/// Who asks, as far as it is known.
+struct Asks {
+    caller: Option<Arc<audit::Caller>>,
+    ends: Ends,
+}
+
+impl Asks {
+    fn new(caller: Option<audit::Caller>, ends: Ends) -> Asks {
+        let caller = caller.map(Arc::new);
+        Asks { caller, ends }
+    }
+}
+
+/// What is asked for, as the audit names it.
+struct Endpoint {
+    method: Method,
+    /// As its description has it.
+    path: Option<&'static str>,
+}
+
+impl Endpoint {
+    fn reads(&self) -> bool {
+        [Method::GET, Method::HEAD, Method::OPTIONS].contains(&self.method)
+    }
+
+    fn event(&self, what: What) -> Event {
+        let event = Event::new(what).text("method", self.method.as_str());
+        event.text("endpoint", self.path.unwrap_or("none"))
     }
 }

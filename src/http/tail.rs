@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::header;
@@ -18,6 +19,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::access::Caller;
 use super::admin::in_registry;
 use super::parameters::{Parameters, bad};
 use super::refused::Refused;
@@ -69,6 +71,7 @@ struct Missed {
 /// Answers with lines until the caller goes.
 pub(super) async fn tail(
     State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
     let mut parameters = Parameters::new(query.as_deref())?;
@@ -97,6 +100,7 @@ pub(super) async fn tail(
             dead: registry.tombstones().into_iter().collect(),
             names: HashMap::new(),
             registry,
+            caller,
             wanted,
             not_before_ms: 0,
             lines,
@@ -115,6 +119,7 @@ pub(super) async fn tail(
 
 struct Tail {
     registry: Registry,
+    caller: Caller,
     dead: HashMap<Uuid, u64>,
     names: HashMap<Uuid, String>,
     /// Empty for all.
@@ -124,13 +129,13 @@ struct Tail {
 }
 
 impl Tail {
-    /// Follows the journal until nobody reads the lines any more.
+    /// Follows the journal until nobody reads the lines any more, or may.
     fn run(&mut self, journal: &Journal, start: Start) -> Result<(), JournalError> {
         let (from, not_before_ms) = start.resolve(journal)?;
         self.not_before_ms = not_before_ms;
         let mut reader: Reader = journal.reader(Offset::new(from));
         let mut part = Vec::new();
-        while !self.lines.is_closed() {
+        while !self.lines.is_closed() && self.caller.may_go_on(&self.registry) {
             let expected = reader.position().number();
             let is_more = match reader.next()? {
                 Some(Entry::Batch(batch)) => {

@@ -13,7 +13,10 @@ use super::api::*;
 use super::identity_service::{API_VERSIONS, Cause, Refusal};
 use super::refused::Code;
 use super::routes::routes;
-use crate::identity::{FILTERS_MAX, SCOPE_BYTES_MAX};
+use crate::identity::{
+    EXPIRES_MAX_MS, FILTERS_MAX, GRACE_DEFAULT_S, GRACE_MAX_S, LIVE_TOKENS_MAX, NETWORKS_MAX,
+    SCOPE_BYTES_MAX,
+};
 
 const DESCRIPTION: &str = include_str!("../../docs/openapi.yaml");
 
@@ -80,6 +83,29 @@ fn only_the_open_paths_are_described_as_open() {
     );
 }
 
+/// The one table of who may call what, and the description.
+#[test]
+fn sec_75_every_route_says_what_its_caller_must_have_shown() {
+    let mut described = BTreeSet::new();
+    for (path, below) in entries(&section("paths:"), 2) {
+        for (method, lines) in entries(&below, 4) {
+            let scope = lines
+                .iter()
+                .find_map(|line| line.strip_prefix("      x-scope: "));
+            let scope = scope.unwrap_or("nothing said");
+            if method != "parameters" {
+                described.insert(format!("{} {path} {scope}", method.to_uppercase()));
+            }
+        }
+    }
+    let routes = routes();
+    let coded = routes.iter().map(|route| {
+        let needs = route.needs.as_str();
+        format!("{} {} {needs}", route.method, route.path)
+    });
+    assert_eq!(described, coded.collect());
+}
+
 #[test]
 fn every_code_is_in_the_description_and_the_other_way_round() {
     let described: BTreeSet<String> = section("x-codes:")
@@ -132,6 +158,10 @@ fn the_limits_are_in_the_description() {
         format!("maximum: {DEVICES_PER_PAGE_MAX}, default: {DEVICES_PER_PAGE_DEFAULT} }}"),
         format!("At most {FILTERS_MAX} filters in a list and {SCOPE_BYTES_MAX} bytes"),
         format!("maximum: {EXPORT_PER_PAGE_MAX}, default: {EXPORT_PER_PAGE_MAX} }}"),
+        format!("at most {NETWORKS_MAX} networks"),
+        format!("maximum: {GRACE_MAX_S}\n          default: {GRACE_DEFAULT_S}\n"),
+        format!("At most {LIVE_TOKENS_MAX} tokens are live"),
+        format!("maximum: {EXPIRES_MAX_MS} "),
         format!("At most {IMPORT_ROWS_MAX} rows"),
         format!("{} s for an import", super::bulk::IMPORT_TIME_MAX.as_secs()),
         format!("maximum: {POINTS_MAX}, default: {POINTS_DEFAULT} }}"),
@@ -161,8 +191,11 @@ fn bodies() -> Vec<(&'static str, Vec<String>)> {
         devices(),
         changes(),
         apps(),
+        admins(),
         users(),
         fleet(),
+        reports(),
+        usages(),
         others(),
         refusals(),
     ]
@@ -222,16 +255,37 @@ fn device() -> DeviceView {
             created_ms: 1,
             revoked_ms: Some(2),
             chosen: true,
+            not_before_ms: Some(1),
+            expires_ms: Some(2),
+            rights: Some(filters()),
+            networks: filters(),
+            connections_max: Some(1),
+            messages_max: Some(1),
+            superseded_by: Some(2),
+            retires_older: true,
         }],
     }
 }
 
 fn requests() -> Bodies {
+    let terms = Terms {
+        not_before_ms: Some(Some(1)),
+        expires_ms: Some(Some(2)),
+        rights: Some(Some(filters())),
+        networks: Some(filters()),
+        connections_max: Some(Some(1)),
+        messages_max: Some(Some(1)),
+    };
     let create = Create {
         name: "a".to_owned(),
         token: Some(token()),
         publish: filters(),
         subscribe: filters(),
+        terms: Some(terms.clone()),
+    };
+    let reterm = ChangeTerms {
+        credential: Some(1),
+        terms: terms.clone(),
     };
     let scope = ChangeScope {
         publish: Some(filters()),
@@ -239,8 +293,13 @@ fn requests() -> Bodies {
     };
     let token_only = Rotate {
         token: Some(token()),
+        terms: Some(terms.clone()),
+        grace_s: Some(1),
+        retire_on_use: true,
     };
     vec![
+        ("Terms", json(&terms)),
+        ("ChangeTerms", json(&reterm)),
         ("Create", json(&create)),
         ("ChangeScope", json(&scope)),
         ("Rotate", json(&token_only)),
@@ -272,13 +331,19 @@ fn changes() -> Bodies {
     let (device, token, receipt) = (device(), token(), Receipt::default());
     let dry = Receipt {
         dry_run: true,
+        suspect_from: Some(1),
         ..receipt
+    };
+    let wish = Revoke {
+        dry_run: true,
+        since_ms: Some(1),
     };
     let all = RevokeAll {
         devices: filters(),
         apps: filters(),
         users: filters(),
         dry_run: true,
+        since_ms: Some(1),
     };
     let revoked = RevokedView {
         kind: "device".to_owned(),
@@ -301,11 +366,21 @@ fn changes() -> Bodies {
         ),
         ("DeviceChanged", json(&DeviceChanged { device, receipt })),
         ("Receipt", json(&dry)),
-        ("Revoke", json(&Revoke { dry_run: true })),
+        ("Revoke", json(&wish)),
+        ("SuspectView", json(&suspect())),
         ("RevokeAll", json(&all)),
         ("RevokedView", json(&revoked)),
         ("Revocation", json(&revocation)),
     ]
+}
+
+fn suspect() -> SuspectView {
+    SuspectView {
+        from_ms: 1,
+        revoked_ms: 2,
+        first_offset: 3,
+        credential_max: 4,
+    }
 }
 
 fn apps() -> Bodies {
@@ -342,6 +417,35 @@ fn apps() -> Bodies {
         ("AppCreated", json(&created)),
         ("AppRotated", json(&rotated)),
         ("AppChanged", json(&changed)),
+    ]
+}
+
+fn admins() -> Bodies {
+    let create = CreateAdminToken {
+        name: "a".to_owned(),
+        scope: "read".to_owned(),
+        expires_ms: Some(1),
+    };
+    let view = AdminTokenView {
+        name: "a".to_owned(),
+        scope: "read".to_owned(),
+        created_ms: 1,
+        expires_ms: Some(1),
+        expired: true,
+    };
+    let page = AdminTokenPage {
+        admin_tokens: vec![view.clone()],
+        next: Some("b".to_owned()),
+    };
+    let created = AdminTokenCreated {
+        admin_token: view.clone(),
+        token: token(),
+    };
+    vec![
+        ("CreateAdminToken", json(&create)),
+        ("AdminTokenView", json(&view)),
+        ("AdminTokenPage", json(&page)),
+        ("AdminTokenCreated", json(&created)),
     ]
 }
 
@@ -459,15 +563,8 @@ fn fleet() -> Bodies {
     ]
 }
 
-fn others() -> Bodies {
+fn reports() -> Bodies {
     let (device, name, credential) = (Uuid::nil(), "a".to_owned(), 1);
-    let value = RawValue::from_string("1".to_owned()).unwrap();
-    let error = ErrorBody {
-        code: "c".to_owned(),
-        message: "m".to_owned(),
-        target: Some("t".to_owned()),
-        rows: vec![row()],
-    };
     let reports = [
         TokenReport::Live {
             kind: "device".to_owned(),
@@ -475,25 +572,79 @@ fn others() -> Bodies {
             name: name.clone(),
             credential,
             since_ms: 1,
+            refused: Some("r".to_owned()),
+            not_before_ms: Some(1),
+            expires_ms: Some(2),
+            rights: Some(filters()),
+            networks: filters(),
+            connections_max: Some(1),
+            messages_max: Some(1),
+            publish: filters(),
+            subscribe: filters(),
         },
         TokenReport::Revoked {
             kind: "device".to_owned(),
             device,
             name: Some(name),
             credential,
+            since_ms: 1,
             revoked_ms: 1,
+            expired: true,
         },
         TokenReport::Unknown {
             hint: Some("h".to_owned()),
         },
     ];
+    vec![("TokenReport", reports.iter().flat_map(json).collect())]
+}
+
+fn usages() -> Bodies {
+    let (device, credential) = (Uuid::nil(), 1);
+    let usage = TokenUsage {
+        kind: "device".to_owned(),
+        device,
+        name: "a".to_owned(),
+        credential,
+        superseded_by: 2,
+        superseded_ms: 1,
+        expires_ms: Some(1),
+        connections: Vec::new(),
+        connections_new: 1,
+        last_used_ms: Some(1),
+        last_used_from: Some([127, 0, 0, 1].into()),
+    };
+    let connection = UsageConnection {
+        client_id: "c".to_owned(),
+        from: [127, 0, 0, 1].into(),
+        since_ms: 1,
+    };
+    let page = UsagePage {
+        tokens: Vec::new(),
+        next: Some(1),
+    };
+    vec![
+        ("TokenUsage", json(&usage)),
+        ("UsageConnection", json(&connection)),
+        ("UsagePage", json(&page)),
+    ]
+}
+
+fn others() -> Bodies {
+    let device = Uuid::nil();
+    let value = RawValue::from_string("1".to_owned()).unwrap();
+    let error = ErrorBody {
+        code: "c".to_owned(),
+        message: "m".to_owned(),
+        target: Some("t".to_owned()),
+        rows: vec![row()],
+    };
     let view = TelemetryView {
         device,
         points: Vec::new(),
         truncated: true,
+        suspect: vec![suspect()],
     };
     vec![
-        ("TokenReport", reports.iter().flat_map(json).collect()),
         ("TelemetryView", json(&view)),
         (
             "TelemetryPoint",

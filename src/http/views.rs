@@ -1,11 +1,12 @@
 //! From the registry's words to the API's, and back.
 
-use super::api::{AppView, CredentialView, DeviceView, TokenReport};
+use super::api::{AppView, CredentialView, DeviceView, Terms, TokenReport};
 use super::refused::{Code, Refused};
 use crate::identity::{
     self, Application, CredentialInfo, CredentialKind, Device, DeviceName, IdentityKind,
-    RegistryError, TokenHint,
+    RegistryError, Rights, TermsChange, TokenHint,
 };
+use crate::limits::Network;
 use crate::store::StoreError;
 
 /// A device as the API shows it.
@@ -37,50 +38,107 @@ pub(super) fn app_view(application: Application) -> AppView {
 }
 
 fn credential_views(credentials: Vec<CredentialInfo>) -> Vec<CredentialView> {
-    let view = |credential: CredentialInfo| CredentialView {
-        id: credential.id,
-        kind: match credential.kind {
-            CredentialKind::AccessToken => "access_token",
-            CredentialKind::UserToken => "user_token",
-            _ => "unknown",
+    let view = |credential: CredentialInfo| {
+        let terms = credential.terms;
+        CredentialView {
+            id: credential.id,
+            kind: match credential.kind {
+                CredentialKind::AccessToken => "access_token",
+                CredentialKind::UserToken => "user_token",
+                _ => "unknown",
+            }
+            .to_owned(),
+            created_ms: credential.created_ms,
+            revoked_ms: credential.revoked_ms,
+            chosen: credential.chosen,
+            not_before_ms: terms.not_before_ms,
+            expires_ms: terms.expires_ms,
+            rights: rights_view(terms.rights),
+            networks: networks_view(&terms.networks),
+            connections_max: terms.connections_max,
+            messages_max: terms.messages_max,
+            superseded_by: credential.superseded_by,
+            retires_older: credential.retires_older,
         }
-        .to_owned(),
-        created_ms: credential.created_ms,
-        revoked_ms: credential.revoked_ms,
-        chosen: credential.chosen,
     };
     credentials.into_iter().map(view).collect()
+}
+
+/// The names of rights, where they are not all.
+fn rights_view(rights: Rights) -> Option<Vec<String>> {
+    let names = || rights.iter().map(|right| right.to_string()).collect();
+    (rights != Rights::ALL).then(names)
+}
+
+fn networks_view(networks: &[Network]) -> Vec<String> {
+    networks.iter().map(ToString::to_string).collect()
+}
+
+/// The terms that a caller wants.
+pub(super) fn terms_change(wanted: Option<Terms>) -> Result<TermsChange, Refused> {
+    let Some(wanted) = wanted else {
+        return Ok(TermsChange::default());
+    };
+    let rights = wanted.rights.map(|names| match names {
+        None => Ok(Rights::ALL),
+        Some(names) => Rights::named(names.iter().map(String::as_str)),
+    });
+    let rights = rights.transpose();
+    let rights = rights.map_err(|error| refused_by_registry(&error))?;
+    let network = |text: &String| -> Result<Network, Refused> {
+        text.parse().map_err(|error| {
+            let message = format!("networks has {text:?}, which is {error}");
+            Refused::new(Code::BadField, message).target("networks")
+        })
+    };
+    let networks = wanted
+        .networks
+        .map(|texts| texts.iter().map(network).collect());
+    Ok(TermsChange {
+        not_before_ms: wanted.not_before_ms,
+        expires_ms: wanted.expires_ms,
+        rights,
+        networks: networks.transpose()?,
+        connections_max: wanted.connections_max,
+        messages_max: wanted.messages_max,
+    })
 }
 
 /// What is known of a token as the API shows it.
 pub(super) fn report_view(report: identity::TokenReport) -> TokenReport {
     match report {
-        identity::TokenReport::Live {
-            kind,
-            device,
-            id,
-            credential,
-            since_ms,
-        } => TokenReport::Live {
-            kind: kind.to_string(),
-            device: id,
-            name: device,
-            credential,
-            since_ms,
+        identity::TokenReport::Live(live) => TokenReport::Live {
+            kind: live.kind.to_string(),
+            device: live.id,
+            name: live.name,
+            credential: live.credential,
+            since_ms: live.since_ms,
+            refused: live.refused,
+            not_before_ms: live.terms.not_before_ms,
+            expires_ms: live.terms.expires_ms,
+            rights: rights_view(live.terms.rights),
+            networks: networks_view(&live.terms.networks),
+            connections_max: live.terms.connections_max,
+            messages_max: live.terms.messages_max,
+            publish: live.publish,
+            subscribe: live.subscribe,
         },
         identity::TokenReport::Revoked {
             kind,
             device,
             id,
             credential,
+            since_ms,
             at_ms,
-            ..
+            expired,
         } => TokenReport::Revoked {
             kind: kind.to_string(),
             device: id,
             name: Some(device),
             credential,
+            since_ms,
             revoked_ms: at_ms,
+            expired,
         },
         identity::TokenReport::Unknown { hint } => TokenReport::Unknown {
             hint: hint.map(|hint| words(hint).to_owned()),
@@ -96,7 +154,8 @@ pub(super) fn device_name(text: &str) -> Result<DeviceName, Refused> {
 /// Who is at fault, and what the caller may know of it.
 pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
     let code = match error {
-        RegistryError::NameTaken { .. } => Code::NameTaken,
+        RegistryError::NameTaken { .. } | RegistryError::AdminTokenExists { .. } => Code::NameTaken,
+        RegistryError::NoAdminToken { .. } => Code::AdminTokenNotFound,
         RegistryError::TokenTaken { .. } => Code::TokenTaken,
         RegistryError::NotFound { kind, .. } => match kind {
             IdentityKind::Device => Code::DeviceNotFound,
@@ -106,6 +165,7 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
         RegistryError::Invalid { .. } => Code::BadField,
         RegistryError::Full { .. }
         | RegistryError::ScopesFull { .. }
+        | RegistryError::AdminTokensFull { .. }
         | RegistryError::TokensFull { .. } => Code::RegistryFull,
         RegistryError::KeyReplaced => Code::Unauthorized,
         RegistryError::AuditBehind | RegistryError::Store(StoreError::Full) => Code::StorageFull,
@@ -116,7 +176,10 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
     };
     let refused = Refused::new(code, error.to_string());
     match error {
-        RegistryError::NameTaken { .. } => refused.target("name"),
+        RegistryError::NameTaken { .. } | RegistryError::AdminTokenExists { .. } => {
+            refused.target("name")
+        }
+        RegistryError::NoAdminToken { .. } => refused.target("admin_token"),
         RegistryError::TokenTaken { .. } => refused.target("token"),
         RegistryError::NotFound { kind, .. } => refused.target(match kind {
             IdentityKind::Device => "device",

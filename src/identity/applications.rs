@@ -1,15 +1,9 @@
 //! Applications: identities that are no devices, and do what their scope says.
 
-use std::sync::Arc;
-
 use uuid::Uuid;
 
 use super::changes;
-use super::deeds;
-use super::{
-    CredentialInfo, DeviceName, DeviceToken, IdentityKind, Registry, RegistryError, Scope,
-};
-use crate::store::Transaction;
+use super::{CredentialInfo, DeviceName, DeviceToken, Registry, RegistryError, Scope, TermsChange};
 use crate::store::devices::{CredentialRow, DeviceRow};
 use crate::store::scopes::Filters;
 
@@ -64,28 +58,12 @@ impl Registry {
         scope: &Scope,
         token: Option<DeviceToken>,
     ) -> Result<(Application, DeviceToken), RegistryError> {
-        let kind = IdentityKind::Application;
-        let token = token.unwrap_or_else(DeviceToken::for_application);
-        let new = self.new_credential(&token);
-        let (name, filters) = (name.clone(), scope.0.clone());
-        let (compiled, scope_told) = (filters.clone(), filters.clone());
-        let held = Arc::clone(self.shared());
-        let work = move |transaction: &Transaction<'_>| {
-            held.check_room_for(kind)?;
-            held.scopes.check_room(kind, [&filters])?;
-            changes::create(transaction, changes::APPLICATION, &name, &filters, &new)
-        };
-        let told = move |(made, credential): &(Application, u64)| {
-            deeds::created(kind, made.id, &made.name, &scope_told).number("credential", *credential)
-        };
-        let application = self.change(told, work, move |(application, credential), shared| {
-            // The scope first: whoever finds the token finds it too.
-            let scope = shared.scopes.common(kind, &compiled);
-            shared.scopes.hold(application.id, &application.name, scope);
-            shared.count(kind, 1);
-            shared.add(&new.digest, application.id, kind, credential);
-            application
-        })?;
-        Ok((application, token))
+        self.create_as(
+            changes::APPLICATION,
+            name,
+            scope,
+            &TermsChange::default(),
+            token,
+        )
     }
 }

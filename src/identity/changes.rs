@@ -5,12 +5,14 @@ use uuid::Uuid;
 
 use super::key::Digest;
 use super::scope::{self, Owner};
+use super::terms::whole_seconds;
 use super::{
     Application, Device, DeviceName, DeviceToken, IdentityKind, RegistryError, Scope, ScopeChange,
-    User,
+    Terms, TermsChange, User,
 };
 use crate::store::devices::{self, CredentialRow, DeviceRow, NewCredential};
 use crate::store::scopes::{self, Filters};
+use crate::store::terms::{self, LiveRow};
 use crate::store::{Connection, Transaction};
 
 /// Ended credentials remembered for each device, so that a token can be told to be revoked and its
@@ -36,6 +38,24 @@ impl<T> Clone for As<T> {
 }
 
 impl<T> Copy for As<T> {}
+
+/// What has an id and a name.
+pub trait Identified {
+    /// Both of them.
+    fn identified(&self) -> (Uuid, &str);
+}
+
+impl Identified for Device {
+    fn identified(&self) -> (Uuid, &str) {
+        (self.id, &self.name)
+    }
+}
+
+impl Identified for Application {
+    fn identified(&self) -> (Uuid, &str) {
+        (self.id, &self.name)
+    }
+}
 
 /// A device.
 pub const DEVICE: As<Device> = As {
@@ -69,14 +89,21 @@ pub(super) struct Changed<T> {
     pub(super) ended: Ended,
 }
 
-/// Adds an identity with one credential and a scope; returns it with the credential's id.
+/// What a new identity has from the start.
+pub(super) struct Outfit {
+    pub(super) scope: Filters,
+    pub(super) credential: NewCredential,
+    pub(super) terms: Terms,
+}
+
+/// Adds an identity with one credential and a scope; returns it with the credential.
 pub(super) fn create<T>(
     transaction: &Transaction<'_>,
     whose: As<T>,
     name: &DeviceName,
-    scope: &Filters,
-    new: &NewCredential,
-) -> Result<(T, u64), RegistryError> {
+    outfit: &Outfit,
+) -> Result<(T, LiveRow), RegistryError> {
+    let new = &outfit.credential;
     if let Some(row) = devices::by_name(transaction, name.as_str())? {
         return Err(RegistryError::NameTaken {
             kind: IdentityKind::from_number(row.kind),
@@ -86,8 +113,8 @@ pub(super) fn create<T>(
     refuse_taken(transaction, &new.digest)?;
     let (id, text, kind) = (Uuid::new_v4(), name.as_str(), whose.kind.number());
     let row = devices::insert_identity(transaction, kind, id, text, new.created_ms)?;
-    let credential = devices::insert_credential(transaction, &row, new)?;
-    set_scope(transaction, &row, scope)?;
+    let credential = add_credential(transaction, &row, new, &outfit.terms)?;
+    set_scope(transaction, &row, &outfit.scope)?;
     Ok((read(transaction, whose, row)?.0, credential))
 }
 
@@ -98,8 +125,8 @@ pub(super) struct Rescoped<T> {
     pub(super) filters: Filters,
     /// Whether something is no longer allowed, and so the generation grew.
     pub(super) narrows: bool,
-    /// The credentials that go on with the new generation: id and digest.
-    pub(super) live: Ended,
+    /// The credentials that go on with the new generation.
+    pub(super) live: Vec<LiveRow>,
 }
 
 /// Changes the scope of an identity. The generation grows if anything is no longer allowed.
@@ -130,7 +157,7 @@ pub(super) fn rescope<T>(
     }
     set_scope(transaction, &row, &filters)?;
     Ok(Rescoped {
-        live: devices::live_credentials(transaction, &row)?,
+        live: terms::live(transaction, &row)?,
         name: row.name.clone(),
         changed: changed(transaction, whose, row, Ended::new())?,
         filters,
@@ -152,18 +179,83 @@ fn set_scope(
     Ok(())
 }
 
-/// Ends all credentials of an identity and adds one; returns also the new one's id.
+/// Ends all credentials of an identity and adds one; returns also the new one. It has the terms of
+/// the one before, but for the changes that are wanted.
 pub(super) fn rotate<T>(
     transaction: &Transaction<'_>,
     whose: As<T>,
     name_or_id: &str,
     new: &NewCredential,
-) -> Result<(Changed<T>, u64), RegistryError> {
+    wanted: &TermsChange,
+) -> Result<(Changed<T>, LiveRow), RegistryError> {
     let row = find(transaction, whose.kind, name_or_id)?;
-    refuse_taken(transaction, &new.digest)?;
+    let terms = succession(transaction, whose.kind, &row, new, wanted)?;
     let (row, ended) = end_credentials(transaction, row, new.created_ms)?;
-    let credential = devices::insert_credential(transaction, &row, new)?;
-    Ok((changed(transaction, whose, row, ended)?, credential))
+    let live = add_credential(transaction, &row, new, &terms)?;
+    Ok((changed(transaction, whose, row, ended)?, live))
+}
+
+/// Adds a credential beside those that an identity has, with the terms of the one before, but for
+/// the changes that are wanted.
+pub(super) fn succeed(
+    transaction: &Transaction<'_>,
+    kind: IdentityKind,
+    row: &DeviceRow,
+    new: &NewCredential,
+    wanted: &TermsChange,
+) -> Result<LiveRow, RegistryError> {
+    let terms = succession(transaction, kind, row, new, wanted)?;
+    add_credential(transaction, row, new, &terms)
+}
+
+/// The terms of a new credential; refuses what cannot be.
+fn succession(
+    transaction: &Transaction<'_>,
+    kind: IdentityKind,
+    row: &DeviceRow,
+    new: &NewCredential,
+    wanted: &TermsChange,
+) -> Result<Terms, RegistryError> {
+    refuse_taken(transaction, &new.digest)?;
+    let before = devices::credentials(transaction, row)?;
+    let before = before.last().map(|last| renewed(last, new.created_ms));
+    wanted.of(before.unwrap_or_default(), kind, new.created_ms)
+}
+
+/// Adds a credential with terms.
+fn add_credential(
+    transaction: &Transaction<'_>,
+    row: &DeviceRow,
+    new: &NewCredential,
+    terms: &Terms,
+) -> Result<LiveRow, RegistryError> {
+    let new = NewCredential {
+        expires_ms: terms.expires_ms,
+        ..*new
+    };
+    let live = LiveRow {
+        id: devices::insert_credential(transaction, row, &new)?,
+        digest: new.digest,
+        expires_ms: new.expires_ms,
+        terms: terms.row(),
+        superseded_by: None,
+        retires_older: false,
+    };
+    terms::set(transaction, live.id, &live.terms)?;
+    Ok(live)
+}
+
+/// The terms of a credential, for the one that comes after it: what it allows and from where, and
+/// as long a life, which begins now. So nothing is widened by a rotation.
+fn renewed(last: &CredentialRow, now_ms: u64) -> Terms {
+    let terms = Terms::from_row(&last.terms, last.expires_ms);
+    let began = terms.not_before_ms.unwrap_or(0).max(last.created_ms);
+    let life = terms.expires_ms.map(|end| end.saturating_sub(began));
+    Terms {
+        not_before_ms: None,
+        expires_ms: life.map(|life| whole_seconds(now_ms.saturating_add(life))),
+        ..terms
+    }
 }
 
 /// Ends all credentials of an identity and its stored sessions.

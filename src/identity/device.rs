@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::RegistryError;
+use super::{RegistryError, Terms};
 use crate::store::devices::{self, CredentialRow, DeviceRow};
 use crate::store::scopes::Filters;
 
@@ -135,7 +135,7 @@ impl fmt::Display for IdentityKind {
 }
 
 /// A device and its credentials; holds no secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     /// Never reused.
     pub id: Uuid,
@@ -189,7 +189,7 @@ impl User {
 }
 
 /// A credential, named by its public id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialInfo {
     /// Never reused.
     pub id: u64,
@@ -201,8 +201,22 @@ pub struct CredentialInfo {
     pub revoked_ms: Option<u64>,
     /// Whether a person chose the text: such a token may be weak (SEC-50).
     pub chosen: bool,
-    /// When it ends by itself; wall clock, ms.
-    pub expires_ms: Option<u64>,
+    /// When it is valid, from where, and what it allows.
+    pub terms: Terms,
+    /// The credential that took its place, and with whose grace time it ends.
+    pub superseded_by: Option<u64>,
+    /// When it is first used, those it took the place of end.
+    pub retires_older: bool,
+}
+
+impl CredentialInfo {
+    /// Whether it opens the door at that moment, from the right place.
+    #[must_use]
+    pub fn is_valid_at(&self, now_ms: u64) -> bool {
+        self.revoked_ms.is_none()
+            && self.terms.expires_ms.is_none_or(|at| at > now_ms)
+            && self.terms.not_before_ms.is_none_or(|at| at <= now_ms)
+    }
 }
 
 /// What a peer shows to prove who it is.
@@ -251,7 +265,7 @@ impl Page {
 }
 
 /// A part of the list of devices, in byte order of their names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DevicePage {
     /// The devices.
     pub devices: Vec<Device>,
@@ -287,7 +301,9 @@ impl CredentialInfo {
             created_ms: row.created_ms,
             revoked_ms: row.revoked_ms,
             chosen: row.chosen,
-            expires_ms: row.expires_ms,
+            terms: Terms::from_row(&row.terms, row.expires_ms),
+            superseded_by: row.superseded_by,
+            retires_older: row.retires_older,
         };
         rows.into_iter().map(info).collect()
     }

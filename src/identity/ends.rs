@@ -5,12 +5,13 @@ use std::sync::{Arc, PoisonError};
 
 use super::changes::{self, As, Changed, Rescoped};
 use super::deeds;
-use super::index::TokenEntry;
-use super::key::Digest;
 use super::registry::{Shared, now_ms};
-use super::{Change, Device, DeviceToken, IdentityKind, Registry, RegistryError, ScopeChange};
+use super::{
+    Change, Device, DeviceToken, IdentityKind, Registry, RegistryError, ScopeChange, TermsChange,
+};
 use crate::audit::What;
 use crate::store::Transaction;
+use crate::store::terms::LiveRow;
 
 impl Registry {
     /// Gives a device a new token, a fresh one without `token`, and ends all it had at once. The
@@ -23,7 +24,7 @@ impl Registry {
         name_or_id: &str,
         token: Option<DeviceToken>,
     ) -> Result<(Device, DeviceToken, Change), RegistryError> {
-        self.rotate_as(changes::DEVICE, name_or_id, token)
+        self.rotate_as(changes::DEVICE, name_or_id, token, TermsChange::default())
     }
 
     /// Ends all credentials of a device and its stored sessions; the device stays. May be
@@ -44,7 +45,8 @@ impl Registry {
         self.delete_as(changes::DEVICE, name_or_id, at)
     }
 
-    /// As [`Registry::rotate`], for devices or applications.
+    /// As [`Registry::rotate`], for devices or applications. The new token has the terms of the one
+    /// before, but for the changes that are wanted; its life is as long, and begins now.
     ///
     /// # Errors
     /// As there.
@@ -53,25 +55,22 @@ impl Registry {
         whose: As<T>,
         name_or_id: &str,
         token: Option<DeviceToken>,
+        wanted: TermsChange,
     ) -> Result<(T, DeviceToken, Change), RegistryError> {
         let token = token.unwrap_or_else(whose.fresh_token);
         let new = self.new_credential(&token);
         let name_or_id = name_or_id.to_owned();
         let work = move |transaction: &Transaction<'_>| {
-            changes::rotate(transaction, whose, &name_or_id, &new)
+            changes::rotate(transaction, whose, &name_or_id, &new, &wanted)
         };
-        let told = move |(changed, credential): &(Changed<T>, u64)| {
-            deeds::ended(What::Rotated, whose, changed).number("credential", *credential)
+        let told = move |(changed, credential): &(Changed<T>, LiveRow)| {
+            deeds::rotated(whose, changed, credential)
         };
         let (shown, change) = self.change(told, work, move |(changed, credential), shared| {
             let change = shared.end(whose.kind, &changed, After::StateStays);
-            let entry = TokenEntry {
-                identity: changed.id,
-                credential,
-                generation: changed.generation,
-                kind: whose.kind.number(),
-            };
-            shared.index.insert(&new.digest, entry);
+            let owner = (changed.id, changed.generation);
+            shared.ends_too_at(credential.expires_ms);
+            shared.learn(whose.kind, owner, &credential);
             (changed.shown, change)
         })?;
         Ok((shown, token, change))
@@ -169,37 +168,27 @@ impl Shared {
                 self.scopes.hold(id, &done.name, scope);
             }
         };
+        hold();
         if done.narrows {
-            let entry = |credential| TokenEntry {
-                identity: id,
-                credential,
-                generation,
-                kind: kind.number(),
-            };
-            let live = done.live.iter();
-            let live: Vec<_> = live.map(|(id, digest)| (*digest, entry(*id))).collect();
-            self.index.renew(id, generation, hold, &live);
-        } else {
-            hold();
+            for held in &done.live {
+                self.learn(kind, (id, generation), held);
+            }
         }
-        let change = Change {
-            identity: id,
-            kind,
-            generation,
-            credentials_ended: Vec::new(),
-            ends_sessions: false,
-            drops_state: false,
-        };
+        let change = Change::of_terms(kind, (id, generation));
         (done.changed.shown, change)
     }
 
     pub(super) fn end<T>(&self, kind: IdentityKind, changed: &Changed<T>, after: After) -> Change {
-        let digests: Vec<Digest> = changed.ended.iter().map(|(_, digest)| *digest).collect();
-        let left = (after != After::IdentityGoes).then_some(changed.generation);
-        self.index.end(changed.id, left, &digests);
+        if after == After::IdentityGoes {
+            self.index.delete(changed.id);
+        }
+        self.index
+            .end(changed.ended.iter().map(|(_, digest)| digest));
+        let ended = changed.ended.iter().map(|(id, _)| *id);
         if kind == IdentityKind::User {
-            let ended = changed.ended.iter().map(|(id, _)| *id);
             self.users.forget_tokens(ended);
+        } else {
+            self.forget_tokens(ended);
         }
         Change {
             identity: changed.id,
@@ -208,6 +197,7 @@ impl Shared {
             credentials_ended: changed.ended.iter().map(|(id, _)| *id).collect(),
             ends_sessions: true,
             drops_state: after != After::StateStays,
+            expired: false,
         }
     }
 }

@@ -56,6 +56,27 @@ pub enum RegistryError {
         /// Devices or applications.
         limit: u64,
     },
+    /// Names of admin tokens are unique.
+    #[error(
+        "the admin token {name:?} exists already; choose another name, or revoke it first: its \
+         text is shown once and cannot be shown again"
+    )]
+    AdminTokenExists {
+        /// The name.
+        name: String,
+    },
+    /// No such admin token.
+    #[error("there is no admin token {name:?}")]
+    NoAdminToken {
+        /// What was looked for.
+        name: String,
+    },
+    /// There are as many admin tokens as there may be.
+    #[error("there are {limit} admin tokens, which is the limit; revoke some first")]
+    AdminTokensFull {
+        /// Tokens.
+        limit: usize,
+    },
     /// There are as many tokens of users as there may be.
     #[error("users have {limit} tokens, which is the limit; they end by themselves within a day")]
     TokensFull {

@@ -2,11 +2,16 @@
 //!
 //! The key is the first 16 bytes of the digest: 128 bits that nobody can aim at without the
 //! registry key, so the rest is not kept here (the database has all 32). A million tokens take
-//! 95 MB at the worst point of the table's growth.
+//! 99 MB at the worst point of the table's growth, their ends included; what few tokens have
+//! stands beside it ([`super::terms::TermsTable`]).
+//!
+//! # Invariant
+//! A credential is current as long as the entry that it was found by names it: what ends is taken
+//! out here, whoever holds a [`super::Principal`] of it.
 
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use uuid::Uuid;
 
 use super::key::{self, Digest};
@@ -19,98 +24,83 @@ pub(super) struct TokenEntry {
     pub(super) generation: u32,
     /// The kind's number in the database.
     pub(super) kind: u8,
+    /// When it ends by itself, whole seconds since the epoch; 0 is never. Users' tokens have it
+    /// elsewhere.
+    pub(super) expires_s: u32,
+    /// More holds for it, which stands in the table of terms.
+    pub(super) has_terms: bool,
+    /// Something is to be done when it is used: it ends others, or another took its place.
+    pub(super) is_watched: bool,
 }
 
 /// [`TokenEntry`] without padding.
 #[derive(Clone, Copy)]
 struct PackedEntry {
     identity: [u8; 16],
-    credential: [u8; 8],
+    credential: [u8; CREDENTIAL_BYTES],
     generation: [u8; 4],
+    expires_s: [u8; 4],
     kind: u8,
 }
+
+/// Bytes of a credential's number: a million millions of them, 300 years at a hundred a second.
+const CREDENTIAL_BYTES: usize = 5;
+
+/// Beside the kind.
+const HAS_TERMS: u8 = 0x80;
+
+/// Beside the kind.
+const IS_WATCHED: u8 = 0x40;
 
 // The figure above: table slots are at most 2.1 per entry, each with one byte of its own.
 const _: () = assert!(size_of::<(DigestKey, PackedEntry)>() <= 46);
 
-/// Live credentials, and which identities have changed.
+/// Live credentials, and which identities are gone.
 pub(super) struct TokenIndex {
     tokens: DashMap<DigestKey, PackedEntry, BuildHasherDefault<IdentityHasher>>,
-    /// The generation of every identity whose generation has grown since the process began, `None`
-    /// for deleted ones. An identity that is not here still has the generation it was loaded or
-    /// made with. One entry (about 50 bytes) for each; emptied by a restart.
-    moved: DashMap<Uuid, Option<u32>>,
+    /// Identities that were deleted since the process began, about 20 bytes each; emptied by a
+    /// restart.
+    deleted: DashSet<Uuid>,
 }
 
 impl TokenIndex {
     pub(super) fn with_capacity(tokens: usize) -> TokenIndex {
         TokenIndex {
             tokens: DashMap::with_capacity_and_hasher(tokens, BuildHasherDefault::default()),
-            moved: DashMap::new(),
+            deleted: DashSet::new(),
         }
     }
 
-    pub(super) fn find(&self, digest: &Digest) -> Option<TokenEntry> {
+    pub(super) fn find(&self, key: TokenKey) -> Option<TokenEntry> {
         // Copied out: the guard is a lock and must not outlive this line.
-        let packed = *self.tokens.get(&DigestKey::new(digest))?;
-        Some(TokenEntry {
-            identity: Uuid::from_bytes(packed.identity),
-            credential: u64::from_le_bytes(packed.credential),
-            generation: u32::from_le_bytes(packed.generation),
-            kind: packed.kind,
-        })
+        let packed = *self.tokens.get(&key.0)?;
+        Some(packed.unpacked())
     }
 
+    /// Makes a credential known, or what holds for it now.
     pub(super) fn insert(&self, digest: &Digest, entry: TokenEntry) {
-        let packed = PackedEntry {
-            identity: entry.identity.into_bytes(),
-            credential: entry.credential.to_le_bytes(),
-            generation: entry.generation.to_le_bytes(),
-            kind: entry.kind,
+        let Some(packed) = PackedEntry::new(entry) else {
+            let credential = entry.credential;
+            return tracing::error!(credential, "the numbers of credentials are used up");
         };
         self.tokens.insert(DigestKey::new(digest), packed);
     }
 
-    /// Ends credentials. The generation moves first: whoever found a credential just before it
-    /// went away is told by [`TokenIndex::is_current`].
-    pub(super) fn end(&self, identity: Uuid, generation: Option<u32>, digests: &[Digest]) {
-        self.moved.insert(identity, generation);
+    /// Forgets credentials that ended.
+    pub(super) fn end<'d>(&self, digests: impl IntoIterator<Item = &'d Digest>) {
         for digest in digests {
             self.tokens.remove(&DigestKey::new(digest));
         }
     }
 
-    /// Forgets a credential that expired: its time has refused it before.
-    pub(super) fn remove(&self, digest: &Digest) {
-        self.tokens.remove(&DigestKey::new(digest));
-    }
-
-    /// Gives an identity whose rights shrank a new generation: its live credentials go on with it,
-    /// and whoever found one of them before is no longer current. `then` runs between the two.
-    pub(super) fn renew(
-        &self,
-        identity: Uuid,
-        generation: u32,
-        then: impl FnOnce(),
-        live: &[(Digest, TokenEntry)],
-    ) {
-        self.moved.insert(identity, Some(generation));
-        then();
-        for (digest, entry) in live {
-            self.insert(digest, *entry);
-        }
-    }
-
-    /// Whether an identity found in this process still has this generation.
-    pub(super) fn is_current(&self, identity: Uuid, generation: u32) -> bool {
-        self.moved
-            .get(&identity)
-            .is_none_or(|now| *now == Some(generation))
+    /// Forgets an identity that was deleted; its credentials have ended.
+    pub(super) fn delete(&self, identity: Uuid) {
+        self.deleted.insert(identity);
     }
 
     /// Whether an identity was deleted since the process began.
     pub(super) fn is_deleted(&self, identity: Uuid) -> bool {
-        self.moved.get(&identity).is_some_and(|now| now.is_none())
+        self.deleted.contains(&identity)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -118,9 +108,58 @@ impl TokenIndex {
     }
 }
 
+impl PackedEntry {
+    /// `None` for a number that has no place.
+    fn new(entry: TokenEntry) -> Option<PackedEntry> {
+        let number = entry.credential.to_le_bytes();
+        let (credential, beyond) = number.split_first_chunk()?;
+        if beyond.iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        Some(PackedEntry {
+            identity: entry.identity.into_bytes(),
+            credential: *credential,
+            generation: entry.generation.to_le_bytes(),
+            expires_s: entry.expires_s.to_le_bytes(),
+            kind: entry.kind
+                | if entry.has_terms { HAS_TERMS } else { 0 }
+                | if entry.is_watched { IS_WATCHED } else { 0 },
+        })
+    }
+
+    fn unpacked(self) -> TokenEntry {
+        let [a, b, c, d, e] = self.credential;
+        TokenEntry {
+            identity: Uuid::from_bytes(self.identity),
+            credential: u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]),
+            generation: u32::from_le_bytes(self.generation),
+            kind: self.kind & !(HAS_TERMS | IS_WATCHED),
+            expires_s: u32::from_le_bytes(self.expires_s),
+            has_terms: self.kind & HAS_TERMS != 0,
+            is_watched: self.kind & IS_WATCHED != 0,
+        }
+    }
+}
+
+/// Where a credential stands in the index. Holds nothing that a token could be made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TokenKey(DigestKey);
+
+impl TokenKey {
+    pub(super) fn new(digest: &Digest) -> TokenKey {
+        TokenKey(DigestKey::new(digest))
+    }
+}
+
 /// The first half of a digest.
 #[derive(Clone, Copy, Eq)]
 struct DigestKey([u8; 16]);
+
+impl std::fmt::Debug for DigestKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DigestKey(redacted)")
+    }
+}
 
 impl DigestKey {
     fn new(digest: &Digest) -> DigestKey {

@@ -2,7 +2,9 @@
 
 use std::iter::Peekable;
 use std::str::Split;
+use std::sync::Arc;
 
+use super::Rights;
 use crate::mqtt::topic::{Filter, FilterBuf, Topic};
 
 /// What is asked about a topic.
@@ -18,8 +20,22 @@ pub enum Action {
 /// Compiled rights. Whatever no rule allows is denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permit {
-    /// Whether the virtual device topics are open: they are a device's own.
-    is_device: bool,
+    own: OwnTopics,
+    publish: Rules,
+    receive: Rules,
+}
+
+/// What of the virtual device topics is open: they are a device's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum OwnTopics {
+    None,
+    /// What its token has a right for.
+    Some(Rights, Arc<Own>),
+    All,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Own {
     publish: Rules,
     receive: Rules,
 }
@@ -51,6 +67,31 @@ impl Permit {
         Permit::new(true, Vec::new(), Vec::new())
     }
 
+    /// A plain device whose token has these rights on its own topics.
+    #[must_use]
+    pub fn device_with(rights: Rights) -> Permit {
+        let own = if rights == Rights::ALL {
+            OwnTopics::All
+        } else {
+            let (publish, receive) = rights.filters();
+            let (publish, receive) = (Rules::new(publish), Rules::new(receive));
+            OwnTopics::Some(rights, Arc::new(Own { publish, receive }))
+        };
+        Permit {
+            own,
+            ..Permit::device()
+        }
+    }
+
+    /// This permit, with the own topics that `other` has.
+    #[must_use]
+    pub(super) fn with_own_topics_of(&self, other: &Permit) -> Permit {
+        Permit {
+            own: other.own.clone(),
+            ..self.clone()
+        }
+    }
+
     /// What these filters match outside of the device topics, and nothing else. None of them is
     /// shared.
     #[must_use]
@@ -60,7 +101,11 @@ impl Permit {
 
     pub(super) fn new(is_device: bool, publish: Vec<FilterBuf>, receive: Vec<FilterBuf>) -> Permit {
         Permit {
-            is_device,
+            own: if is_device {
+                OwnTopics::All
+            } else {
+                OwnTopics::None
+            },
             publish: Rules::new(publish),
             receive: Rules::new(receive),
         }
@@ -71,7 +116,12 @@ impl Permit {
     #[must_use]
     pub fn allows(&self, action: Action, topic: Topic<'_>) -> bool {
         if is_device_topic(topic) {
-            return self.is_device;
+            return match (&self.own, action) {
+                (OwnTopics::All, _) => true,
+                (OwnTopics::None, _) => false,
+                (OwnTopics::Some(_, own), Action::Publish) => own.publish.allow(topic),
+                (OwnTopics::Some(_, own), Action::Receive) => own.receive.allow(topic),
+            };
         }
         match action {
             // The `$` trees are the broker's (SEC-33), whatever a filter says.
@@ -87,7 +137,11 @@ impl Permit {
     #[must_use]
     pub fn allows_filter(&self, filter: &Filter<'_>) -> bool {
         if is_below_device_prefix(filter.matched()) {
-            return self.is_device;
+            return match &self.own {
+                OwnTopics::All => true,
+                OwnTopics::None => false,
+                OwnTopics::Some(_, own) => own.receive.cover(filter),
+            };
         }
         self.receive.cover(filter)
     }
@@ -105,9 +159,19 @@ impl Permit {
     /// is yes, never the other way round.
     #[must_use]
     pub fn covers(&self, other: &Permit) -> bool {
-        (self.is_device || !other.is_device)
+        self.own.covers(&other.own)
             && self.publish.cover_all(&other.publish)
             && self.receive.cover_all(&other.receive)
+    }
+}
+
+impl OwnTopics {
+    fn covers(&self, other: &OwnTopics) -> bool {
+        match (self, other) {
+            (OwnTopics::All, _) | (_, OwnTopics::None) => true,
+            (OwnTopics::Some(mine, _), OwnTopics::Some(theirs, _)) => mine.covers(*theirs),
+            _ => false,
+        }
     }
 }
 

@@ -4,31 +4,36 @@
 //! 1. A change is committed and synced, then applied to the index on the database's writer thread,
 //!    then answered: changes reach the index in the order of their commits, so that no older
 //!    change can bring an ended token back.
-//! 2. Every end of a credential raises the identity's generation. A [`Principal`] with an older
-//!    generation is not current, however it was found.
+//! 2. The end of a credential takes it out of the index, and a [`super::Principal`] of it is not
+//!    current from then on. The end of all that an identity has raises its generation.
 //! 3. What the audit is to tell of a change is committed with it ([`Registry::change`]).
 //! 4. A token that was ended is not given out again while it is remembered.
 
 mod import;
 mod told;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dashmap::DashMap;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::changes::{self, As};
+use super::admin_tokens::AdminTokens;
+use super::changes::{self, As, Identified, Outfit};
 use super::deeds;
-use super::index::{TokenEntry, TokenIndex};
-use super::key::{self, Digest, RegistryKey};
+use super::index::TokenIndex;
+use super::key::{self, RegistryKey};
+use super::retire;
 use super::scopes::{SCOPES_BYTES_MAX, Scopes};
-use super::token::TOKEN_BYTES_MAX;
+use super::terms::{Terms, TermsTable};
 use super::users::Users;
 use super::{
     APPLICATIONS_MAX, CredentialKind, Device, DeviceName, DevicePage, DeviceToken, IdentityKind,
-    Page, Permit, Principal, ProfileFlags, RegistryError, Scope, Secrets, USERS_MAX, UserTopics,
+    LastUse, Page, Permit, RegistryError, Rights, Scope, Secrets, TermsChange, USERS_MAX,
+    UserTopics,
 };
 pub use import::{IMPORT_FAULTS_MAX, IMPORT_ROWS_MAX, Import, ImportRow, Imported, RowFault};
 
@@ -36,9 +41,10 @@ pub use crate::store::bulk::ListedDevice;
 
 use crate::audit::{Audit, Caller};
 use crate::store::devices::{self, NewCredential};
+use crate::store::terms::{self as rows, LiveRow};
 use crate::store::{Connection, Store, Transaction, scopes};
 
-/// Devices the registry holds at most: at about 95 bytes of memory each, 400 MB. More are refused;
+/// Devices the registry holds at most: at about 100 bytes of memory each, 400 MB. More are refused;
 /// requests that share the commit which reaches the limit still get in.
 pub const DEVICES_MAX: u64 = 4_000_000;
 
@@ -47,8 +53,8 @@ const KEY_CHECK: &str = "registry_key_check";
 
 /// Devices, credentials and the token index. Clones share everything.
 ///
-/// [`Registry::authenticate`] and [`Registry::is_current`] touch memory only. All else blocks on
-/// the disk and must not be called from an async task.
+/// [`Registry::admit`], [`Registry::readmit`] and [`Registry::is_current`] touch memory only. All
+/// else blocks on the disk and must not be called from an async task.
 #[derive(Clone)]
 pub struct Registry {
     store: Store,
@@ -61,8 +67,17 @@ pub struct Registry {
 pub(super) struct Shared {
     pub(super) key: RegistryKey,
     pub(super) index: TokenIndex,
-    /// One for all plain devices.
-    permit: Arc<Permit>,
+    /// Of the tokens that have any beside an end.
+    pub(super) terms: TermsTable,
+    /// When the next token ends by itself; wall clock, ms; `u64::MAX` if none does. Set by the
+    /// writer thread.
+    pub(super) next_end_ms: AtomicU64,
+    /// Credentials that were used and end others, until the clock of tokens comes by. A leaf lock.
+    pub(super) first_uses: Mutex<HashSet<u64>>,
+    /// When tokens were shown last whose place another took.
+    pub(super) uses: DashMap<u64, LastUse>,
+    /// Of plain devices: one for every combination of rights that a token can have.
+    pub(super) permits: [OnceLock<Arc<Permit>>; Rights::COUNT],
     /// Of every application, and of the devices that have one.
     pub(super) scopes: Scopes,
     pub(super) devices: AtomicU64,
@@ -72,6 +87,8 @@ pub(super) struct Shared {
     audit: OnceLock<Audit>,
     /// Of the identity service.
     pub(super) users: Users,
+    /// Who may ask the admin API for what.
+    pub(super) admins: AdminTokens,
     // A leaf lock: pushed to by the writer thread, copied by readers.
     pub(super) tombstones: RwLock<Vec<(Uuid, u64)>>,
 }
@@ -92,6 +109,8 @@ pub struct Change {
     /// Whether the identity's stored state (subscriptions, queue, QoS 2 ids, retained messages)
     /// goes too: so when it is revoked or deleted, not when its token is rotated (SEC-35, SEC-53).
     pub drops_state: bool,
+    /// It was the time that ended them, and connections are told so (SEC-40).
+    pub expired: bool,
 }
 
 impl Registry {
@@ -100,10 +119,13 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::WrongKey`], or what the database says.
     pub fn open(store: Store, secrets: &Secrets) -> Result<Registry, RegistryError> {
-        Registry::open_with(store, secrets, DEVICES_MAX, UserTopics::default())
+        let registry = Registry::open_for(store, secrets, UserTopics::default())?;
+        registry.end_all_due()?;
+        Ok(registry)
     }
 
-    /// As [`Registry::open`], with these topics for the scopes of users' tokens.
+    /// As [`Registry::open`], with these topics for the scopes of users' tokens. What ended before
+    /// this run is written down by [`Registry::audited_by`], so that it is told.
     ///
     /// # Errors
     /// As there.
@@ -123,20 +145,18 @@ impl Registry {
     ) -> Result<Registry, RegistryError> {
         check_key(&store, secrets)?;
         let users = Users::open(&store, secrets.key(), secrets.signer(), topics)?;
+        let admins = AdminTokens::open(&store)?;
         let scopes = Scopes::new(SCOPES_BYTES_MAX);
-        let ((devices, applications), tombstones, index) = store.read(|connection| {
+        let terms = TermsTable::default();
+        let ((devices, applications), tombstones, index, next_end) = store.read(|connection| {
             let devices = devices::count(connection, devices::DEVICE)?;
             let applications = devices::count(connection, devices::APPLICATION)?;
             // One token each is the rule. Too few or too many is only a question of speed.
             let index = TokenIndex::with_capacity(usize::try_from(devices).unwrap_or(0));
             devices::each_live(connection, |live| {
-                let entry = TokenEntry {
-                    identity: live.device,
-                    credential: live.id,
-                    generation: live.generation,
-                    kind: live.kind,
-                };
-                index.insert(&live.digest, entry);
+                let kind = IdentityKind::from_number(live.kind);
+                let owner = (live.device, live.generation);
+                retire::learn(&index, &terms, kind, owner, &live.row);
             })?;
             scopes::each(connection, |scoped| {
                 let kind = IdentityKind::from_number(scoped.kind);
@@ -144,18 +164,24 @@ impl Registry {
                 scopes.hold(scoped.id, &scoped.name, scope);
             })?;
             let tombstones = devices::tombstones(connection)?;
-            Ok(((devices, applications), tombstones, index))
+            let next_end = rows::next_end(connection)?;
+            Ok(((devices, applications), tombstones, index, next_end))
         })?;
         let shared = Arc::new(Shared {
             key: secrets.key().clone(),
             index,
-            permit: Arc::new(Permit::device()),
+            terms,
+            next_end_ms: AtomicU64::new(next_end.unwrap_or(u64::MAX)),
+            first_uses: Mutex::default(),
+            uses: DashMap::new(),
+            permits: Default::default(),
             scopes,
             devices: AtomicU64::new(devices),
             applications: AtomicU64::new(applications),
             devices_max,
             audit: OnceLock::new(),
             users,
+            admins,
             tombstones: RwLock::new(tombstones),
         });
         Ok(Registry {
@@ -163,58 +189,6 @@ impl Registry {
             shared,
             caller: None,
         })
-    }
-
-    /// Who shows this token as its user name; `None` for everybody unknown (SEC-20). Allocates
-    /// nothing, but for a device whose scope has placeholders: its permit is compiled here.
-    #[must_use]
-    pub fn authenticate(&self, user_name: &str) -> Option<Principal> {
-        if user_name.is_empty() || user_name.len() > TOKEN_BYTES_MAX {
-            return None;
-        }
-        let entry = self
-            .shared
-            .index
-            .find(&self.shared.key.token_digest(user_name))?;
-        let kind = IdentityKind::from_number(entry.kind);
-        let permit = match self.shared.scopes.permit(entry.identity) {
-            Some(permit) => permit,
-            None if kind == IdentityKind::Device => Arc::clone(&self.shared.permit),
-            // Deleted a moment ago. Users' tokens are looked up elsewhere.
-            None => return None,
-        };
-        Some(Principal {
-            identity: entry.identity,
-            kind,
-            credential: entry.credential,
-            generation: entry.generation,
-            profile: ProfileFlags::default(),
-            permit,
-            expires_at_ms: None,
-            figures: None,
-        })
-    }
-
-    /// Whether a principal that [`Registry::authenticate`] gave is still who it was: asked again
-    /// after the connection was registered, so that a change in between is not missed (SEC-34).
-    #[must_use]
-    pub fn is_current(&self, principal: &Principal) -> bool {
-        let Principal {
-            identity,
-            credential,
-            ..
-        } = *principal;
-        self.shared.index.is_current(identity, principal.generation)
-            && (principal.kind != IdentityKind::User || self.shared.users.knows(credential))
-    }
-
-    /// What an identity may do now, for what waits in its name: queued messages and wills are asked
-    /// about again when they go (SEC-37, SEC-38). Touches memory only. Who does not exist, or is
-    /// an application that was deleted, has the rights of a plain device: no ordinary topic.
-    #[must_use]
-    pub fn permit(&self, identity: Uuid) -> Arc<Permit> {
-        let scoped = self.shared.scopes.permit(identity);
-        scoped.unwrap_or_else(|| Arc::clone(&self.shared.permit))
     }
 
     /// Adds a device with one token, a fresh one without `token`, and no scope. Durable on return.
@@ -239,32 +213,55 @@ impl Registry {
         scope: &Scope,
         token: Option<DeviceToken>,
     ) -> Result<(Device, DeviceToken), RegistryError> {
-        let kind = IdentityKind::Device;
+        self.create_as(changes::DEVICE, name, scope, &TermsChange::default(), token)
+    }
+
+    /// Adds a device or an application with one token, a fresh one without `token`, and the terms
+    /// that it has in the beginning. Durable on return.
+    ///
+    /// # Errors
+    /// The name or the token is taken, scope or terms cannot be, the registry is full, or the
+    /// database failed.
+    pub fn create_as<T: Identified + Send + 'static>(
+        &self,
+        whose: As<T>,
+        name: &DeviceName,
+        scope: &Scope,
+        terms: &TermsChange,
+        token: Option<DeviceToken>,
+    ) -> Result<(T, DeviceToken), RegistryError> {
+        let kind = whose.kind;
         scope.check_name(name.as_str())?;
-        let token = token.unwrap_or_else(DeviceToken::generate);
-        let new = self.new_credential(&token);
-        let (name, filters) = (name.clone(), scope.0.clone());
-        let (compiled, scope_told) = (filters.clone(), filters.clone());
-        let held = Arc::clone(&self.shared);
+        let terms = terms.of(Terms::default(), kind, now_ms())?;
+        let token = token.unwrap_or_else(whose.fresh_token);
+        let outfit = Arc::new(Outfit {
+            scope: scope.0.clone(),
+            credential: self.new_credential(&token),
+            terms,
+        });
+        let (name, held, given) = (name.clone(), Arc::clone(&self.shared), Arc::clone(&outfit));
         let work = move |transaction: &Transaction<'_>| {
             held.check_room_for(kind)?;
-            held.scopes.check_room(kind, [&filters])?;
-            changes::create(transaction, changes::DEVICE, &name, &filters, &new)
+            held.scopes.check_room(kind, [&given.scope])?;
+            changes::create(transaction, whose, &name, &given)
         };
-        let told = move |(device, credential): &(Device, u64)| {
-            deeds::created(kind, device.id, &device.name, &scope_told)
-                .number("credential", *credential)
+        let given = Arc::clone(&outfit);
+        let told = move |(made, credential): &(T, LiveRow)| {
+            deeds::created(kind, made.identified(), &given, credential.id)
         };
-        let device = self.change(told, work, move |(device, credential), shared| {
-            if !compiled.is_empty() {
-                let scope = shared.scopes.common(kind, &compiled);
-                shared.scopes.hold(device.id, &device.name, scope);
+        let made = self.change(told, work, move |(made, credential), shared| {
+            let (id, name) = made.identified();
+            // The scope first: whoever finds the token finds it too.
+            if kind != IdentityKind::Device || !outfit.scope.is_empty() {
+                let scope = shared.scopes.common(kind, &outfit.scope);
+                shared.scopes.hold(id, name, scope);
             }
             shared.count(kind, 1);
-            shared.add(&new.digest, device.id, kind, credential);
-            device
+            shared.ends_too_at(credential.expires_ms);
+            shared.learn(kind, (id, 1), &credential);
+            made
         })?;
-        Ok((device, token))
+        Ok((made, token))
     }
 
     /// One device, by its name or its id.
@@ -373,6 +370,12 @@ impl Registry {
         self.shared.index.len()
     }
 
+    /// Live tokens with terms beside an end, for metrics.
+    #[must_use]
+    pub fn tokens_with_terms(&self) -> usize {
+        self.shared.terms.len()
+    }
+
     /// Deleted devices and the journal offsets up to which their records are dead.
     #[must_use]
     pub fn tombstones(&self) -> Vec<(Uuid, u64)> {
@@ -414,22 +417,12 @@ impl Registry {
             digest: self.shared.key.token_digest(token.expose()),
             chosen: token.is_chosen(),
             created_ms: now_ms(),
+            expires_ms: None,
         }
     }
 }
 
 impl Shared {
-    /// Makes the first token of a new identity known.
-    pub(super) fn add(&self, digest: &Digest, identity: Uuid, kind: IdentityKind, credential: u64) {
-        let entry = TokenEntry {
-            identity,
-            credential,
-            generation: 1,
-            kind: kind.number(),
-        };
-        self.index.insert(digest, entry);
-    }
-
     /// Refuses one more of a kind than there may be.
     pub(super) fn check_room_for(&self, kind: IdentityKind) -> Result<(), RegistryError> {
         let (held, limit) = match kind {

@@ -1,32 +1,22 @@
 //! What is known about a token that an operator shows.
 
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::key::Digest;
 use super::registry::now_ms;
 use super::token::{self, TOKEN_BYTES_MAX};
-use super::{IdentityKind, Registry, RegistryError, TokenHint};
+use super::{
+    IdentityKind, Registry, RegistryError, Terms, TokenHint, TokenRefusal, USER_TOKEN_BYTES_MAX,
+};
 use crate::audit::Known;
-use crate::store::devices;
+use crate::store::devices::{self, CredentialRow, DeviceRow};
+use crate::store::scopes::{self, Filters};
 
 /// What is known about a token; never holds it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenReport {
-    /// A device can connect with it.
-    Live {
-        /// Whether a device, an application or a user.
-        kind: IdentityKind,
-        /// Its name.
-        device: String,
-        /// Its id.
-        id: Uuid,
-        /// The credential's id.
-        credential: u64,
-        /// Wall clock, ms.
-        since_ms: u64,
-    },
+    /// Its holder can connect with it, now or later.
+    Live(LiveToken),
     /// It was valid once.
     Revoked {
         /// Whether a device, an application or a user.
@@ -41,6 +31,8 @@ pub enum TokenReport {
         since_ms: u64,
         /// When it ended or expired; wall clock, ms.
         at_ms: u64,
+        /// It ended by itself.
+        expired: bool,
     },
     /// No device has it, or had it lately.
     Unknown {
@@ -49,12 +41,43 @@ pub enum TokenReport {
     },
 }
 
+/// What is known about a token that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveToken {
+    /// Whether of a device, an application or a user.
+    pub kind: IdentityKind,
+    /// Its holder's name.
+    pub name: String,
+    /// Its holder's id.
+    pub id: Uuid,
+    /// The credential's id.
+    pub credential: u64,
+    /// When it was made; wall clock, ms.
+    pub since_ms: u64,
+    /// When it is valid, from where, and what it allows on the device topics.
+    pub terms: Terms,
+    /// Patterns of the topics that its holder may publish to.
+    pub publish: Vec<String>,
+    /// Patterns of the topics that its holder may receive.
+    pub subscribe: Vec<String>,
+    /// Why it does not open the door now.
+    pub refused: Option<String>,
+}
+
 impl Registry {
     /// What a refused client showed, as a digest; `None` for what no token can be.
     #[must_use]
     pub fn shown_digest(&self, user_name: &str) -> Option<Box<Digest>> {
         let is_token = !user_name.is_empty() && user_name.len() <= TOKEN_BYTES_MAX;
         is_token.then(|| Box::new(self.shared().key.token_digest(user_name)))
+    }
+
+    /// As [`Registry::shown_digest`], of what a user shows.
+    #[must_use]
+    pub fn shown_user_digest(&self, token: &[u8]) -> Option<Box<Digest>> {
+        let is_token = !token.is_empty() && token.len() <= USER_TOKEN_BYTES_MAX;
+        let token = std::str::from_utf8(token).ok().filter(|_| is_token)?;
+        Some(Box::new(self.shared().key.user_digest(token)))
     }
 
     /// Whose credential that is or was, for what is told of a refused client.
@@ -66,7 +89,9 @@ impl Registry {
             credential: credential.id,
             identity: device.id,
             name: Some(device.name.into()),
-            ended_ms: credential.revoked_ms,
+            ended_ms: credential
+                .revoked_ms
+                .or(credential.expires_ms.filter(|at| *at <= now_ms())),
         })
     }
 
@@ -79,38 +104,56 @@ impl Registry {
         let of_user = self.shared().key.user_digest(token);
         let owner = self.ask(|snapshot| {
             let found = devices::owner_of(snapshot, &digest)?;
-            Ok(match found {
+            let found = match found {
                 None => devices::owner_of(snapshot, &of_user)?,
                 found => found,
-            })
+            };
+            let Some((owner, credential)) = found else {
+                return Ok(None);
+            };
+            let scope = scopes::of(snapshot, &owner)?;
+            Ok(Some((owner, credential, scope)))
         })?;
         Ok(match owner {
             None => TokenReport::Unknown {
                 hint: token::hint(token),
             },
-            Some((device, credential)) => {
-                let (id, since_ms) = (device.id, credential.created_ms);
-                let kind = IdentityKind::from_number(device.kind);
-                let (device, number) = (device.name, credential.id);
-                let expired = credential.expires_ms.filter(|at| *at <= now_ms());
-                match credential.revoked_ms.or(expired) {
-                    None => TokenReport::Live {
-                        kind,
-                        device,
-                        id,
-                        credential: number,
-                        since_ms,
-                    },
-                    Some(at_ms) => TokenReport::Revoked {
-                        kind,
-                        device,
-                        id,
-                        credential: number,
-                        since_ms,
-                        at_ms,
-                    },
-                }
-            }
+            Some((owner, credential, scope)) => report(owner, &credential, &scope, now_ms()),
         })
     }
+}
+
+fn report(
+    owner: DeviceRow,
+    credential: &CredentialRow,
+    scope: &Filters,
+    now_ms: u64,
+) -> TokenReport {
+    let kind = IdentityKind::from_number(owner.kind);
+    let expired = credential.expires_ms.filter(|at| *at <= now_ms);
+    if let Some(at_ms) = credential.revoked_ms.or(expired) {
+        return TokenReport::Revoked {
+            kind,
+            device: owner.name,
+            id: owner.id,
+            credential: credential.id,
+            since_ms: credential.created_ms,
+            at_ms,
+            // What ends by itself is written down as ended at that moment.
+            expired: credential.expires_ms == Some(at_ms),
+        };
+    }
+    let terms = Terms::from_row(&credential.terms, credential.expires_ms);
+    let is_early = terms.not_before_ms.is_some_and(|at| at > now_ms);
+    TokenReport::Live(LiveToken {
+        kind,
+        name: owner.name,
+        id: owner.id,
+        credential: credential.id,
+        since_ms: credential.created_ms,
+        publish: scope.publish().map(str::to_owned).collect(),
+        subscribe: scope.subscribe().map(str::to_owned).collect(),
+        refused: is_early.then(|| TokenRefusal::NotYet.to_string()),
+        terms,
+    })
 }

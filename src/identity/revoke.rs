@@ -17,7 +17,10 @@ use super::ends::After;
 use super::registry::{Shared, now_ms};
 use super::{Change, IdentityKind, Principal, Registry, RegistryError};
 use crate::store::devices::{self, DeviceRow};
-use crate::store::{Connection, Transaction};
+use crate::store::suspects::{self, SUSPECTS_MAX};
+use crate::store::{Connection, Transaction, terms};
+
+pub use crate::store::suspects::SuspectRow;
 
 /// Identities that one call may name: about a second of the database's one writer.
 pub const REVOKED_AT_ONCE_MAX: usize = 10_000;
@@ -31,6 +34,15 @@ pub struct Named {
     pub name_or_id: String,
 }
 
+/// From when on what the revoked credentials wrote is somebody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The time that was given; wall clock, ms.
+    pub from_ms: u64,
+    /// The first record in the journal that came then or later, or one before it.
+    pub first_offset: u64,
+}
+
 /// Somebody whose credentials ended, or would end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revoked {
@@ -41,20 +53,31 @@ pub struct Revoked {
 }
 
 impl Registry {
-    /// Ends all credentials of everybody who is named, in one transaction. Who is named twice is
-    /// there once. May be repeated, to have the changes confirmed again.
+    /// Ends all credentials of everybody who is named, in one transaction, and marks what they
+    /// wrote `since`. Who is named twice is there once. May be repeated, to have the changes
+    /// confirmed again.
     ///
     /// # Errors
     /// More than [`REVOKED_AT_ONCE_MAX`] or nobody is named, one of them does not exist, or the
     /// database failed: then nothing is changed.
-    pub fn revoke_all(&self, whom: Vec<Named>) -> Result<Vec<Revoked>, RegistryError> {
+    pub fn revoke_all(
+        &self,
+        whom: Vec<Named>,
+        since: Option<Since>,
+    ) -> Result<Vec<Revoked>, RegistryError> {
         check_count(&whom)?;
         let work = move |transaction: &Transaction<'_>| {
             let rows = find_all(transaction, &whom)?;
+            check_marks(transaction, rows.len(), since)?;
             let mut all = Vec::with_capacity(rows.len());
             for row in rows {
                 let kind = IdentityKind::from_number(row.kind);
-                let (row, ended) = changes::end_credentials(transaction, row, now_ms())?;
+                let at_ms = now_ms();
+                let (row, ended) = changes::end_credentials(transaction, row, at_ms)?;
+                if let Some(since) = since {
+                    let first = (since.first_offset, since.from_ms);
+                    suspects::mark(transaction, row.id, first, at_ms)?;
+                }
                 if keeps(kind) == After::StateGoes {
                     devices::drop_sessions(transaction, row.id)?;
                 }
@@ -68,9 +91,9 @@ impl Registry {
             }
             Ok(all)
         };
-        let told = |all: &Vec<(IdentityKind, Changed<String>)>| {
+        let told = move |all: &Vec<(IdentityKind, Changed<String>)>| {
             let all = all.iter();
-            all.map(|(kind, changed)| deeds::revoked(*kind, changed))
+            all.map(|(kind, changed)| deeds::revoked(*kind, changed, since))
                 .collect()
         };
         self.change_all(told, work, |all, shared| {
@@ -78,6 +101,24 @@ impl Registry {
             all.map(|(kind, changed)| shared.revoked(kind, changed))
                 .collect()
         })
+    }
+
+    /// What of a device is marked as written by somebody else, or of all; in the order of devices
+    /// and offsets.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn suspects(&self, device: Option<Uuid>) -> Result<Vec<SuspectRow>, RegistryError> {
+        self.ask(|snapshot| Ok(suspects::of(snapshot, device)?))
+    }
+
+    /// The last record of the journal that had surely come before a time (wall clock, ms); `None`
+    /// if nobody knows of any.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn record_before(&self, ms: u64) -> Result<Option<u64>, RegistryError> {
+        self.ask(|snapshot| Ok(suspects::before(snapshot, ms)?))
     }
 
     /// What [`Registry::revoke_all`] would do now. Changes nothing.
@@ -173,6 +214,26 @@ fn check_count(whom: &[Named]) -> Result<(), RegistryError> {
     })
 }
 
+/// Refuses marks that there is no room for.
+fn check_marks(
+    connection: &Connection,
+    more: usize,
+    since: Option<Since>,
+) -> Result<(), RegistryError> {
+    if since.is_none() {
+        return Ok(());
+    }
+    let more = u64::try_from(more).unwrap_or(u64::MAX);
+    if suspects::count(connection)?.saturating_add(more) <= SUSPECTS_MAX {
+        return Ok(());
+    }
+    let what = format!("cannot be marked: there are {SUSPECTS_MAX} marks; revoke without it");
+    Err(RegistryError::Invalid {
+        field: "since_ms",
+        what,
+    })
+}
+
 /// Everybody who is named, each once, before anything is written.
 fn find_all(connection: &Connection, whom: &[Named]) -> Result<Vec<DeviceRow>, RegistryError> {
     let mut seen: HashSet<Uuid> = HashSet::with_capacity(whom.len());
@@ -191,13 +252,14 @@ fn foreseen(
     row: &DeviceRow,
     after: After,
 ) -> Result<Change, RegistryError> {
-    let ended = devices::live_credentials(connection, row)?;
+    let ended = terms::live(connection, row)?;
     Ok(Change {
         identity: row.id,
         kind: IdentityKind::from_number(row.kind),
         generation: row.generation.saturating_add(1),
-        credentials_ended: ended.iter().map(|(id, _)| *id).collect(),
+        credentials_ended: ended.iter().map(|held| held.id).collect(),
         ends_sessions: true,
         drops_state: after != After::StateStays,
+        expired: false,
     })
 }

@@ -36,8 +36,9 @@ pub const IDENTITY_KEY_FILE: &str = "identity.key";
 
 /// What to do when no backup has the key.
 pub(super) const KEY_LOST: &str = "If it is lost for good, every device needs a new token: \
-     remove the credentials (sqlite3 state.db 'DELETE FROM credential'), start again, which makes \
-     a new key, and rotate the token of each device; devices and telemetry stay";
+     remove the credentials (sqlite3 state.db 'DELETE FROM credential; DELETE FROM admin_token'), \
+     start again, which makes a new key, and rotate the token of each device; devices and \
+     telemetry stay";
 
 /// Bytes read of a secret file; more is not one of ours.
 const FILE_BYTES_MAX: u64 = 4_096;

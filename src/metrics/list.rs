@@ -74,6 +74,8 @@ closed_list! {
         UnknownTopic = "unknown_topic",
         /// The principal may not publish there.
         NotAuthorized = "not_authorized",
+        /// More came with the token in a second than it may.
+        RateExceeded = "rate_exceeded",
         /// The journal had no room.
         StorageFull = "storage_full",
         /// As much is retained as may be.
@@ -100,6 +102,12 @@ closed_list! {
         BadClientId = "bad_client_id",
         /// Missing, unknown or revoked credential.
         BadCredential = "bad_credential",
+        /// A token whose time has not begun.
+        TokenNotYet = "token_not_yet",
+        /// A token whose time is over.
+        TokenExpired = "token_expired",
+        /// A token that may not be used from there.
+        TokenNetwork = "token_network",
         /// A good credential that may not do what the CONNECT asks.
         NotAuthorized = "not_authorized",
         /// No complete CONNECT in time.
@@ -339,6 +347,18 @@ pub(super) const TOKENS: Figure = figure(
     Unit::Count,
     "Tokens that open the door.",
 );
+pub(super) const TOKENS_WITH_TERMS: Figure = figure(
+    "tollgate_tokens_with_terms",
+    Kind::Gauge,
+    Unit::Count,
+    "Tokens with a beginning, networks or rights of their own.",
+);
+pub(super) const ADMIN_TOKENS: Figure = figure(
+    "tollgate_admin_tokens",
+    Kind::Gauge,
+    Unit::Count,
+    "Tokens of the admin API, besides the one in the secrets directory.",
+);
 pub(super) const PROCESS_MEMORY: Figure = figure(
     "process_resident_memory_bytes",
     Kind::Gauge,
@@ -451,7 +471,9 @@ pub const FIGURES: &[Figure] = &[
     HTTP_CONNECTIONS,
     DEVICES,
     SCOPES,
+    ADMIN_TOKENS,
     TOKENS,
+    TOKENS_WITH_TERMS,
     users::USERS,
     users::USER_TOKENS,
     users::USER_TOKENS_ISSUED,

@@ -20,7 +20,7 @@ use super::walks::Walk;
 use super::worker::Worker;
 use crate::broker::SessionKey;
 use crate::broker::tree::Subscriptions;
-use crate::identity::{Action, Permit, Principal};
+use crate::identity::{Action, Permit, Principal, QuotaPlace};
 use crate::metrics::{SlowReader, TlsFailure};
 use crate::mqtt::session::{Close, Replies, Session};
 use crate::mqtt::topic::Topic;
@@ -38,6 +38,12 @@ pub(super) struct Connection {
     pub(super) generation: u32,
     /// Who it is.
     pub(super) principal: Principal,
+    /// Its place in the quota of its credential, if that has one; given up when it ends.
+    pub(super) quota: RefCell<Option<QuotaPlace>>,
+    /// When it was let in; wall clock, ms.
+    pub(super) since_ms: u64,
+    /// When its credential ends by itself, as it stands now; wall clock, ms.
+    pub(super) expires_at_ms: Cell<Option<u64>>,
     /// What it may do: the one gate of everything that it sends and is sent. Replaced when the
     /// rights of its identity change; `principal.permit` is what it was at CONNECT.
     pub(super) permit: RefCell<Arc<Permit>>,
@@ -203,6 +209,11 @@ impl Inner {
 }
 
 impl Connection {
+    /// Whether its credential has ended by itself.
+    pub(super) fn has_expired(&self, wall_ms: u64) -> bool {
+        self.expires_at_ms.get().is_some_and(|at| at <= wall_ms)
+    }
+
     /// Whether an action on this topic is allowed now.
     #[inline]
     pub(super) fn may(&self, action: Action, topic: Topic<'_>) -> bool {

@@ -21,6 +21,7 @@ use super::greeter::Greeter;
 use super::output::Output;
 use super::places::{Place, TLS_BYTES};
 use super::proxy;
+use super::retire;
 use super::stream::{Detached, Socket, Stream};
 use super::throttle::{self, Verdict};
 use super::tls::{self, Tls};
@@ -28,7 +29,7 @@ use super::told::{self, Shown};
 use super::wills;
 use crate::audit::ClientId;
 use crate::broker::SessionKey;
-use crate::identity::{Action, IdentityKind, Principal, USER_ID_PREFIX};
+use crate::identity::{Action, IdentityKind, Principal, QuotaPlace, USER_ID_PREFIX};
 use crate::metrics::{ConnectRefusal as Refusal, TlsFailure};
 use crate::mqtt::session::{ConnectRefusal, Opening};
 use crate::mqtt::topic::Topic;
@@ -61,6 +62,8 @@ pub(super) struct Arrival {
     /// The client id the server chose, for a client that sent none [MQTT-3.1.3-6].
     pub(super) assigned: Option<Box<str>>,
     pub(super) place: Place,
+    /// Its place in the quota of its credential, once it is at home.
+    pub(super) quota: Option<QuotaPlace>,
 }
 
 impl Arrival {
@@ -154,8 +157,8 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted) {
     match admitted.unwrap_or(Err(Failure::Silent(Refusal::BadConnect))) {
         Ok((principal, opening, told_id)) => {
             drop(bytes);
-            let comes = (stream, from, told_id);
-            send_home(&greeter, comes, principal, opening, leftover, guest.place);
+            let who = (principal, from, told_id);
+            send_home(&greeter, stream, who, opening, leftover, guest.place);
         }
         Err(Failure::Silent(why)) => greeter.refused(from, why, Shown::default()),
         Err(Failure::Refused(refusal, version, shown)) => {
@@ -340,7 +343,7 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<Admitted, Fai
             Failure::Silent(Refusal::PacketTooLarge)
         });
     }
-    let principal = authenticate(greeter, &connect)
+    let principal = authenticate(greeter, &connect, from)
         .map_err(|refusal| failed(greeter, &connect, from, refusal))?;
     if let Some(will) = &connect.will {
         // SEC-37: decided now; on device topics a will is allowed and has no effect (TB-15).
@@ -357,16 +360,25 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<Admitted, Fai
 
 /// TB-01 and TB-04: the user name is the device access token; a password beside it is ignored.
 /// Tokens of users are the password, or the user name where there is none (ID-42).
-fn authenticate(greeter: &Greeter, connect: &Connect<'_>) -> Result<Principal, ConnectRefusal> {
+fn authenticate(
+    greeter: &Greeter,
+    connect: &Connect<'_>,
+    from: IpAddr,
+) -> Result<Principal, ConnectRefusal> {
     let user_name = connect.user_name.unwrap_or("");
     if let Some((id, token)) = user_token(user_name, connect.password.unwrap_or(&[])) {
         let user = greeter.shared.registry.authenticate_user(id, token);
         // A device's token may have any form.
-        let device = || greeter.shared.registry.authenticate(user_name);
+        let device = || greeter.shared.registry.admit(user_name, Some(from)).ok();
         return user.or_else(device).ok_or(ConnectRefusal::BadUserToken);
     }
-    if let Some(principal) = greeter.shared.registry.authenticate(user_name) {
-        return Ok(principal);
+    match greeter.shared.registry.admit(user_name, Some(from)) {
+        Ok(principal) => return Ok(principal),
+        Err(refused) => {
+            if let Some(refusal) = retire::known_token(refused) {
+                return Err(refusal);
+            }
+        }
     }
     let is_old = connect.version != Version::V5;
     Err(match (connect.user_name, connect.password) {
@@ -406,7 +418,8 @@ fn failed(
     let credential = connect.user_name.unwrap_or("");
     let version = connect.version;
     tracing::debug!(%from, ?refusal, "no session: authentication failed");
-    let shown = Shown::of(connect).with_credential(&greeter.shared, credential);
+    let of_user = user_token(credential, connect.password.unwrap_or(&[]));
+    let shown = Shown::failed(&greeter.shared, connect, of_user.map(|(_, token)| token));
     match (greeter.shared.guards.throttle).failed(from, credential, Instant::now()) {
         Verdict::Ordinary => Failure::Refused(refusal, version, shown),
         Verdict::Delayed => Failure::Throttled(version, throttle::DELAY, shown),
@@ -416,8 +429,8 @@ fn failed(
 
 fn send_home(
     greeter: &Greeter,
-    (stream, from, told_id): (Stream, IpAddr, ClientId),
-    principal: Principal,
+    stream: Stream,
+    (principal, from, told_id): (Principal, IpAddr, ClientId),
     opening: Opening,
     leftover: Vec<u8>,
     place: Place,
@@ -451,6 +464,7 @@ fn send_home(
         leftover,
         assigned,
         place,
+        quota: None,
     };
     greeter.send_home(index, arrival);
 }
@@ -470,6 +484,9 @@ pub(super) fn metric(refusal: ConnectRefusal) -> Refusal {
         | ConnectRefusal::MissingUserName
         | ConnectRefusal::NoCredentials
         | ConnectRefusal::BadAuthenticationMethod => Refusal::BadCredential,
+        ConnectRefusal::TokenNotYet => Refusal::TokenNotYet,
+        ConnectRefusal::TokenExpired => Refusal::TokenExpired,
+        ConnectRefusal::TokenNetwork => Refusal::TokenNetwork,
         ConnectRefusal::UnknownClientId | ConnectRefusal::ClientIdRequired => Refusal::BadClientId,
         ConnectRefusal::NotAuthorized => Refusal::NotAuthorized,
         ConnectRefusal::ProtocolError => Refusal::BadConnect,

@@ -18,8 +18,8 @@ use super::stream::Stream;
 use super::told::{Newcomer, Shown};
 use super::worker::Worker;
 use crate::audit::ClientId;
-use crate::broker::{NoPlace, Reserved, Stored, record, vital};
-use crate::identity::{IdentityKind, Principal};
+use crate::broker::{NoPlace, Reserved, SessionKey, Stored, record, vital};
+use crate::identity::{IdentityKind, Principal, QuotaPlace};
 use crate::journal::RecordKind;
 use crate::metrics::SlowReader;
 use crate::mqtt::session::{Close, ConnectRefusal, Opening, Replies, Session};
@@ -83,12 +83,18 @@ fn turn_away(worker: &Rc<Worker>, arrival: Arrival, refusal: ConnectRefusal) {
     }
 }
 
-fn open(worker: &Rc<Worker>, arrival: Arrival) {
-    // The credential may have ended on the way (SEC-34). A change that is applied later finds the
-    // session registered: both happen on this thread.
-    if !worker.shared.registry.is_current(&arrival.principal) {
-        return turn_away(worker, arrival, ConnectRefusal::BadCredentials);
+fn open(worker: &Rc<Worker>, mut arrival: Arrival) {
+    // The credential may have ended on the way, or lost rights (SEC-34). A change that is applied
+    // later finds the session registered: both happen on this thread.
+    let registry = &worker.shared.registry;
+    match registry.readmit(&arrival.principal, arrival.from) {
+        Ok(principal) => arrival.principal = principal,
+        Err(_) => return turn_away(worker, arrival, ConnectRefusal::BadCredentials),
     }
+    let Some(quota) = enter_quota(worker, &arrival) else {
+        return turn_away(worker, arrival, ConnectRefusal::TooManyConnections);
+    };
+    arrival.quota = quota;
     let reserved = worker.sessions.borrow().reserve(&arrival.key);
     match reserved {
         Ok(reserved) => connect(worker, arrival, reserved),
@@ -97,6 +103,21 @@ fn open(worker: &Rc<Worker>, arrival: Arrival) {
         }
         Err(NoPlace::Sessions) => turn_away(worker, arrival, ConnectRefusal::TooManySessions),
     }
+}
+
+/// A place in the quota of its credential, if that has one; the outer `None` is for one too many.
+/// An older connection of the same session, which is about to be taken over, makes room.
+fn enter_quota(worker: &Worker, arrival: &Arrival) -> Option<Option<QuotaPlace>> {
+    let Some(quota) = &arrival.principal.quota else {
+        return Some(None);
+    };
+    let older = worker.sessions.borrow().live(&arrival.key);
+    let older = older.and_then(|slot| worker.connections.borrow().get(slot as usize).cloned());
+    if let Some(older) = older {
+        let mut place = older.quota.borrow_mut();
+        place.take_if(|place| place.is_of(quota));
+    }
+    quota.enter().map(Some)
 }
 
 /// Opens the session of a client that has a place among its identity's.
@@ -111,6 +132,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         leftover,
         assigned,
         mut place,
+        quota,
     } = arrival;
     let stream = match Stream::attach(stream) {
         Ok(stream) => stream,
@@ -126,10 +148,8 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
         .expect("a process has far fewer than 2^32 sockets");
     let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
     let (ended, resumed) = match stored {
-        Some(mut stored) if may_resume(&stored, &opening, &principal, clocks) => {
-            // SEC-38: it goes on with the rights of who connects.
-            rights::prune(worker, &key, &mut stored, &principal.permit);
-            (None, Some(stored))
+        Some(stored) if may_resume(&stored, &opening, &principal, clocks) => {
+            (None, Some(pruned(worker, &key, stored, &principal)))
         }
         ended => (ended, None),
     };
@@ -139,10 +159,13 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let connection = Rc::new(Connection {
         slot,
         generation: worker.next_generation(),
+        expires_at_ms: Cell::new(principal.expires_at_ms),
+        since_ms: clocks.wall_ms,
+        quota: RefCell::new(quota),
         permit: RefCell::new(Arc::clone(&principal.permit)),
         principal,
-        key,
         from,
+        key,
         session_number: number,
         expiry_recorded_s: session.expiry_s(),
         has_will: opening.will.is_some(),
@@ -158,16 +181,34 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     if before.is_resumed {
         worker.session_connected(number, &connection);
     }
+    let known = (before.is_resumed, assigned.as_deref());
     match recorded {
-        Some(recorded) => {
-            connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
-            let known = (before.is_resumed, assigned.as_deref());
-            welcome(worker, &connection, &opening, known, recorded, &leftover);
-        }
+        Some(recorded) => greet(worker, &connection, &opening, known, recorded, &leftover),
         // What CONNACK would promise is not on its way to the disk.
         None => refuse(worker, &connection, ConnectRefusal::StorageFull),
     }
     serve(worker, connection);
+}
+
+/// Lets a client in whose session is on its way to the disk.
+fn greet(
+    worker: &Worker,
+    connection: &Connection,
+    opening: &Opening,
+    known: (bool, Option<&str>),
+    recorded: Recorded,
+    leftover: &[u8],
+) {
+    let registry = &worker.shared.registry;
+    registry.note_use(&connection.principal, connection.from);
+    connection.resume_feeds(worker, &mut connection.inner.borrow_mut());
+    welcome(worker, connection, opening, known, recorded, leftover);
+}
+
+/// A session as it goes on with the rights of who connects (SEC-38).
+fn pruned(worker: &Worker, key: &SessionKey, mut stored: Stored, who: &Principal) -> Stored {
+    rights::prune(worker, key, &mut stored, &who.permit);
+    stored
 }
 
 /// Whether the session goes on with this CONNECT.
@@ -275,7 +316,7 @@ fn record_opening(
 }
 
 /// The older connection of the same session goes first, so that its state moves once (TB-06).
-fn take_over(worker: &Worker, key: &crate::broker::SessionKey, newcomer: &Newcomer<'_>) {
+fn take_over(worker: &Worker, key: &SessionKey, newcomer: &Newcomer<'_>) {
     let older = worker.sessions.borrow().live(key);
     let older = older.and_then(|slot| worker.connections.borrow().get(slot as usize).cloned());
     if let Some(older) = older {

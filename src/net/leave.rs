@@ -39,6 +39,7 @@ pub(super) fn keep_or_end(worker: &Worker, connection: &Connection) {
     let key = &connection.key;
     let mut stored = Stored::new(number, state, expiry_s, clocks.now);
     stored.publisher = publisher_of(&connection.principal);
+    stored.publisher_ends_ms = connection.expires_at_ms.get();
     if expiry_s == 0 {
         worker.sessions.borrow_mut().remove(key);
         return end_session(worker, key, stored);

@@ -4,7 +4,7 @@
 //! as CONNECT on the thread of a [`greeter`], in turns ([`turnstile`]), and [`throttle`] slows down
 //! who guesses; [`home`] opens its session on the session's home worker, [`leave`] keeps or ends
 //! it; [`connection`] reads it and [`incoming`] takes what it says; [`guard`] says what a panic
-//! ends.
+//! ends; [`retire`] is the clock of tokens.
 //!
 //! [`publish`] passes a message through the gate to the journal, or by [`route`] to the home
 //! workers of those who get it ([`layers`]: in which records), where [`deliver`] writes it;
@@ -35,6 +35,7 @@ mod places;
 mod proxy;
 mod publish;
 mod queued;
+mod retire;
 mod rights;
 mod route;
 mod shares;

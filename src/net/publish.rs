@@ -80,6 +80,16 @@ impl Connection {
             worker.count_refused(Refusal::ProtocolError);
             return Err(Close::because(ReasonCode::TopicAliasInvalid));
         };
+        let is_in_time = match &*self.quota.borrow() {
+            Some(place) => place.takes_message(clocks.now),
+            None => true,
+        };
+        if !is_in_time {
+            worker.count_refused(Refusal::RateExceeded);
+            let session = &mut inner.session;
+            let verdict = too_many(publish.qos);
+            return session.settle(publish.qos, publish.packet_id, verdict, replies);
+        }
         let route = worker.alone(|| self.decide(worker, topic, publish.payload));
         let verdict = match route {
             Route::Ordinary => self.route_on(worker, publish, topic, clocks, recorded),
@@ -235,6 +245,18 @@ impl Connection {
             ending: Ending::ClosesUntold,
         })
     }
+}
+
+/// A message beyond the rate of its token: dropped where nothing was promised, else refused, or the
+/// connection ends where that cannot be told.
+fn too_many(qos: QoS) -> Verdict {
+    if qos == QoS::AtMostOnce {
+        return Verdict::Accepted;
+    }
+    Verdict::Refused(Refused {
+        reason: ReasonCode::QuotaExceeded,
+        ending: Ending::ClosesUntold,
+    })
 }
 
 fn refusal(why: Why) -> Refusal {

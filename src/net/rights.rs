@@ -21,7 +21,7 @@ use super::feed::source_of;
 use super::leave;
 use super::worker::Worker;
 use crate::broker::{Receipt, SessionKey, Stored, record};
-use crate::identity::{Action, Change, IdentityKind, Permit};
+use crate::identity::{Action, Change, IdentityKind, Permit, Quota, TokenRefusal};
 use crate::journal::{RecordHeader, RecordKind};
 use crate::metrics::{DeliveryDrop, WillEnd};
 use crate::mqtt::session::{Close, SessionState, Withdrawn};
@@ -121,8 +121,8 @@ pub(super) fn prune(worker: &Worker, key: &SessionKey, stored: &mut Stored, perm
 
 fn apply(worker: &Worker, change: &Change, receipt: &Receipt) {
     for connection in live_of(worker, change) {
-        if change.ends(&connection.principal) {
-            close(worker, change, &connection);
+        if let Some(reason) = ends(worker, change, &connection) {
+            close(worker, change, &connection, reason);
         } else if let Some(permit) = rights_now(worker, change, connection.principal.credential) {
             narrow(worker, &connection, permit);
         }
@@ -146,7 +146,7 @@ fn tally(worker: &Worker, change: &Change) -> Receipt {
         let inner = connection.inner.borrow();
         let state = inner.session.state();
         let credential = connection.principal.credential;
-        if !change.ends(&connection.principal) {
+        if ends(worker, change, &connection).is_none() {
             count_outside(&mut receipt, state, rights_now(worker, change, credential));
             continue;
         }
@@ -220,12 +220,49 @@ fn live_of(worker: &Worker, change: &Change) -> Vec<Rc<Connection>> {
         .collect()
 }
 
-fn close(worker: &Worker, change: &Change, connection: &Connection) {
-    // TB-07: a client whose credential ended is told so where it can be told.
-    let close = Close::because(match change.kind {
-        IdentityKind::User => ReasonCode::NotAuthorized, // ID-30
-        IdentityKind::Device | IdentityKind::Application => ReasonCode::AdministrativeAction,
-    });
+/// Why a connection ends with a change, as its client is told (TB-07): its credential ended, or is
+/// not to be used any more, or not from where the client is (SEC-40, SEC-54). One that goes on
+/// does so until its credential's end as it is now.
+fn ends(worker: &Worker, change: &Change, connection: &Connection) -> Option<ReasonCode> {
+    if change.ends(&connection.principal) {
+        let is_told = change.expired || change.kind == IdentityKind::User; // ID-30
+        return Some(match is_told {
+            true => ReasonCode::NotAuthorized,
+            false => ReasonCode::AdministrativeAction,
+        });
+    }
+    let registry = &worker.shared.registry;
+    match registry.readmit(&connection.principal, connection.from) {
+        Ok(now) => {
+            connection.expires_at_ms.set(now.expires_at_ms);
+            let mut place = connection.quota.borrow_mut();
+            let is_same = match (&*place, &now.quota) {
+                (Some(place), Some(quota)) => place.is_of(quota),
+                (None, None) => true,
+                _ => false,
+            };
+            if !is_same {
+                // Connections that are there are counted, and stay.
+                *place = now.quota.as_ref().map(Quota::count);
+            }
+            None
+        }
+        // What ended it comes as a change of its own.
+        Err(refused) if refused.why == TokenRefusal::Unknown => None,
+        Err(refused) => {
+            if refused.why == TokenRefusal::Expired {
+                connection.expires_at_ms.set(Some(0));
+            }
+            Some(ReasonCode::NotAuthorized)
+        }
+    }
+}
+
+fn close(worker: &Worker, change: &Change, connection: &Connection, reason: ReasonCode) {
+    let close = Close::because(reason);
+    if change.expired {
+        worker.shared.metrics.connection_expired();
+    }
     if change.ends_will_of(connection.principal.credential) {
         let _ = connection.inner.borrow_mut().session.take_will();
     }

@@ -15,6 +15,7 @@ use super::greeter::{self, Greeter, TOGETHER_MAX};
 use super::handshake::Arrival;
 use super::output::UnsentLimits;
 use super::places::{PlaceLimits, Places};
+use super::retire;
 use super::rights;
 use super::throttle::Throttle;
 use super::tls::TlsWarnings;
@@ -191,13 +192,18 @@ impl Net {
         let mut threads = start_workers(ends.into_iter().zip(tables), &shared)?;
         let dealt = start_greeters(workers, &shared, &mut threads)?;
         let (stop_accepting, stopped) = watch::channel(false);
+        let control = Control::new(lanes);
+        let clock = (shared.registry.clone(), control.clone(), stopped.clone());
+        threads.push(spawn("net-tokens", move || {
+            retire::run(clock.0, clock.1, clock.2)
+        })?);
         let listeners = parts.listeners;
         threads.push(spawn("net-accept", move || {
             greeter::give_way();
             acceptor::accept_all(listeners, door, dealt, stopped)
         })?);
         Ok(Self {
-            control: Control::new(lanes),
+            control,
             stop_accepting,
             threads,
         })

@@ -9,6 +9,7 @@ use super::connection::{Clocks, Connection, End};
 use super::worker::Worker;
 use super::{home, leave};
 use crate::broker::retained::{Progress, Sweep};
+use crate::identity::IdentityKind;
 use crate::metrics::{RoutingFigures, SlowReader, WillEnd};
 use crate::mqtt::session::{Close, ConnectRefusal};
 use crate::mqtt::wire::{ReasonCode, Version};
@@ -110,12 +111,12 @@ impl Worker {
         let is_stuck = self.is_stuck();
         let (mut over, mut refused, mut slow) = (Vec::new(), Vec::new(), Vec::new());
         let mut expired = Vec::new();
-        let wall_ms = self.shared.cut_at_expiry.then(|| Clocks::read().wall_ms);
+        let wall_ms = Clocks::read().wall_ms;
         for (_, connection) in self.connections.borrow().iter() {
             let inner = connection.inner.borrow();
             let is_v5 = inner.session.version() == Version::V5;
-            let ends_at_ms = connection.principal.expires_at_ms;
-            if ends_at_ms.is_some_and(|at| wall_ms.is_some_and(|now| at <= now)) {
+            let is_user = connection.principal.kind == IdentityKind::User;
+            if connection.has_expired(wall_ms) && (!is_user || self.shared.cut_at_expiry) {
                 expired.push(Rc::clone(connection));
             } else if is_stuck && inner.waits_for_connack() {
                 refused.push(Rc::clone(connection));

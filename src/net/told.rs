@@ -32,10 +32,17 @@ impl Shown {
         }
     }
 
-    /// A credential that opens nothing.
-    pub(super) fn with_credential(self, shared: &Shared, user_name: &str) -> Shown {
-        let digest = shared.registry.shown_digest(user_name);
-        Shown { digest, ..self }
+    /// With a credential that opens nothing: the token of a user, or else the user name.
+    pub(super) fn failed(shared: &Shared, connect: &Connect<'_>, of_user: Option<&[u8]>) -> Shown {
+        let registry = &shared.registry;
+        let digest = match of_user {
+            Some(token) => registry.shown_user_digest(token),
+            None => registry.shown_digest(connect.user_name.unwrap_or("")),
+        };
+        Shown {
+            digest,
+            ..Shown::of(connect)
+        }
     }
 
     /// Whose credential it is, which is a good one.
@@ -56,7 +63,9 @@ impl Shown {
 
 /// What is told of its client id.
 pub(super) fn client_id(connect: &Connect<'_>) -> ClientId {
-    ClientId::beside(connect.client_id, connect.user_name.unwrap_or(""))
+    let password = std::str::from_utf8(connect.password.unwrap_or(&[]));
+    let shown = [connect.user_name.unwrap_or(""), password.unwrap_or("")];
+    ClientId::beside(connect.client_id, shown)
 }
 
 impl Shared {

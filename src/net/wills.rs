@@ -82,7 +82,11 @@ impl Worker {
         };
         let registry = &self.shared.registry;
         let topic = will.content.topic();
+        let now_ms = Clocks::read().wall_ms;
+        // The clock of tokens is up to half a second behind.
+        let has_ended = stored.publisher_ends_ms.is_some_and(|at| at <= now_ms);
         let may = !registry.is_deleted(identity)
+            && !has_ended
             && !device_api::is_platform(topic.as_str())
             && registry
                 .permit_of(identity, stored.publisher.credential)
@@ -90,10 +94,7 @@ impl Worker {
         if !may {
             return self.count(|counters| counters.will(WillEnd::NotAuthorized));
         }
-        self.send_will(
-            stored.number,
-            will.publish(stored.publisher, Clocks::read().wall_ms),
-        );
+        self.send_will(stored.number, will.publish(stored.publisher, now_ms));
     }
 
     /// Publishes the wills whose delay is over.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::coop::unconstrained;
+use uuid::Uuid;
 
 use super::connection::{Connection, End};
 use super::durables::Durables;
@@ -31,7 +32,7 @@ use super::{deliver, leave, rights, sweep, turn};
 use crate::audit::Audit;
 use crate::broker::feed::Feeds;
 use crate::broker::router::{Parcel, Router};
-use crate::broker::{Command, SessionTable};
+use crate::broker::{Command, LiveConnection, SessionTable};
 use crate::device_api::Profile;
 use crate::identity::Registry;
 use crate::journal::{Journal, RecordHeader};
@@ -207,6 +208,9 @@ impl Worker {
                         // A caller that no longer waits has been told "not yet confirmed".
                         let _ = reply.send(receipts);
                     }
+                    Some(Command::Find { identities, reply }) => {
+                        let _ = reply.send(self.find(&identities));
+                    }
                     Some(Command::Stop { reply }) => {
                         self.stop().await;
                         let _ = reply.send(());
@@ -221,6 +225,21 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Who is connected here as one of these identities.
+    fn find(&self, identities: &[Uuid]) -> Vec<LiveConnection> {
+        let (sessions, connections) = (self.sessions.borrow(), self.connections.borrow());
+        let slots = identities.iter().flat_map(|id| sessions.live_of(*id));
+        let found = slots.filter_map(|slot| connections.get(slot as usize));
+        let found = found.map(|connection| LiveConnection {
+            identity: connection.principal.identity,
+            credential: connection.principal.credential,
+            client_id: connection.key.client_id.clone(),
+            from: connection.from,
+            since_ms: connection.since_ms,
+        });
+        found.collect()
     }
 
     /// A number for a new connection, so that a reused slot is not mistaken for the old one.
@@ -363,6 +382,7 @@ impl Worker {
             counters.disconnected();
             counters.flush();
         }
+        drop(connection.quota.take());
         if let Some(figures) = &connection.principal.figures {
             figures.disconnected();
         }

@@ -73,8 +73,9 @@ impl<'c> Inserter<'c> {
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         let device = "INSERT INTO device (id, name, created_ms, generation, profile, label)
                       VALUES (?1, ?2, ?3, 1, ?4, ?5) ON CONFLICT DO NOTHING";
-        let credential = "INSERT INTO credential (device, kind, digest, chosen, created_ms)
-                          VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+        let credential =
+            "INSERT INTO credential (device, kind, digest, chosen, created_ms, expires_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
         Ok(Inserter {
             connection,
             cache_before,
@@ -104,7 +105,8 @@ impl<'c> Inserter<'c> {
             chosen,
             ..
         } = new.credential;
-        let values = params![number, kind, digest, chosen, created_ms];
+        let expires_ms = new.credential.expires_ms.map(Unsigned);
+        let values = params![number, kind, digest, chosen, created_ms, expires_ms];
         if self.credential.execute(values)? == 0 {
             let sql = "DELETE FROM device WHERE number = ?1";
             self.connection.prepare_cached(sql)?.execute([number])?;

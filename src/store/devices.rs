@@ -4,7 +4,8 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::{StoreError, Unsigned, sessions};
+use super::terms::{LiveRow, TermsRow};
+use super::{StoreError, Unsigned, sessions, suspects};
 
 /// A row of `device`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,9 +52,15 @@ pub struct CredentialRow {
     pub revoked_ms: Option<u64>,
     /// When it ends by itself; wall clock, ms.
     pub expires_ms: Option<u64>,
+    /// What else holds for it.
+    pub terms: TermsRow,
+    /// Another took its place.
+    pub superseded_by: Option<u64>,
+    /// When it is first used, those it took the place of end.
+    pub retires_older: bool,
 }
 
-/// What a new credential consists of.
+/// What a new credential consists of; its terms come after it.
 #[derive(Clone, Copy, Debug)]
 pub struct NewCredential {
     /// Meaning given by `identity`.
@@ -64,15 +71,15 @@ pub struct NewCredential {
     pub chosen: bool,
     /// Wall clock, ms.
     pub created_ms: u64,
+    /// When it ends by itself; wall clock, ms.
+    pub expires_ms: Option<u64>,
 }
 
 /// A credential that is live, with what authentication needs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LiveCredential {
-    /// `credential.id`.
-    pub id: u64,
-    /// HMAC-SHA-256 under the registry key.
-    pub digest: [u8; 32],
+    /// The credential itself.
+    pub row: LiveRow,
     /// The device it belongs to.
     pub device: Uuid,
     /// The device's generation.
@@ -130,8 +137,11 @@ pub fn credentials(
     connection: &Connection,
     device: &DeviceRow,
 ) -> Result<Vec<CredentialRow>, StoreError> {
-    let sql = "SELECT id, kind, chosen, created_ms, revoked_ms, expires_ms FROM credential
-               WHERE device = ?1 ORDER BY id";
+    let sql = "SELECT c.id, c.kind, c.chosen, c.created_ms, c.revoked_ms, c.expires_ms,
+                      c.superseded_by, c.retires_older,
+                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max
+               FROM credential AS c LEFT JOIN terms AS t ON t.credential = c.id
+               WHERE c.device = ?1 ORDER BY c.id";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([device.number], credential_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -142,12 +152,16 @@ pub fn owner_of(
     connection: &Connection,
     digest: &[u8; 32],
 ) -> Result<Option<(DeviceRow, CredentialRow)>, StoreError> {
-    let sql = "SELECT id, kind, chosen, created_ms, revoked_ms, expires_ms, device
-               FROM credential WHERE digest = ?1";
+    let sql = "SELECT c.id, c.kind, c.chosen, c.created_ms, c.revoked_ms, c.expires_ms,
+                      c.superseded_by, c.retires_older,
+                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max,
+                      c.device
+               FROM credential AS c LEFT JOIN terms AS t ON t.credential = c.id
+               WHERE c.digest = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement
         .query_row([digest], |row| {
-            Ok((credential_row(row)?, row.get::<_, i64>(6)?))
+            Ok((credential_row(row)?, row.get::<_, i64>(13)?))
         })
         .optional()?;
     let Some((credential, number)) = found else {
@@ -166,18 +180,20 @@ pub fn each_live(
     connection: &Connection,
     mut visit: impl FnMut(LiveCredential),
 ) -> Result<(), StoreError> {
-    let sql = "SELECT c.id, c.digest, d.id, d.generation, d.kind
+    let sql = "SELECT d.id, d.generation, d.kind,
+                      c.id, c.digest, c.expires_ms, c.superseded_by, c.retires_older,
+                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max
                FROM credential AS c CROSS JOIN device AS d ON d.number = c.device
+               LEFT JOIN terms AS t ON t.credential = c.id
                WHERE c.revoked_ms IS NULL ORDER BY c.id";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         visit(LiveCredential {
-            id: row.get::<_, Unsigned>(0)?.0,
-            digest: row.get(1)?,
-            device: Uuid::from_bytes(row.get(2)?),
-            generation: row.get(3)?,
-            kind: row.get(4)?,
+            device: Uuid::from_bytes(row.get(0)?),
+            generation: row.get(1)?,
+            kind: row.get(2)?,
+            row: LiveRow::from_columns(row, 3)?,
         });
     }
     Ok(())
@@ -215,10 +231,16 @@ pub fn insert_credential(
     device: &DeviceRow,
     new: &NewCredential,
 ) -> Result<u64, StoreError> {
-    let sql = "INSERT INTO credential (device, kind, digest, chosen, created_ms)
-               VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id";
-    let created_ms = Unsigned(new.created_ms);
-    let values = params![device.number, new.kind, new.digest, new.chosen, created_ms];
+    let sql = "INSERT INTO credential (device, kind, digest, chosen, created_ms, expires_ms)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id";
+    let (created_ms, expires_ms) = (Unsigned(new.created_ms), new.expires_ms.map(Unsigned));
+    let NewCredential {
+        kind,
+        digest,
+        chosen,
+        ..
+    } = new;
+    let values = params![device.number, kind, digest, chosen, created_ms, expires_ms];
     let id: Unsigned = connection
         .prepare_cached(sql)?
         .query_row(values, |row| row.get(0))?;
@@ -241,27 +263,23 @@ pub fn end_credentials(
     while let Some(row) = rows.next()? {
         ended.push((row.get::<_, Unsigned>(0)?.0, row.get(1)?));
     }
-    let sql = "DELETE FROM credential WHERE id IN (
-                   SELECT id FROM credential WHERE device = ?1 AND revoked_ms IS NOT NULL
-                   ORDER BY id DESC LIMIT -1 OFFSET ?2)";
-    connection
-        .prepare_cached(sql)?
-        .execute(params![device.number, kept])?;
+    forget_ended(connection, device, kept)?;
     ended.sort_unstable();
     Ok(ended)
 }
 
-/// The live credentials of an identity: id and digest.
-pub fn live_credentials(
+/// Forgets the oldest ended credentials of a device, so that at most `kept` stay.
+pub fn forget_ended(
     connection: &Connection,
     device: &DeviceRow,
-) -> Result<Vec<(u64, [u8; 32])>, StoreError> {
-    let sql = "SELECT id, digest FROM credential WHERE device = ?1 AND revoked_ms IS NULL";
-    let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map([device.number], |row| {
-        Ok((row.get::<_, Unsigned>(0)?.0, row.get(1)?))
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    kept: u32,
+) -> Result<(), StoreError> {
+    let sql = "DELETE FROM credential WHERE id IN (
+                   SELECT id FROM credential WHERE device = ?1 AND revoked_ms IS NOT NULL
+                   ORDER BY id DESC LIMIT -1 OFFSET ?2)";
+    let values = params![device.number, kept];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
 }
 
 /// Sets the generation of a device.
@@ -333,6 +351,7 @@ pub fn bury(
 ) -> Result<(), StoreError> {
     let sql = "DELETE FROM device WHERE number = ?1";
     connection.prepare_cached(sql)?.execute([device.number])?;
+    suspects::forget(connection, device.id)?;
     let sql = "INSERT INTO tombstone (device, offset, deleted_ms, kind) VALUES (?1, ?2, ?3, ?4)";
     let (id, offset, deleted_ms) = (device.id.as_bytes(), Unsigned(offset), Unsigned(deleted_ms));
     let values = params![id, offset, deleted_ms, device.kind];
@@ -365,7 +384,7 @@ pub fn set_meta(connection: &Connection, name: &str, value: &[u8]) -> Result<(),
     Ok(())
 }
 
-fn device_row(row: &Row<'_>) -> rusqlite::Result<DeviceRow> {
+pub(super) fn device_row(row: &Row<'_>) -> rusqlite::Result<DeviceRow> {
     Ok(DeviceRow {
         number: row.get(0)?,
         id: Uuid::from_bytes(row.get(1)?),
@@ -386,5 +405,8 @@ fn credential_row(row: &Row<'_>) -> rusqlite::Result<CredentialRow> {
         created_ms: row.get::<_, Unsigned>(3)?.0,
         revoked_ms: row.get::<_, Option<Unsigned>>(4)?.map(|at| at.0),
         expires_ms: row.get::<_, Option<Unsigned>>(5)?.map(|at| at.0),
+        superseded_by: row.get::<_, Option<Unsigned>>(6)?.map(|id| id.0),
+        retires_older: row.get(7)?,
+        terms: TermsRow::from_columns(row, 8)?,
     })
 }

@@ -12,7 +12,8 @@ pub(super) const APPLICATION_ID: i64 = 0x546f_6c6c;
 
 /// Step n (counting from 1) leads to schema version n.
 pub(super) const STEPS: &[&str] = &[
-    VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, OUTBOX,
+    VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7, VERSION_8,
+    VERSION_9, VERSION_10,
 ];
 
 /// `device.number` keeps joins on small integers; `device.id` is what the world sees.
@@ -195,9 +196,74 @@ CREATE TABLE access_key (
 ) STRICT;
 ";
 
+/// A token has terms: what it allows and when (`terms`; no row is no terms but an end, which is
+/// `credential.expires_ms` for tokens of every kind). Networks stand one a line. A token whose
+/// place another took (`superseded_by`) ends at the end of the grace time; `expires_before_ms` is
+/// the end it had before that, for the way back. The other one may end it when it is first used
+/// (`retires_older`). Ended by time, `revoked_ms` says so too.
+const VERSION_7: &str = "
+ALTER TABLE credential ADD COLUMN superseded_by INTEGER;
+ALTER TABLE credential ADD COLUMN expires_before_ms INTEGER;
+ALTER TABLE credential ADD COLUMN retires_older INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE terms (
+    credential INTEGER PRIMARY KEY REFERENCES credential (id) ON DELETE CASCADE,
+    not_before_ms INTEGER,
+    rights INTEGER,
+    networks TEXT NOT NULL,
+    connections_max INTEGER,
+    messages_max INTEGER
+) STRICT;
+
+DROP INDEX credential_expiring;
+
+CREATE INDEX credential_expiring ON credential (expires_ms)
+    WHERE expires_ms IS NOT NULL AND kind = 2;
+
+CREATE INDEX credential_due ON credential (expires_ms)
+    WHERE expires_ms IS NOT NULL AND kind <> 2 AND revoked_ms IS NULL;
+
+CREATE INDEX credential_superseded ON credential (id)
+    WHERE superseded_by IS NOT NULL AND revoked_ms IS NULL;
+";
+
+/// What revoked credentials wrote from a time on is marked by device, first record in the journal
+/// and last credential. A moment says that records up to `offset` had come by then.
+const VERSION_8: &str = "
+CREATE TABLE suspect (
+    number INTEGER PRIMARY KEY,
+    device BLOB NOT NULL CHECK (length(device) = 16),
+    first_offset INTEGER NOT NULL,
+    credential_max INTEGER NOT NULL,
+    from_ms INTEGER NOT NULL,
+    revoked_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX suspect_of_device ON suspect (device);
+
+CREATE TABLE moment (
+    received_ms INTEGER PRIMARY KEY,
+    offset INTEGER NOT NULL
+) STRICT;
+";
+
+/// Tokens of the admin API, besides the one in the secrets directory. `number` is never used again,
+/// so that what one token began is not taken for another's; `scope` is 0 (read), 1 (operate) or 2
+/// (admin). A revoked one is removed.
+const VERSION_9: &str = "
+CREATE TABLE admin_token (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    digest BLOB NOT NULL UNIQUE CHECK (length(digest) = 32),
+    scope INTEGER NOT NULL CHECK (scope IN (0, 1, 2)),
+    created_ms INTEGER NOT NULL,
+    expires_ms INTEGER
+) STRICT;
+";
+
 /// `audit_outbox`: what the audit is to tell of changes that are committed here, until its file has
 /// it. Numbers are never used twice: they stand in the file too, so that none is told twice.
-const OUTBOX: &str = "
+const VERSION_10: &str = "
 CREATE TABLE audit_outbox (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     at_ms INTEGER NOT NULL,

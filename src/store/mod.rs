@@ -17,6 +17,7 @@
 //! After a crash at any point, what was answered is there; of what was not answered, whole
 //! requests are there or not.
 
+pub mod admin_tokens;
 pub mod bulk;
 pub mod devices;
 mod error;
@@ -30,6 +31,8 @@ pub mod retained;
 pub mod scopes;
 pub mod sessions;
 mod snapshot;
+pub mod suspects;
+pub mod terms;
 #[cfg(test)]
 mod tests;
 pub mod users;
@@ -149,13 +152,15 @@ impl Store {
         self.inner.writer.on_disk_full(hook);
     }
 
-    /// Whether no credential is stored, live or ended: then a missing registry key harms nobody.
+    /// Whether no credential and no admin token is stored, live or ended: then a missing registry
+    /// key harms nobody.
     ///
     /// # Errors
     /// That the database could not be read.
     pub fn is_empty(&self) -> Result<bool, StoreError> {
         self.read(|connection| {
-            let sql = "SELECT NOT EXISTS (SELECT 1 FROM credential)";
+            let sql = "SELECT NOT EXISTS (SELECT 1 FROM credential)
+                          AND NOT EXISTS (SELECT 1 FROM admin_token)";
             Ok(connection.query_row(sql, [], |row| row.get(0))?)
         })
     }

@@ -411,3 +411,64 @@ fn rel_10_sessions_of_schema_3_are_read_and_those_of_revoked_devices_are_not() {
         .unwrap();
     assert_eq!(first, 4);
 }
+
+/// A database of schema 6, with tokens of users that end by themselves.
+#[test]
+fn rel_10_tokens_of_schema_6_are_read_and_only_those_of_users_are_cleared_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sql = migrations::STEPS[..6].concat();
+    for (number, kind, expires_ms) in [(1, 0, "NULL"), (2, 2, "2000")] {
+        let credential = if kind == 2 { 2 } else { 1 };
+        sql += &format!(
+            "INSERT INTO device (number, id, name, created_ms, generation, kind)
+             VALUES ({number}, x'{number:032x}', 'n{number}', 1, 4, {kind});
+             INSERT INTO credential (device, kind, digest, chosen, created_ms, expires_ms)
+             VALUES ({number}, {credential}, x'{number:064x}', 0, 1, {expires_ms});"
+        );
+    }
+    raw_database(dir.path(), migrations::APPLICATION_ID, 6, &sql);
+    let store = Store::open(dir.path()).unwrap();
+    let mut live = Vec::new();
+    store
+        .read(|connection| devices::each_live(connection, |found| live.push(found)))
+        .unwrap();
+    let found: Vec<_> = live
+        .iter()
+        .map(|found| (found.kind, found.row.expires_ms))
+        .collect();
+    assert_eq!(found, [(0, None), (2, Some(2_000))]);
+    assert!(live.iter().all(|found| found.row.terms.is_none()));
+    // A device's token may end by itself now; each is cleared away in its own manner.
+    let (ended, removed, next) = store
+        .write(|transaction| {
+            terms::set_expiry(transaction, 1, Some(1_000))?;
+            let row = terms::TermsRow {
+                not_before_ms: Some(500),
+                rights: Some(3),
+                networks: "10.0.0.0/8".into(),
+                connections_max: Some(2),
+                messages_max: Some(7),
+            };
+            terms::set(transaction, 1, &row)?;
+            let next = terms::next_end(transaction)?;
+            let removed = users::remove_expired(transaction, 5_000, 10)?;
+            Ok((terms::end_due(transaction, 5_000, 10)?, removed, next))
+        })
+        .unwrap();
+    assert_eq!(next, Some(1_000), "of users' tokens nothing is noted");
+    assert_eq!(ended.iter().map(|row| row.id).collect::<Vec<_>>(), [1]);
+    assert_eq!(removed.iter().map(|gone| gone.0).collect::<Vec<_>>(), [2]);
+    let credential = store
+        .read(|connection| {
+            let row = devices::by_name(connection, "n1")?.unwrap();
+            Ok(devices::credentials(connection, &row)?.remove(0))
+        })
+        .unwrap();
+    assert_eq!(credential.revoked_ms, Some(1_000));
+    let terms = credential.terms;
+    assert_eq!((terms.rights, &*terms.networks), (Some(3), "10.0.0.0/8"));
+    assert_eq!(
+        (terms.connections_max, terms.messages_max),
+        (Some(2), Some(7))
+    );
+}

@@ -106,7 +106,7 @@ pub fn each_terms(
     mut visit: impl FnMut(TokenTerms),
 ) -> Result<(), StoreError> {
     let sql = "SELECT id, expires_ms, scopes FROM credential
-               WHERE expires_ms IS NOT NULL AND revoked_ms IS NULL";
+               WHERE expires_ms IS NOT NULL AND kind = 2 AND revoked_ms IS NULL";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -126,7 +126,8 @@ pub fn remove_expired(
     most: u32,
 ) -> Result<Vec<Gone>, StoreError> {
     let sql = "DELETE FROM credential WHERE id IN (
-                   SELECT id FROM credential WHERE expires_ms IS NOT NULL AND expires_ms <= ?1
+                   SELECT id FROM credential
+                   WHERE expires_ms IS NOT NULL AND kind = 2 AND expires_ms <= ?1
                    ORDER BY expires_ms LIMIT ?2)
                RETURNING id, digest";
     let mut statement = connection.prepare_cached(sql)?;

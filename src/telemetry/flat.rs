@@ -27,11 +27,12 @@ pub(super) fn scan_into<'a>(
     payload: &'a [u8],
     options: ScanOptions,
     received_ms: u64,
+    shapes: &mut Shapes,
     samples: &mut Vec<Sample<'a>>,
 ) -> Result<(), PayloadError> {
     let before = samples.len();
     let received = i64::try_from(received_ms).unwrap_or(i64::MAX);
-    if self::samples(utf8(payload)?, options, received, samples).is_some() {
+    if self::samples(utf8(payload)?, options, received, shapes, samples).is_some() {
         return Ok(());
     }
     samples.truncate(before);
@@ -50,6 +51,7 @@ pub(super) fn samples<'a>(
     text: &'a str,
     options: ScanOptions,
     received_ms: i64,
+    shapes: &mut Shapes,
     samples: &mut Vec<Sample<'a>>,
 ) -> Option<()> {
     let (ts_ms, members) = match text.strip_prefix("{\"ts\":") {
@@ -67,6 +69,22 @@ pub(super) fn samples<'a>(
         }
     };
     let is_outer = members.len() == text.len();
+    let before = samples.len();
+    let mut add = |key, value| {
+        samples.push(Sample {
+            key: Cow::Borrowed(key),
+            ts_ms,
+            value,
+        });
+    };
+    let shape = shapes.of(members, is_outer);
+    if shape
+        .and_then(|shape| shape.read(members, is_outer, options, &mut add))
+        .is_some()
+    {
+        return Some(());
+    }
+    samples.truncate(before);
     let rest = object(members, options, |key, value| {
         if is_outer && matches!(key, "ts" | "values") {
             return None; // perhaps a time and its values, in this order or another
@@ -78,7 +96,9 @@ pub(super) fn samples<'a>(
         });
         Some(())
     })?;
-    rest.is_empty().then_some(())
+    rest.is_empty().then_some(())?;
+    shapes.missed(members, is_outer);
+    Some(())
 }
 
 /// Calls `visit` for the members of an object; those that are null are only looked at. Answers
@@ -91,11 +111,6 @@ fn object<'a>(
 ) -> Option<&'a [u8]> {
     let mut hashes = [0_u64; KEYS_MAX];
     let mut rest = text.as_bytes().strip_prefix(b"{")?;
-    // Where a part of the rest stands in the text: the text can be cut there, as ends are quotes.
-    let part = |behind: &[u8], len: usize| {
-        let start = text.len().checked_sub(behind.len())?;
-        text.get(start..start + len)
-    };
     for count in 0..KEYS_MAX {
         let (key, hash, behind) = strict::string(rest)?;
         let (known, free) = hashes.split_at_mut_checked(count)?;
@@ -103,43 +118,17 @@ fn object<'a>(
             return None; // doubled, or two keys that look so
         }
         *free.first_mut()? = hash;
-        let key = part(rest.get(1..)?, key.len())?;
+        let key = part(text, rest.get(1..)?, key.len())?;
         rest = strict::skip_blank(behind.strip_prefix(b":")?);
-        let value = match rest.first()? {
-            b'"' => {
-                let (string, _, behind) = strict::string(rest)?;
-                let string = part(rest.get(1..)?, string.len())?;
-                rest = behind;
-                Some(if options.cast_strings && number::is_castable(string) {
-                    number::number(string)
-                } else {
-                    Value::Text(Cow::Borrowed(string))
-                })
+        if let Some(behind) = rest.strip_prefix(b"null") {
+            if matches!(key, "ts" | "values") {
+                return None;
             }
-            b'-' | b'0'..=b'9' => {
-                let (_, behind) = strict::number(rest)?;
-                let number = part(rest, rest.len() - behind.len())?;
-                rest = behind;
-                Some(number::short(number).unwrap_or_else(|| number::number(number)))
-            }
-            b'n' => {
-                rest = rest.strip_prefix(b"null")?;
-                None
-            }
-            b't' => {
-                rest = rest.strip_prefix(b"true")?;
-                Some(Value::Bool(true))
-            }
-            b'f' => {
-                rest = rest.strip_prefix(b"false")?;
-                Some(Value::Bool(false))
-            }
-            _ => return None,
-        };
-        if let Some(value) = value {
+            rest = behind;
+        } else {
+            let (value, behind) = value(text, rest, options)?;
             visit(key, value)?;
-        } else if matches!(key, "ts" | "values") {
-            return None;
+            rest = behind;
         }
         match rest.split_first()? {
             (b',', behind) => rest = strict::skip_blank(behind),
@@ -150,6 +139,170 @@ fn object<'a>(
     None
 }
 
+/// The simple value that the rest of a text begins with, and what follows it.
+#[inline]
+fn value<'a>(text: &'a str, rest: &'a [u8], options: ScanOptions) -> Option<(Value<'a>, &'a [u8])> {
+    match rest.first()? {
+        b'"' => {
+            let (string, _, behind) = strict::string(rest)?;
+            let string = part(text, rest.get(1..)?, string.len())?;
+            let value = if options.cast_strings && number::is_castable(string) {
+                number::number(string)
+            } else {
+                Value::Text(Cow::Borrowed(string))
+            };
+            Some((value, behind))
+        }
+        b'-' | b'0'..=b'9' => {
+            if let Some(found) = number::leading(rest) {
+                return Some(found);
+            }
+            let (_, behind) = strict::number(rest)?;
+            let number = part(text, rest, rest.len() - behind.len())?;
+            Some((number::number(number), behind))
+        }
+        b't' => Some((Value::Bool(true), rest.strip_prefix(b"true")?)),
+        b'f' => Some((Value::Bool(false), rest.strip_prefix(b"false")?)),
+        _ => None,
+    }
+}
+
+/// The first bytes of the rest of a text. It can be cut there, as ends are quotes.
+#[inline]
+fn part<'a>(text: &'a str, rest: &[u8], len: usize) -> Option<&'a str> {
+    let start = text.len().checked_sub(rest.len())?;
+    text.get(start..start.checked_add(len)?)
+}
+
+/// How the payloads of a fleet look: what stands around their values, which is the same from
+/// payload to payload, is compared instead of read.
+pub(super) struct Shapes {
+    list: [Shape; SHAPES],
+}
+
+/// Shapes that are known at a time; each takes 1 KiB at most.
+const SHAPES: usize = 16;
+
+/// Bytes of a shape beyond which it is not noted.
+const SHAPE_BYTES_MAX: usize = 1_024;
+
+/// Payloads of another shape after which one gives way.
+const MISSES_MAX: u32 = 4;
+
+/// What stands before each value of an object.
+#[derive(Default)]
+struct Shape {
+    /// Bracket or comma, the name in its quotes and the colon, perhaps with blanks: of all members,
+    /// one behind the other. No name is there twice.
+    leads: Vec<u8>,
+    members: Vec<Lead>,
+    /// The object is a payload, not the values in one.
+    is_outer: bool,
+    /// Payloads in turn that did not look so.
+    misses: u32,
+}
+
+/// What stands before one value.
+#[derive(Clone, Copy)]
+struct Lead {
+    /// Its bytes.
+    len: usize,
+    /// Where in them the name begins and ends.
+    name: (usize, usize),
+}
+
+impl Default for Shapes {
+    fn default() -> Self {
+        Self {
+            list: std::array::from_fn(|_| Shape::default()),
+        }
+    }
+}
+
+impl Shapes {
+    /// The shape that an object may have, by its first name.
+    #[inline]
+    fn of(&mut self, members: &str, is_outer: bool) -> Option<&mut Shape> {
+        let name = members.as_bytes().get(2..)?.first_chunk()?;
+        let word = u64::from_le_bytes(*name) ^ u64::from(is_outer);
+        let hash = word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        self.list.get_mut(usize::try_from(hash).ok()? % SHAPES)
+    }
+
+    /// An object was read otherwise: perhaps the next ones look as it does.
+    fn missed(&mut self, members: &str, is_outer: bool) {
+        let Some(shape) = self.of(members, is_outer) else {
+            return;
+        };
+        shape.misses += 1;
+        if shape.members.is_empty() || shape.misses >= MISSES_MAX {
+            *shape = Shape::noted(members, is_outer).unwrap_or_default();
+        }
+    }
+}
+
+impl Shape {
+    /// Calls `visit` for the members of an object of this shape. `None`: it has another one, and
+    /// what was visited means nothing.
+    #[inline]
+    fn read<'a>(
+        &mut self,
+        text: &'a str,
+        is_outer: bool,
+        options: ScanOptions,
+        mut visit: impl FnMut(&'a str, Value<'a>),
+    ) -> Option<()> {
+        if is_outer != self.is_outer {
+            return None;
+        }
+        let mut rest = text.as_bytes();
+        let mut leads = self.leads.as_slice();
+        for member in &self.members {
+            let (lead, later) = leads.split_at_checked(member.len)?;
+            let behind = rest.strip_prefix(lead)?;
+            let (begin, end) = member.name;
+            let name = part(text, rest.get(begin..)?, end - begin)?;
+            let (value, behind) = match number::leading(behind) {
+                Some(number) => number,
+                None => value(text, behind, options)?,
+            };
+            visit(name, value);
+            if behind == b"}" {
+                self.misses = 0;
+                return Some(());
+            }
+            (leads, rest) = (later, behind);
+        }
+        None
+    }
+
+    /// The shape of an object that [`object`] has read; `None` for one with nulls, or a large one.
+    fn noted(text: &str, is_outer: bool) -> Option<Self> {
+        let mut shape = Self {
+            is_outer,
+            ..Self::default()
+        };
+        let mut rest = text.as_bytes();
+        while rest != b"}" {
+            let behind = match rest.split_first()? {
+                (b'{', behind) => behind,
+                (_, behind) => strict::skip_blank(behind),
+            };
+            let begin = rest.len() - behind.len() + 1;
+            let (name, _, behind) = strict::string(behind)?;
+            let behind = strict::skip_blank(behind.strip_prefix(b":")?);
+            let lead = rest.get(..rest.len() - behind.len())?;
+            shape.leads.extend_from_slice(lead);
+            shape.members.push(Lead {
+                len: lead.len(),
+                name: (begin, begin + name.len()),
+            });
+            rest = value(text, behind, ScanOptions::default())?.1;
+        }
+        (shape.leads.len() <= SHAPE_BYTES_MAX).then_some(shape)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -157,12 +310,13 @@ mod tests {
     use super::*;
 
     /// What the quick way says, and what the scanner says.
-    fn both(
-        text: &str,
+    fn both<'a>(
+        text: &'a str,
         options: ScanOptions,
-    ) -> (Option<Vec<Sample<'_>>>, Option<Vec<Sample<'_>>>) {
+        shapes: &mut Shapes,
+    ) -> (Option<Vec<Sample<'a>>>, Option<Vec<Sample<'a>>>) {
         let mut quick = Vec::new();
-        let is_simple = samples(text, options, 5, &mut quick).is_some();
+        let is_simple = samples(text, options, 5, shapes, &mut quick).is_some();
         let mut scanned = Vec::new();
         let result = scan_checked(text.as_bytes(), options, 5, |sample| scanned.push(sample));
         (
@@ -173,6 +327,7 @@ mod tests {
 
     #[test]
     fn payloads_as_devices_send_them_are_simple() {
+        let mut shapes = Shapes::default();
         for text in [
             r#"{"temperature":21.5,"humidity":40}"#,
             r#"{"a": -1, "b": true, "c": null, "d": "text", "e": "2.5", "f": 1e3}"#,
@@ -184,10 +339,46 @@ mod tests {
             if text == "{}" {
                 continue;
             }
-            let (quick, scanned) = both(text, ScanOptions::default());
-            assert!(quick.is_some(), "{text}");
-            assert_eq!(quick, scanned, "{text}");
+            // The first one is read, the second one is compared with it.
+            for _ in 0..2 {
+                let (quick, scanned) = both(text, ScanOptions::default(), &mut shapes);
+                assert!(quick.is_some(), "{text}");
+                assert_eq!(quick, scanned, "{text}");
+            }
         }
+    }
+
+    #[test]
+    fn a_shape_is_noted_and_gives_way_to_others() {
+        let hits = |shapes: &mut Shapes, text: &str| {
+            let shape = shapes.of(text, true).unwrap();
+            let found = shape.read(text, true, ScanOptions::default(), |_, _| {});
+            found.is_some()
+        };
+        let mut shapes = Shapes::default();
+        let (one, other) = (r#"{"value-a":1,"b":2.5}"#, r#"{"value-a":1,"c":"x"}"#);
+        assert!(!hits(&mut shapes, one));
+        both(one, ScanOptions::default(), &mut shapes);
+        assert!(hits(&mut shapes, one));
+        // Fewer members of the same names, and other values.
+        assert!(hits(&mut shapes, r#"{"value-a":"y"}"#));
+        assert!(!hits(&mut shapes, r#"{"value-a":1,"b":2.5,"c":3}"#));
+        assert!(!hits(&mut shapes, r#"{"value-a":1, "b":2.5}"#));
+        assert!(!hits(&mut shapes, r#"{"value-a":null}"#));
+        for _ in 0..MISSES_MAX {
+            assert!(!hits(&mut shapes, other));
+            both(other, ScanOptions::default(), &mut shapes);
+        }
+        assert!(hits(&mut shapes, other) && !hits(&mut shapes, one));
+        // What is an ordinary name in `values` is none in a payload.
+        let inner = r#"{"ts":1,"values":{"values":5,"b":1}}"#;
+        both(inner, ScanOptions::default(), &mut shapes);
+        both(inner, ScanOptions::default(), &mut shapes);
+        assert!(
+            both(r#"{"values":5,"b":1}"#, ScanOptions::default(), &mut shapes)
+                .0
+                .is_none()
+        );
     }
 
     fn part() -> impl Strategy<Value = String> {
@@ -251,13 +442,16 @@ mod tests {
 
         #[test]
         fn the_quick_way_says_what_the_scanner_says(
-            text in payload(),
+            texts in proptest::collection::vec(payload(), 1..4),
             cast_strings in any::<bool>(),
         ) {
             let options = ScanOptions { cast_strings, ..ScanOptions::default() };
-            let (quick, scanned) = both(&text, options);
-            if quick.is_some() {
-                prop_assert_eq!(format!("{:?}", quick), format!("{:?}", scanned));
+            let mut shapes = Shapes::default();
+            for text in texts.iter().chain(&texts) {
+                let (quick, scanned) = both(text, options, &mut shapes);
+                if quick.is_some() {
+                    prop_assert_eq!(format!("{:?}", quick), format!("{:?}", scanned));
+                }
             }
         }
     }

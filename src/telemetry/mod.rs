@@ -21,7 +21,7 @@ pub use sample::{OwnedValue, Sample, ScanOptions, Value};
 pub use store::{
     Aggregate, Aggregation, BUCKETS_MAX, Bucket, DAMAGE_KEPT_MAX, FileDamage, FileVerdict, History,
     HistoryOptions, HistoryStatus, OnStep, Point, Query, QueryError, RESULT_BYTES_MAX, StoreReport,
-    verify_files,
+    Suspect, SuspectMark, verify_files,
 };
 
 /// Version of the reading rules, noted in every journal record: a later version that reads a

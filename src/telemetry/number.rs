@@ -53,39 +53,55 @@ pub(super) fn number(text: &str) -> Value<'_> {
     }
 }
 
-/// The same for a strict number of few digits without exponent, quickly; `None` for others.
+/// The same for a strict number of few digits without exponent that a text begins with, quickly,
+/// and what follows it. `None` for others, and for what is no number.
 #[inline]
-pub(super) fn short(text: &str) -> Option<Value<'static>> {
-    let bytes = text.as_bytes();
-    let unsigned = bytes.strip_prefix(b"-").unwrap_or(bytes);
-    // Below 10^15 every whole number is a double, and so is every power of ten below 10^22: their
-    // quotient is rounded once, as the text itself would be.
-    if unsigned.len() > 16 {
+pub(super) fn leading(text: &[u8]) -> Option<(Value<'static>, &[u8])> {
+    let is_negative = text.first() == Some(&b'-');
+    let begin = usize::from(is_negative);
+    let (whole, point) = more_digits(text, begin, 0);
+    let count = point - begin;
+    if count == 0 || count > SHORT_DIGITS_MAX || count > 1 && text.get(begin) == Some(&b'0') {
         return None;
     }
-    let (mut digits, mut count, mut point) = (0_i64, 0_usize, None);
-    for byte in unsigned {
-        match byte {
-            b'0'..=b'9' => digits = digits * 10 + i64::from(byte - b'0'),
-            b'.' if point.is_none() => {
-                point = Some(count);
-                continue;
-            }
-            _ => return None,
+    match text.get(point) {
+        Some(b'.') => {}
+        Some(b'e' | b'E') => return None,
+        _ => {
+            let value = Value::Long(if is_negative { -whole } else { whole });
+            return Some((value, text.get(point..)?));
         }
-        count += 1;
     }
-    let is_negative = unsigned.len() < bytes.len();
-    let Some(point) = point else {
-        return (count <= 15).then_some(Value::Long(if is_negative { -digits } else { digits }));
-    };
-    if count > 15 {
+    let (digits, end) = more_digits(text, point + 1, whole);
+    let places = end - point - 1;
+    let is_long = count + places > SHORT_DIGITS_MAX;
+    if places == 0 || is_long || matches!(text.get(end), Some(b'e' | b'E')) {
         return None;
     }
     #[expect(clippy::cast_precision_loss, reason = "below 10^15 nothing is lost")]
-    let value = digits as f64 / POWERS.get(count - point)?;
+    let value = digits as f64 / POWERS.get(places)?;
     // A decimal number knows no negative zero.
-    Some(Value::Double(if is_negative { 0.0 - value } else { value }))
+    let value = Value::Double(if is_negative { 0.0 - value } else { value });
+    Some((value, text.get(end..)?))
+}
+
+/// Digits of numbers that are read quickly. Below 10^15 every whole number is a double, and so is
+/// every power of ten below 10^22: their quotient is rounded once, as the text itself would be.
+const SHORT_DIGITS_MAX: usize = 15;
+
+/// A number with the digits of a text behind its own, and where those end. Garbage beyond 18.
+#[inline]
+fn more_digits(text: &[u8], begin: usize, mut number: i64) -> (i64, usize) {
+    let mut at = begin;
+    while let Some(byte) = text.get(at) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        number = number.wrapping_mul(10).wrapping_add(i64::from(digit));
+        at += 1;
+    }
+    (number, at)
 }
 
 /// Powers of ten.

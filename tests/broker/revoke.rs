@@ -50,7 +50,7 @@ fn tb_07_rotating_and_deleting_cut_off_too() {
         let name = format!("{version:?}");
         let token = broker.create_device(&name);
         let mut wire = connect(&broker, version, &token);
-        let rotated = broker.cli_json(&["device", "rotate", &name, "--json"]);
+        let rotated = broker.cli_json(&["device", "rotate", &name, "--grace", "0s", "--json"]);
         expect_cut_off(&mut wire, version);
         expect_refused(&broker, version, &token);
         let token = rotated["token"].as_str().expect("the new token").to_owned();
@@ -89,7 +89,8 @@ fn s_05_a_revoked_device_leaves_no_will() {
             let token = if topic == TELEMETRY {
                 token.clone()
             } else {
-                let rotated = broker.cli_json(&["device", "rotate", &name, "--json"]);
+                let rotated =
+                    broker.cli_json(&["device", "rotate", &name, "--grace", "0s", "--json"]);
                 rotated["token"].as_str().expect("the new token").to_owned()
             };
             let will = Some((1, false, topic, &br#"{"will":1}"#[..]));
@@ -163,7 +164,7 @@ fn sec_35_a_revocation_drops_the_session() {
     wire.expect("50020005");
     broker.revoke("a");
     expect_cut_off(&mut wire, Version::V311);
-    let rotated = broker.cli_json(&["device", "rotate", "a", "--json"]);
+    let rotated = broker.cli_json(&["device", "rotate", "a", "--grace", "0s", "--json"]);
     let token = rotated["token"].as_str().expect("the new token");
     let connack = log_in(&mut broker.wire(), &kept(token));
     assert_eq!(show(&connack), "20020000", "no session present");

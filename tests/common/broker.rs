@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Output, Stdio},
-    sync::mpsc,
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::wire::Wire;
+use super::{secrets, wire::Wire};
 
 /// How long a start may take: key generation in a test build on a busy machine of two cores.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -24,6 +24,9 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 /// How long the process may take to end, and a figure to become what it must become: a limit for
 /// what hangs. Tests about the time of a stop measure it.
 const EVENT_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long the figures of a process that is about to end may take: they are not what is tested.
+const FIGURES_LIMIT: Duration = Duration::from_secs(2);
 
 /// How often a state that has no event of its own is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -37,6 +40,8 @@ pub(crate) struct Setup {
     environment: BTreeMap<String, String>,
     /// Open files the process may have; None is what the test has.
     files_max: Option<u32>,
+    /// What its processes wrote to stdout, and the figures that they showed at their ends.
+    outputs: Arc<Mutex<Vec<u8>>>,
 }
 
 /// A running broker. Dropping it kills the process (by its id) and removes its directory.
@@ -65,7 +70,11 @@ impl Setup {
             dir,
             environment: BTreeMap::new(),
             files_max: None,
+            outputs: Arc::default(),
         };
+        // The whole suite runs at the most verbose level, so that what must never be logged would
+        // be seen at the end (SEC-55).
+        setup = setup.set("TOLLGATE_LOG_LEVEL", "trace");
         for key in [
             "TOLLGATE_MQTT_LISTEN",
             "TOLLGATE_MQTTS_LISTEN",
@@ -182,10 +191,12 @@ impl Setup {
         stdout: ChildStdout,
     ) -> Result<BTreeMap<String, SocketAddr>, Refusal> {
         let (sender, lines) = mpsc::channel();
+        let outputs = Arc::clone(&self.outputs);
         // The thread ends with the pipe. It goes on reading after `ready`: a full pipe would
         // stop the broker.
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                keep(&outputs, line.as_bytes());
                 let _ = sender.send(line);
             }
         });
@@ -294,6 +305,7 @@ impl Broker {
 
     /// `tollgate` with these arguments, speaking to this broker.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        secrets::given(arguments);
         let mut command = self.setup.command();
         command
             .env("TOLLGATE_ADMIN_URL", self.admin_url())
@@ -303,7 +315,10 @@ impl Broker {
 
     /// Runs `tollgate` with these arguments against this broker.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("the program runs")
+        let output = self.command(arguments).output().expect("the program runs");
+        secrets::harvest(&String::from_utf8_lossy(&output.stdout));
+        secrets::expect_none([("stderr of a command", output.stderr.as_slice())]);
+        output
     }
 
     /// As `cli`, for a command that must succeed: its stdout.
@@ -469,9 +484,26 @@ impl Broker {
     /// # Panics
     /// With all of stderr if it takes too long or a signal ended it.
     pub(crate) fn stop(&mut self) -> i32 {
+        self.keep_figures();
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).expect("the process is ours and not yet waited for");
         self.exit_code()
+    }
+
+    /// Keeps the figures of a process that is about to end.
+    fn keep_figures(&mut self) {
+        let is_running = matches!(self.child.try_wait(), Ok(None));
+        if is_running && self.listeners.contains_key("http") {
+            let agent = ureq::Agent::config_builder()
+                .timeout_global(Some(FIGURES_LIMIT))
+                .build();
+            let url = format!("{}/metrics", self.admin_url());
+            // It may be hung, stopped or out of sockets: that is for the test to notice.
+            if let Ok(mut reply) = ureq::Agent::from(agent).get(url).call() {
+                let figures = reply.body_mut().read_to_vec().unwrap_or_default();
+                keep(&self.setup.outputs, &figures);
+            }
+        }
     }
 
     /// Waits for the process to end by itself and returns the exit code.
@@ -534,13 +566,39 @@ impl Broker {
             dir: TempDir::new().expect("a directory"),
             environment: BTreeMap::new(),
             files_max: None,
+            outputs: Arc::default(),
         };
         std::mem::replace(&mut self.setup, empty)
     }
 }
 
+/// Nothing that a broker of this setup let out, or put into its data, holds a secret (SEC-55). The
+/// first start's file with its token is not looked at: it is there to be read, once.
+impl Drop for Setup {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            return;
+        }
+        secrets::harvest_files(self.dir.path());
+        let log = fs::read(self.stderr_path()).unwrap_or_default();
+        let outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
+        let data = secrets::data_of(&self.dir.path().join("data"));
+        let data = data
+            .iter()
+            .map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+        let outputs = [
+            ("the log", log.as_slice()),
+            ("stdout and figures", &outputs),
+        ];
+        secrets::expect_none(outputs.into_iter().chain(data));
+    }
+}
+
 impl Drop for Broker {
     fn drop(&mut self) {
+        if !thread::panicking() {
+            self.keep_figures();
+        }
         // An error means that it has ended already, which is what we want.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -562,6 +620,13 @@ fn program() -> PathBuf {
 fn json(arguments: &[&str], stdout: &str) -> Value {
     serde_json::from_str(stdout)
         .unwrap_or_else(|error| panic!("tollgate {arguments:?} printed {stdout:?}: {error}"))
+}
+
+/// Adds to what is looked through for secrets.
+fn keep(outputs: &Mutex<Vec<u8>>, text: &[u8]) {
+    let mut outputs = outputs.lock().unwrap_or_else(PoisonError::into_inner);
+    outputs.extend_from_slice(text);
+    outputs.push(b'\n');
 }
 
 /// `listening mqtt 127.0.0.1:1883` → name and address.

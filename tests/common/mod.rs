@@ -10,5 +10,6 @@
 pub(crate) mod broker;
 pub(crate) mod client;
 pub(crate) mod packets;
+pub(crate) mod secrets;
 pub(crate) mod tools;
 pub(crate) mod wire;

@@ -1,6 +1,9 @@
 //! Packets as clients send them, written independently of the code under test.
 
-use super::wire::{Wire, hex};
+use super::{
+    secrets,
+    wire::{Wire, hex},
+};
 
 /// A version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,7 @@ impl<'a> Connect<'a> {
 
     /// The packet.
     pub(crate) fn encode(&self) -> Vec<u8> {
+        secrets::shown_at_connect(self.user_name, self.password);
         let mut body = match self.version {
             Version::V31 => hex("00064d514973647003"),
             Version::V311 => hex("00044d51545404"),

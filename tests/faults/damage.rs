@@ -103,7 +103,7 @@ fn publish_each(broker: &Broker, numbers: std::ops::Range<u64>) {
     let token = match numbers.start {
         0 => broker.create_device("pump"),
         _ => {
-            let rotated = broker.cli_json(&["device", "rotate", "pump", "--json"]);
+            let rotated = broker.cli_json(&["device", "rotate", "pump", "--grace", "0s", "--json"]);
             rotated["token"].as_str().expect("a token").to_owned()
         }
     };

@@ -28,7 +28,7 @@ fn sec_51_neither_data_nor_log_holds_a_token_or_a_key() {
     let generated = broker.create_device("generated");
     broker.create_device_with_token("chosen", CHOSEN);
     let rotated = broker.create_device("rotated");
-    let renewed = broker.cli_json(&["device", "rotate", "rotated", "--json"]);
+    let renewed = broker.cli_json(&["device", "rotate", "rotated", "--grace", "0s", "--json"]);
     let renewed = renewed["token"].as_str().expect("a token").to_owned();
     let revoked = broker.create_device("revoked");
     broker.revoke("revoked");

@@ -114,7 +114,7 @@ fn sec_53_a_rotated_token_keeps_the_session() {
     assert_eq!(client.subscribe(ALL), 1);
     counter.send(3);
     assert_eq!(client.take_numbers(2), [1, 2]);
-    let rotated = broker.cli_json(&["app", "rotate", "a", "--json"]);
+    let rotated = broker.cli_json(&["app", "rotate", "a", "--grace", "0s", "--json"]);
     client.wire.skip_until_close();
     let token = rotated["token"].as_str().expect("a token");
     let mut client = Client::connect(&broker, token, &Options::KEPT);

@@ -114,7 +114,11 @@ fn devices_are_listed_a_page_at_a_time() {
 fn sec_51_a_rotated_token_is_shown_once_and_replaces_the_old_one() {
     let server = Server::start();
     let (id, old) = server.create("boiler");
-    let (status, rotated) = server.call("POST", "/admin/v1/devices/boiler/rotate", None);
+    let (status, rotated) = server.call(
+        "POST",
+        "/admin/v1/devices/boiler/rotate",
+        Some(r#"{"grace_s":0}"#),
+    );
     assert_eq!(status, 200, "{rotated}");
     let new = rotated["token"].as_str().unwrap();
     assert!(server.registry.authenticate(&old).is_none());
@@ -128,7 +132,7 @@ fn sec_51_a_rotated_token_is_shown_once_and_replaces_the_old_one() {
     let change = server.next_change();
     assert_eq!((change.identity, change.drops_state), (id, false));
 
-    let chosen = Some(r#"{"token":"a word of mine"}"#);
+    let chosen = Some(r#"{"token":"a word of mine","grace_s":0}"#);
     let (status, rotated) = server.call("POST", "/admin/v1/devices/boiler/rotate", chosen);
     assert_eq!((status, &rotated["token"]), (200, &json!("a word of mine")));
     assert!(server.registry.authenticate("a word of mine").is_some());

@@ -56,7 +56,7 @@ pub(crate) struct Server {
     confirm: mpsc::Sender<()>,
     submitter: Submitter,
     http: Option<HttpServer>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// A reply, taken apart.
@@ -75,15 +75,25 @@ impl Server {
 
     /// `names`: what the server may be called besides its address.
     pub(crate) fn start_with(worker: Worker, names: Vec<String>) -> Server {
-        Server::build(worker, names, None)
+        Server::build(worker, names, None, 100)
+    }
+
+    /// It takes as many requests a second as anybody sends.
+    pub(crate) fn start_unlimited() -> Server {
+        Server::build(Worker::Confirms, Vec::new(), None, 1_000_000)
     }
 
     /// Its only listener speaks TLS.
     pub(crate) fn start_secured(tls: Arc<ServerConfig>) -> Server {
-        Server::build(Worker::Confirms, Vec::new(), Some(tls))
+        Server::build(Worker::Confirms, Vec::new(), Some(tls), 100)
     }
 
-    fn build(worker: Worker, names: Vec<String>, tls: Option<Arc<ServerConfig>>) -> Server {
+    fn build(
+        worker: Worker,
+        names: Vec<String>,
+        tls: Option<Arc<ServerConfig>>,
+        requests_per_second_max: u32,
+    ) -> Server {
         let dir = TempDir::with_prefix("tollgate-http-").unwrap();
         let store = Store::open(&dir.path().join("data")).unwrap();
         let secrets_dir = dir.path().join("secrets");
@@ -108,7 +118,7 @@ impl Server {
             access_bytes_max: 1 << 20,
         };
         let audit = Audit::start(&dir.path().join("data"), &store, limits, &metrics).unwrap();
-        registry.audited_by(audit.clone());
+        registry.audited_by(audit.clone()).unwrap();
         let (lane, seen) = tokio::sync::mpsc::channel(1);
         let (changes_in, changes) = mpsc::channel();
         let (confirm, confirmed) = mpsc::channel();
@@ -116,7 +126,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let parts = HttpParts {
-            requests_per_second_max: 100,
+            requests_per_second_max,
             listeners: vec![(listener, tls.map(Tls::new))],
             names,
             registry: registry.clone(),
@@ -146,8 +156,13 @@ impl Server {
             changes: Mutex::new(changes),
             confirm,
             http: Some(http),
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// What it works on: `data`, `secrets`, `certs`.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     /// The next change that reaches the worker.

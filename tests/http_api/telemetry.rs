@@ -127,6 +127,7 @@ fn a_deleted_device_has_no_history_not_even_for_one_of_the_same_name() {
         to_ms: i64::MAX,
         limit: 10,
         newest_first: false,
+        left_out: Vec::new(),
     };
     assert_eq!(
         server.history.query(&everything).unwrap(),

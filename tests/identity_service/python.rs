@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::common::{
     packets::Version,
+    secrets,
     tools::{printed, repository, run, tool},
 };
 use crate::site::{Site, text};
@@ -26,6 +27,7 @@ fn life(site: &Site, errand: &Value) -> Value {
     let output = run(&mut command);
     let (stdout, stderr) = printed(&output);
     assert_eq!(output.status.code(), Some(0), "{stderr}");
+    secrets::harvest(&stdout);
     serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("no JSON: {stdout} {stderr}"))
 }
 

@@ -13,6 +13,7 @@ use crate::common::{
     broker::{Broker, Setup},
     client::Client,
     packets::{Connect, Version},
+    secrets,
     wire::ANSWER_LIMIT,
 };
 
@@ -132,6 +133,7 @@ impl Site {
 
 impl Reply {
     fn parse(text: &str) -> Reply {
+        secrets::harvest(text);
         let (head, body) = text
             .split_once("\r\n\r\n")
             .unwrap_or_else(|| panic!("no reply: {text:?}"));

@@ -45,14 +45,7 @@ fn sec_70_tls_failures_are_counted_by_reason() {
     weak.skip_until_close();
     tls("no_shared_cipher");
 
-    let trusts_nobody = ClientConfig::builder_with_provider(Arc::new(
-        rustls::crypto::aws_lc_rs::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()
-    .expect("the provider has the default versions")
-    .with_root_certificates(RootCertStore::empty())
-    .with_no_client_auth();
-    let mut stranger = Wire::over_tls(Arc::new(trusts_nobody), "localhost", socket(address));
+    let mut stranger = Wire::over_tls(Arc::new(trusts_nobody()), "localhost", socket(address));
     let stream = stranger.tls();
     while stream.conn.complete_io(&mut stream.sock).is_ok() && stream.conn.is_handshaking() {}
     tls("certificate_rejected");
@@ -89,6 +82,15 @@ fn sec_70_tls_failures_are_counted_by_reason() {
     }
     let mut good = broker.wire_tls();
     log_in(&mut good, &Connect::with_token(Version::V5, "a", &token));
+}
+
+fn trusts_nobody() -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the default versions")
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth()
 }
 
 /// S-33: thousands of key updates per second.

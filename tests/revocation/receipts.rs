@@ -83,7 +83,7 @@ fn sec_53_a_rotation_leaves_what_is_kept() {
     let token = create_app(&broker, "a", &["#"]);
     let mut all = Everything::make(&broker, Over::Tcp, ("a", &token), &other);
     Everything::wait(&broker, "a");
-    let rotated = ask_ok(&broker, "POST", "apps/a/rotate", &json!({}));
+    let rotated = ask_ok(&broker, "POST", "apps/a/rotate", &json!({"grace_s": 0}));
     let expected = json!({
         "connections": 2, "sessions": 1, "subscriptions": 1, "queued": 0, "in_flight": 0,
         "unfinished": 0, "wills": 2, "retained": 0,

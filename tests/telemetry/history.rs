@@ -149,6 +149,7 @@ fn everything(device: Uuid) -> Query {
         to_ms: i64::MAX,
         limit: 1_000_000,
         newest_first: false,
+        left_out: Vec::new(),
     }
 }
 

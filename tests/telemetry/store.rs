@@ -156,6 +156,7 @@ fn everything(device: Uuid) -> Query {
         to_ms: i64::MAX,
         limit: 1_000_000,
         newest_first: false,
+        left_out: Vec::new(),
     }
 }
 
@@ -264,6 +265,7 @@ fn compare(history: &History, model: &Model, devices: u128) {
             origin_ms: 0,
             interval_ms: 10,
             aggregation: Aggregation::Count,
+            left_out: Vec::new(),
         });
         let counted = counted.unwrap().into_iter().map(|bucket| {
             let OwnedValue::Long(count) = bucket.value else {
@@ -729,6 +731,7 @@ fn tb_94_values_are_aggregated_by_their_kind() {
             origin_ms: 0,
             interval_ms: 20,
             aggregation,
+            left_out: Vec::new(),
         };
         let buckets = bench.history().aggregate(&wanted).unwrap();
         let tell = |bucket: tollgate::telemetry::Bucket| {

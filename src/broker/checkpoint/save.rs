@@ -21,7 +21,7 @@ use crate::broker::record::will;
 use crate::mqtt::message::Message;
 use crate::store::messages::{self, DeliveryRow, MessageRow, QueuedRow};
 use crate::store::sessions::{self, SessionRow, WillRow};
-use crate::store::{Connection, Store, StoreError, devices, retained};
+use crate::store::{Connection, Store, StoreError, devices, retained, suspects};
 
 /// Writes of one transaction, at most.
 const WRITES_MAX: usize = 1_000;
@@ -69,6 +69,7 @@ pub(super) fn save(shadow: &mut Shadow, store: &Store, now_ms: u64) -> Result<()
     let offset = shadow.applied.number();
     store.write_spare(move |transaction| {
         retained::remove_expired(transaction, now_ms, EXPIRED_MAX)?;
+        suspects::note_moment(transaction, offset, now_ms)?;
         sessions::set_offset(transaction, offset)
     })?;
     shadow.changes = Default::default();

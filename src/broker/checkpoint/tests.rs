@@ -115,6 +115,7 @@ impl Rig {
                 digest: [number; 32],
                 chosen: false,
                 created_ms: 1,
+                expires_ms: None,
             };
             devices::insert_credential(transaction, &row, &new)
         });
@@ -609,6 +610,7 @@ impl Rig {
                 digest: [99; 32],
                 chosen: false,
                 created_ms: 3,
+                expires_ms: None,
             };
             devices::insert_credential(transaction, &row, &new)
         });

@@ -134,6 +134,7 @@ fn ask(options: &Store, history: &History) -> Result<(), BenchError> {
             to_ms: i64::MAX,
             limit: 100_000,
             newest_first: false,
+            left_out: Vec::new(),
         };
         let begin = Instant::now();
         let points = history.query(&query).map_err(failed)?.len();

@@ -13,6 +13,9 @@ pub struct Revoke {
     /// Change nothing, and answer with what would end.
     #[serde(default, skip_serializing_if = "is_false")]
     pub dry_run: bool,
+    /// Mark what the device's credentials wrote from this time on as written by somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
 }
 
 /// Body of `POST /admin/v1/revocations`: everybody is named by name or id. All of them are revoked
@@ -32,6 +35,10 @@ pub struct RevokeAll {
     /// Change nothing, and answer with what would end.
     #[serde(default, skip_serializing_if = "is_false")]
     pub dry_run: bool,
+    /// Mark what the devices' credentials wrote from this time on as written by somebody else. Only
+    /// with devices alone: nobody else writes telemetry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
 }
 
 /// Reply to a [`RevokeAll`].
@@ -83,6 +90,24 @@ pub struct Receipt {
     /// True if nothing was changed: the figures say what would have ended.
     #[serde(skip_serializing_if = "is_false")]
     pub dry_run: bool,
+    /// With `since_ms`: the number of the first record that is marked, in the history's column
+    /// `offset`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspect_from: Option<u64>,
+}
+
+/// A mark: what the device's credentials wrote from a time on, until they were revoked, may be
+/// somebody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspectView {
+    /// The time that was given.
+    pub from_ms: u64,
+    /// When the credentials were revoked.
+    pub revoked_ms: u64,
+    /// The first record that is marked, in the history's column `offset`.
+    pub first_offset: u64,
+    /// The last credential that is marked, in the history's column `credential`.
+    pub credential_max: u64,
 }
 
 impl Receipt {
@@ -100,6 +125,7 @@ impl Receipt {
             retained: receipt.retained,
             milliseconds: receipt.milliseconds,
             dry_run,
+            suspect_from: None,
         }
     }
 }

@@ -7,25 +7,18 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 
 use crate::http::admin::{Reply, in_registry};
-use crate::http::api::{DEVICES_PER_PAGE_DEFAULT, DEVICES_PER_PAGE_MAX, UserPage, UserView};
-use crate::http::parameters::{Parameters, RawPath, named_in};
+use crate::http::api::{UserPage, UserView};
+use crate::http::parameters::{Parameters, RawPath, named_in, page_of};
 use crate::http::refused::{Code, Refused};
 use crate::http::service::Shared;
-use crate::identity::{Page, Registry, USER, User};
+use crate::identity::{Registry, USER, User};
 
 /// `GET /admin/v1/users`
 pub(in crate::http) async fn list(
     State(shared): State<Shared>,
     RawQuery(query): RawQuery,
 ) -> Reply<UserPage> {
-    let mut parameters = Parameters::new(query.as_deref())?;
-    let after = parameters.text("after")?;
-    let limit = parameters.number("limit", 1..=DEVICES_PER_PAGE_MAX)?;
-    parameters.finish(&["after", "limit"])?;
-    let page = Page {
-        after,
-        limit: limit.unwrap_or(DEVICES_PER_PAGE_DEFAULT),
-    };
+    let page = page_of(Parameters::new(query.as_deref())?)?;
     let page = move |registry: &Registry| registry.page_of(USER, page);
     let (found, more) = in_registry(&shared, page).await?;
     let last = found.last().filter(|_| more);
@@ -54,8 +47,7 @@ fn view(registry: &Registry, user: User) -> UserView {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_ms = u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
     let credentials = user.credentials.iter();
-    let live = credentials
-        .filter(|held| held.revoked_ms.is_none() && held.expires_ms.is_none_or(|at| at > now_ms));
+    let live = credentials.filter(|held| held.is_valid_at(now_ms));
     UserView {
         tokens: u64::try_from(live.count()).unwrap_or(u64::MAX),
         id: user.name,

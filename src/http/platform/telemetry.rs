@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -33,7 +34,7 @@ const BUCKETS_MAX: i64 = 700;
 const BUCKET_MS_MIN: i64 = 1_000;
 
 /// A path with the kind of thing and its id.
-type ThingPath = Path<(String, String)>;
+type ThingPath = Result<Path<(String, String)>, PathRejection>;
 
 /// Points by key.
 type ByKey = BTreeMap<String, Vec<Point>>;
@@ -185,7 +186,11 @@ impl Range {
 }
 
 /// The device that is meant, if there is one.
-fn device(shared: &ServiceState, Path((kind, id)): &ThingPath) -> Result<Uuid, Refused> {
+fn device(shared: &ServiceState, path: &ThingPath) -> Result<Uuid, Refused> {
+    let Ok(Path((kind, id))) = path else {
+        let message = "the address is not percent-encoded UTF-8";
+        return Err(Refused::new(Code::BadParameter, message));
+    };
     if kind != "DEVICE" {
         let message = format!("entity type {kind:?} has no telemetry here; DEVICE has");
         return Err(Refused::new(Code::BadParameter, message));
@@ -222,6 +227,7 @@ fn history(
             origin_ms: range.start_ms,
             interval_ms,
             aggregation,
+            left_out: Vec::new(),
         };
         for bucket in shared.history.aggregate(&aggregate).map_err(refused)? {
             let half = (i128::from(bucket.end_ms) - i128::from(bucket.start_ms)) / 2;
@@ -256,6 +262,7 @@ fn history(
             to_ms: range.end_ms,
             limit: range.limit.min(left),
             newest_first: range.newest_first,
+            left_out: Vec::new(),
         };
         let points = shared.history.query(&query).map_err(refused)?;
         left -= points.len().min(left);

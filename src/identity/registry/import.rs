@@ -28,6 +28,7 @@ use crate::identity::{
 use crate::store::bulk::{self, Inserter, ListedDevice, NewDevice, Taken};
 use crate::store::devices::NewCredential;
 use crate::store::scopes::Filters;
+use crate::store::terms::{LiveRow, TermsRow};
 use crate::store::{StoreError, Transaction};
 
 /// Rows of one import; more are imported in parts. Bounds memory (about 110 MB) and the time for
@@ -403,6 +404,7 @@ impl Staged {
                 digest: row.digest,
                 chosen: row.chosen,
                 created_ms: self.created_ms,
+                expires_ms: None,
             },
         }
     }
@@ -442,7 +444,15 @@ impl Shared {
                 self.scopes
                     .hold(row.id, row.name(&staged.text), Arc::clone(scope));
             }
-            self.add(&row.digest, row.id, kind, *credential);
+            let held = LiveRow {
+                id: *credential,
+                digest: row.digest,
+                expires_ms: None,
+                terms: TermsRow::default(),
+                superseded_by: None,
+                retires_older: false,
+            };
+            self.learn(kind, (row.id, 1), &held);
         }
         let count = added.len() as u64;
         self.devices.fetch_add(count, Ordering::Relaxed);

@@ -11,9 +11,14 @@ use crate::identity::RegistryError;
 use crate::store::{StoreError, Transaction};
 
 impl Registry {
-    /// Tells all changes from now on to this audit. The first one stays.
-    pub fn audited_by(&self, audit: Audit) {
+    /// Tells all changes from now on to this audit, the first of them that the time of tokens was
+    /// over before this run. The first audit stays.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn audited_by(&self, audit: Audit) -> Result<(), RegistryError> {
         let _ = self.shared.audit.set(audit);
+        self.end_all_due()
     }
 
     /// The same registry, whose changes are told as those of this caller.
@@ -99,6 +104,9 @@ impl Teller {
         let events: Vec<_> = events
             .map(|event| event.by(self.caller.as_deref()))
             .collect();
+        if events.is_empty() {
+            return Ok(None);
+        }
         audit.stage(transaction, &events)
     }
 }

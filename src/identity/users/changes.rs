@@ -281,6 +281,7 @@ fn gone(user: Uuid) -> Change {
         credentials_ended: Vec::new(),
         ends_sessions: true,
         drops_state: true,
+        expired: false,
     }
 }
 
@@ -358,9 +359,8 @@ impl Shared {
 
     /// Makes an issued token known.
     fn take_up(&self, issued: Issued) -> UserToken {
-        for (_, digest) in &issued.cleared {
-            self.index.remove(digest);
-        }
+        self.index
+            .end(issued.cleared.iter().map(|(_, digest)| digest));
         self.users
             .forget_tokens(issued.cleared.iter().map(|(id, _)| *id));
         let credential = issued.token.credential;
@@ -371,6 +371,9 @@ impl Shared {
             credential,
             generation: issued.generation,
             kind: IdentityKind::User.number(),
+            expires_s: 0,
+            has_terms: false,
+            is_watched: false,
         };
         self.index.insert(&issued.digest, entry);
         self.users.figures_of(issued.user).issued();
@@ -393,8 +396,7 @@ impl Shared {
             let (user, generation) = (first.user, first.generation);
             self.users
                 .forget_tokens(of_user.iter().map(|token| token.id));
-            let digests: Vec<Digest> = of_user.iter().map(|token| token.digest).collect();
-            self.index.end(user, Some(generation), &digests);
+            self.index.end(of_user.iter().map(|token| &token.digest));
             changes.push(Change {
                 identity: user,
                 kind: IdentityKind::User,
@@ -402,6 +404,7 @@ impl Shared {
                 credentials_ended: of_user.iter().map(|token| token.id).collect(),
                 ends_sessions: true,
                 drops_state: false,
+                expired: false,
             });
         }
         changes

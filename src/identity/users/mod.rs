@@ -30,6 +30,7 @@ pub use id::USER_ID_PREFIX;
 pub use scopes::{USER_FILTERS_MAX, UserScope, UserScopes, UserTopics};
 pub(super) use signer::Signer;
 
+use super::index::TokenKey;
 use super::key::RegistryKey;
 use super::registry::now_ms;
 use super::{IdentityKind, Permit, Principal, ProfileFlags, Registry, RegistryError};
@@ -151,6 +152,12 @@ impl Users {
         })
     }
 
+    /// What a token allows now, for what waits in its name; `None` if it is no live token.
+    pub(super) fn permit_now(&self, user: Uuid, credential: u64) -> Option<Arc<Permit>> {
+        let held = self.permit_of(user, credential, now_ms());
+        held.map(|(_, permit)| permit)
+    }
+
     /// Counts that all tokens of a user were revoked.
     pub(super) fn count_revocation(&self, user: Uuid) {
         self.figures_of(user).revoked();
@@ -193,7 +200,8 @@ impl Registry {
         }
         let token = std::str::from_utf8(token).ok()?;
         let shared = self.shared();
-        let entry = shared.index.find(&shared.key.user_digest(token))?;
+        let key = TokenKey::new(&shared.key.user_digest(token));
+        let entry = shared.index.find(key)?;
         let kind = IdentityKind::from_number(entry.kind);
         let user = entry.identity;
         let is_named = user_name.is_empty() || user_name == self.user_id(user);
@@ -211,16 +219,10 @@ impl Registry {
             permit,
             expires_at_ms: Some(terms.expires_ms),
             figures: Some(users.figures_of(user)),
+            quota: None,
+            is_watched: false,
+            key,
         })
-    }
-
-    /// What the holder of this credential may do now, for what waits in its name: of a user what
-    /// the token allows, of everybody else what the identity may. A token that ended or expired
-    /// allows nothing.
-    #[must_use]
-    pub fn permit_of(&self, identity: Uuid, credential: u64) -> Arc<Permit> {
-        let held = self.users().permit_of(identity, credential, now_ms());
-        held.map_or_else(|| self.permit(identity), |(_, permit)| permit)
     }
 
     /// The id of a user as the world writes it.

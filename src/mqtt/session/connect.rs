@@ -44,6 +44,13 @@ pub enum ConnectRefusal {
     BadCredentials,
     /// A bad, expired or revoked token of a user, or one of another user than the user name says.
     BadUserToken,
+    /// A token whose time has not begun. The client is told what it would be told of any other, as
+    /// with the two below (SEC-20).
+    TokenNotYet,
+    /// A token whose time is over.
+    TokenExpired,
+    /// A token that may not be used from where the client is.
+    TokenNetwork,
     /// Neither user name nor password, and the client id is not known.
     UnknownClientId,
     /// No client id, user name or password at all.
@@ -80,7 +87,9 @@ impl ConnectRefusal {
     pub fn code(self, version: Version) -> u8 {
         let (v5, v3) = match self {
             Self::UnsupportedVersion => (ReasonCode::UnsupportedProtocolVersion, 0x01),
-            Self::BadCredentials => (ReasonCode::BadUserNameOrPassword, 0x05),
+            Self::BadCredentials | Self::TokenNotYet | Self::TokenExpired | Self::TokenNetwork => {
+                (ReasonCode::BadUserNameOrPassword, 0x05)
+            }
             Self::BadUserToken | Self::MissingUserName => (ReasonCode::BadUserNameOrPassword, 0x04),
             Self::NotAuthorized => (ReasonCode::NotAuthorized, 0x05),
             Self::UnknownClientId => (ReasonCode::ClientIdentifierNotValid, 0x02),

@@ -8,7 +8,7 @@ use super::merge::{Held, Source, merge};
 use super::query::{Interrupted, again, newer, open_for};
 use super::rows::Row;
 use super::shared::Shared;
-use super::{QueryError, RESULT_BYTES_MAX};
+use super::{QueryError, RESULT_BYTES_MAX, Suspect};
 use crate::telemetry::sample::{OwnedValue, Value};
 
 /// Most buckets of one answer; beyond it [`QueryError::TooLarge`].
@@ -47,6 +47,8 @@ pub struct Aggregate {
     pub interval_ms: i64,
     /// What is made of a bucket's values.
     pub aggregation: Aggregation,
+    /// But for what these mark.
+    pub left_out: Vec<Suspect>,
 }
 
 /// One stretch of time of one series.
@@ -75,6 +77,7 @@ fn attempt(shared: &Shared, wanted: &Aggregate) -> Result<Vec<Bucket>, Interrupt
         device: Some(wanted.device),
         keys: wanted.keys.as_deref(),
         times: (wanted.from_ms, wanted.to_ms),
+        left_out: &wanted.left_out,
     };
     let (mut held, mut unread) = (Vec::new(), Vec::new());
     let mut bytes = 0;

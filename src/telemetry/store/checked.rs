@@ -24,8 +24,8 @@ pub(super) struct CheckedFile {
     recent: Arc<Mutex<Vec<(u64, Bytes)>>>,
 }
 
-/// Blocks a reader keeps: 512 KiB.
-const RECENT_BLOCKS: usize = 8;
+/// Blocks a reader keeps, 768 KiB: one for each column, as it goes from column to column.
+const RECENT_BLOCKS: usize = 12;
 
 impl CheckedFile {
     /// The file without sums: for reading its footer, which tells them.

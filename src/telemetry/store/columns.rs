@@ -1,7 +1,5 @@
 //! A stretch of a file's rows by column, as they were decoded.
 
-use std::ops::Range;
-
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int32Type, Int64Type};
 use arrow_array::{
@@ -27,12 +25,6 @@ pub(super) struct Columns {
     offset: Int64Array,
     credential: Option<Int64Array>,
     generation: Option<Int32Array>,
-}
-
-/// The values of rows that all have a number of one kind.
-pub(super) enum Numbers<'c> {
-    Longs(&'c [i64]),
-    Doubles(&'c [f64]),
 }
 
 impl Columns {
@@ -78,7 +70,7 @@ impl Columns {
             return None;
         }
         Some(Row {
-            device: self.device(at)?,
+            device: self.device.value(at).try_into().ok()?,
             key: self.key.value(at),
             ts_ms: self.ts.value(at),
             value: self.value(at),
@@ -92,89 +84,6 @@ impl Columns {
                 .as_ref()
                 .map_or(0, |column| column.value(at).cast_unsigned()),
         })
-    }
-
-    pub(super) fn device(&self, at: usize) -> Option<[u8; 16]> {
-        (at < self.rows).then(|| self.device.value(at).try_into().ok())?
-    }
-
-    pub(super) fn key(&self, at: usize) -> Option<&str> {
-        (at < self.rows).then(|| self.key.value(at))
-    }
-
-    pub(super) fn ts(&self, rows: &Range<usize>) -> &[i64] {
-        self.ts.values().get(rows.clone()).unwrap_or_default()
-    }
-
-    pub(super) fn offsets(&self, rows: &Range<usize>) -> &[i64] {
-        self.offset.values().get(rows.clone()).unwrap_or_default()
-    }
-
-    /// The times of the first and the last of these rows.
-    pub(super) fn ends(&self, rows: &Range<usize>) -> Option<(i64, i64)> {
-        let times = self.ts(rows);
-        times.first().copied().zip(times.last().copied())
-    }
-
-    /// Empty if they were not read.
-    pub(super) fn credentials(&self, rows: &Range<usize>) -> &[i64] {
-        let column = self.credential.as_ref().map(|column| &**column.values());
-        column
-            .and_then(|values| values.get(rows.clone()))
-            .unwrap_or_default()
-    }
-
-    /// Empty if they were not read.
-    pub(super) fn generations(&self, rows: &Range<usize>) -> &[i32] {
-        let column = self.generation.as_ref().map(|column| &**column.values());
-        column
-            .and_then(|values| values.get(rows.clone()))
-            .unwrap_or_default()
-    }
-
-    /// The values of these rows, if they all have a number of one kind, and nothing of them was
-    /// left unread.
-    pub(super) fn numbers(&self, rows: &Range<usize>) -> Option<Numbers<'_>> {
-        let are_all = |array: &dyn Array| {
-            array.nulls().is_none_or(|nulls| {
-                nulls.null_count() == 0 || nulls.slice(rows.start, rows.len()).null_count() == 0
-            })
-        };
-        if self.credential.is_none() || self.generation.is_none() {
-            return None; // they are to be written, row by row
-        }
-        if let Some(doubles) = self.double.as_ref().filter(|doubles| are_all(*doubles)) {
-            return doubles.values().get(rows.clone()).map(Numbers::Doubles);
-        }
-        let longs = self.long.as_ref().filter(|longs| are_all(*longs))?;
-        longs.values().get(rows.clone()).map(Numbers::Longs)
-    }
-
-    /// Where the series of this row ends, behind its last row.
-    pub(super) fn series_end(&self, at: usize) -> usize {
-        let (Some(device), Some(key)) = (self.device(at), self.key(at)) else {
-            return self.rows;
-        };
-        let is_same = |row: usize| {
-            self.key(row).is_some_and(|other| other == key)
-                && self.device(row).is_some_and(|other| other == device)
-        };
-        // Rows are sorted: steps that grow, and then the place between the last two.
-        let (mut last, mut step) = (at, 1);
-        while is_same(last + step) {
-            last += step;
-            step *= 2;
-        }
-        let mut beyond = (last + step).min(self.rows);
-        while beyond - last > 1 {
-            let middle = last + (beyond - last) / 2;
-            if is_same(middle) {
-                last = middle;
-            } else {
-                beyond = middle;
-            }
-        }
-        beyond
     }
 
     fn value(&self, at: usize) -> Value<'_> {

@@ -238,19 +238,18 @@ fn rewrite(shared: &Shared, chosen: &[Arc<DataFile>]) -> Result<(), Failure> {
 }
 
 fn fill(shared: &Shared, chosen: &[Arc<DataFile>], encoder: &mut Encoder) -> Result<(), Failure> {
-    let mut cursors = Vec::new();
+    let mut files = Vec::new();
     for file in chosen {
-        let open = shared.footers.open(file)?;
-        cursors.push(open.read(Wanted::ALL, true)?);
+        files.push(shared.footers.open(file)?.pages());
     }
     let mut hidden: Option<([u8; 16], u64)> = None;
     let mut stretches: u32 = 0;
-    merge_stretches(cursors, |columns, rows| {
+    merge_stretches(files, |batch, rows| {
         stretches = stretches.wrapping_add(1);
         if stretches.is_multiple_of(256) && shared.is_stopping() {
             return Err(Failure::Stopping);
         }
-        let device = columns.device(rows.start).unwrap_or_default();
+        let device = batch.device(rows.start).unwrap_or_default();
         let before = match hidden {
             Some((of, before)) if of == device => before,
             _ => {
@@ -260,7 +259,7 @@ fn fill(shared: &Shared, chosen: &[Arc<DataFile>], encoder: &mut Encoder) -> Res
         };
         hidden = Some((device, before));
         let mut from = rows.start;
-        for seen in columns.offsets(&rows).chunk_by(|one, other| {
+        for seen in batch.offsets(&rows).chunk_by(|one, other| {
             (one.cast_unsigned() < before) == (other.cast_unsigned() < before)
         }) {
             let stretch = from..from + seen.len();
@@ -269,7 +268,7 @@ fn fill(shared: &Shared, chosen: &[Arc<DataFile>], encoder: &mut Encoder) -> Res
                 .first()
                 .is_some_and(|offset| offset.cast_unsigned() >= before)
             {
-                encoder.push_stretch(columns, stretch)?;
+                encoder.push_stretch(batch, &stretch)?;
             }
         }
         Ok(())

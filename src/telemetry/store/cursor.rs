@@ -32,16 +32,8 @@ impl Cursor {
     /// # Errors
     /// [`FileError::Damaged`]
     pub(super) fn advance(&mut self) -> Result<bool, FileError> {
-        self.advance_by(1)
-    }
-
-    /// Goes on by so many rows, of which there are at least so many but one in what was decoded.
-    ///
-    /// # Errors
-    /// [`FileError::Damaged`]
-    pub(super) fn advance_by(&mut self, rows: usize) -> Result<bool, FileError> {
         if let Some(columns) = &self.columns {
-            self.at += rows;
+            self.at += 1;
             if self.at < columns.rows() {
                 return Ok(true);
             }
@@ -70,11 +62,6 @@ impl Cursor {
     /// The row it stands on; `None` before the first and behind the last.
     pub(super) fn row(&self) -> Option<Row<'_>> {
         self.columns.as_ref()?.row(self.at)
-    }
-
-    /// The rows decoded, and at which of them it stands; as [`Self::row`].
-    pub(super) fn columns(&self) -> Option<(&Columns, usize)> {
-        Some((self.columns.as_ref()?, self.at))
     }
 
     /// Calls `visit` for all rows that are wanted, to the end or until it fails.

@@ -8,6 +8,7 @@
 mod bounds;
 mod chunk;
 mod group;
+mod names;
 mod packing;
 mod stretches;
 mod summed;
@@ -30,11 +31,11 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnDescPtr;
 use zstd::bulk::Compressor;
 
-use super::columns::Columns;
+use super::pages::Batch;
 use super::rows::{Row, column, schema};
-use group::{GROUP_ROWS_MAX, Group};
+use super::run::Run;
+use group::Group;
 use summed::Summed;
-use values::VALUES_AT_ONCE;
 
 /// Bytes under one checksum.
 pub(super) const BLOCK_BYTES: usize = 64 * 1024;
@@ -124,34 +125,33 @@ impl Encoder {
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn push_stretch(&mut self, columns: &Columns, rows: Range<usize>) -> io::Result<()> {
-        let mut rest = rows;
-        while !rest.is_empty() {
-            let room = GROUP_ROWS_MAX.saturating_sub(self.group.rows());
-            let now = rest.start..rest.end.min(rest.start + room);
-            rest.start = now.end;
-            let (Some(device), Some(times)) = (columns.device(now.start), columns.ends(&now))
-            else {
-                return Err(io::Error::other(
-                    "rows that are not there cannot be written",
-                ));
-            };
-            if let Some(values) = columns.numbers(&now) {
-                self.note(device, times, now.len());
-                let key = columns.key(now.start).unwrap_or_default();
-                self.group.series(device, key, now.len());
-                self.group.extend(columns, &now, &values);
-                if self.group.is_full() {
-                    self.end_group()?;
-                }
-                continue;
+    pub(super) fn push_run(&mut self, run: &Run<'_>) -> io::Result<()> {
+        let mut begin = 0;
+        while begin < run.rows() {
+            let rest = run.part(&(begin..run.rows()));
+            let end = run.rows().min(begin + self.group.room(&rest.values));
+            let now = run.part(&(begin..end));
+            begin = end;
+            if let (Some(first), Some(last)) = (now.ts.first(), now.ts.last()) {
+                self.note(now.device, (*first, *last), now.rows());
             }
-            for at in now {
-                let row = columns.row(at);
-                self.push(&row.ok_or_else(|| io::Error::other("a row is not there"))?)?;
+            self.group.extend(&now);
+            if self.group.is_full() {
+                self.end_group()?;
             }
         }
         Ok(())
+    }
+
+    /// Adds rows of one series that were read from another file.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn push_stretch(&mut self, batch: &Batch, rows: &Range<usize>) -> io::Result<()> {
+        let mut any = Vec::new();
+        let run = batch.run(rows, &mut any);
+        let run = run.ok_or_else(|| io::Error::other("rows that are not there cannot be written"));
+        self.push_run(&run?)
     }
 
     fn note(&mut self, device: [u8; 16], times: (i64, i64), rows: usize) {
@@ -207,9 +207,7 @@ fn properties() -> WriterProperties {
     let properties = WriterProperties::builder()
         .set_created_by(concat!("tollgate ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(Default::default()))
-        .set_write_batch_size(VALUES_AT_ONCE)
         .set_max_row_group_row_count(None)
-        // For the columns the library writes; those that a series is found by are not among them.
         .set_statistics_enabled(EnabledStatistics::None);
     let ascending = |place: usize| SortingColumn {
         column_idx: i32::try_from(place).unwrap_or_default(),

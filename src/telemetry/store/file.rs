@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
@@ -16,9 +17,11 @@ use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::Suspect;
 use super::checked::CheckedFile;
 use super::cursor::Cursor;
 use super::encode::{CHECKSUMS, FORMAT};
+use super::pages::Pages;
 use super::rows::{NAMES, Row, column};
 
 /// Rows decoded at a time.
@@ -63,6 +66,8 @@ pub(super) struct Wanted<'a> {
     pub(super) keys: Option<&'a [String]>,
     /// Times from this one on, up to the second one, without it.
     pub(super) times: (i64, i64),
+    /// But for what these mark.
+    pub(super) left_out: &'a [Suspect],
 }
 
 impl Wanted<'_> {
@@ -71,6 +76,7 @@ impl Wanted<'_> {
         device: None,
         keys: None,
         times: (i64::MIN, i64::MAX),
+        left_out: &[],
     };
 
     pub(super) fn holds(&self, row: &Row<'_>) -> bool {
@@ -81,6 +87,7 @@ impl Wanted<'_> {
             && self
                 .keys
                 .is_none_or(|keys| keys.iter().any(|key| key == row.key))
+            && !self.left_out.iter().any(|mark| mark.holds(row))
     }
 }
 
@@ -196,7 +203,7 @@ impl OpenFile {
             self.file.for_one_reader(),
             self.metadata.clone(),
         );
-        let last = if whole {
+        let last = if whole || !wanted.left_out.is_empty() {
             column::GENERATION
         } else {
             column::OFFSET
@@ -212,6 +219,16 @@ impl OpenFile {
         }
         let reader = builder.build().map_err(damaged)?;
         Ok(Cursor::new(self.path.clone(), reader))
+    }
+
+    /// All rows, for whoever writes them again.
+    pub(super) fn pages(&self) -> Pages {
+        let file = self.file.for_one_reader();
+        Pages::new(
+            self.path.clone(),
+            file,
+            Arc::clone(self.metadata.metadata()),
+        )
     }
 
     /// Whether no row of these groups has a value in a column; their statistics say so.

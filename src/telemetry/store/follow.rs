@@ -10,7 +10,7 @@ use super::QueryError;
 use super::rows::Row;
 use super::shared::Shared;
 use crate::journal::{Entry, Offset, Record, RecordBatch, RecordHeader, RecordKind};
-use crate::telemetry::flat::scan_into;
+use crate::telemetry::flat::{Shapes, scan_into};
 use crate::telemetry::sample::{Sample, ScanOptions};
 use crate::telemetry::{PARSER_VERSION, PayloadError};
 
@@ -44,9 +44,10 @@ pub(super) fn follow(shared: &Shared, from: Offset) {
 
 fn read(shared: &Shared, from: Offset) {
     let mut reader = shared.journal.reader(from);
+    let mut shapes = Shapes::default();
     while !shared.is_stopping() {
         match reader.next() {
-            Ok(Some(Entry::Batch(batch))) => take_batch(shared, &batch),
+            Ok(Some(Entry::Batch(batch))) => take_batch(shared, &batch, &mut shapes),
             Ok(Some(Entry::Damage(damage))) => {
                 shared.report(&damage);
                 shared.advance(damage.next, 0);
@@ -100,6 +101,7 @@ pub(super) fn visit_unread(
     mut visit: impl FnMut(&Row<'_>) -> Result<(), QueryError>,
 ) -> Result<(), QueryError> {
     let mut reader = shared.journal.reader(from.max(shared.journal.first()));
+    let mut shapes = Shapes::default();
     while reader.position() <= last {
         if shared.is_refusing() {
             return Err(QueryError::Stopping);
@@ -110,7 +112,7 @@ pub(super) fn visit_unread(
                     record.header.device == device && (from..=last).contains(&record.offset)
                 };
                 for record in batch.iter().filter(wanted) {
-                    visit_record(&record, &mut visit)?;
+                    visit_record(&record, &mut shapes, &mut visit)?;
                 }
             }
             Some(Entry::Damage(damage)) => shared.report(&damage),
@@ -122,11 +124,12 @@ pub(super) fn visit_unread(
 
 fn visit_record(
     record: &Record<'_>,
+    shapes: &mut Shapes,
     visit: &mut impl FnMut(&Row<'_>) -> Result<(), QueryError>,
 ) -> Result<(), QueryError> {
     let mut samples = Vec::new();
     // One that cannot be read is counted where the follower meets it; here it is only left out.
-    let _: Result<(), Unreadable> = read_samples(record, &mut samples);
+    let _: Result<(), Unreadable> = read_samples(record, shapes, &mut samples);
     samples.into_iter().try_for_each(|sample| {
         visit(&Row {
             device: record.header.device.into_bytes(),
@@ -150,7 +153,11 @@ enum Unreadable {
 
 /// Adds the samples of a record to a list; those of other kinds have none, and nor has one that
 /// cannot be read.
-fn read_samples<'a>(record: &Record<'a>, samples: &mut Vec<Sample<'a>>) -> Result<(), Unreadable> {
+fn read_samples<'a>(
+    record: &Record<'a>,
+    shapes: &mut Shapes,
+    samples: &mut Vec<Sample<'a>>,
+) -> Result<(), Unreadable> {
     let header = &record.header;
     if header.kind != RecordKind::Telemetry {
         return Ok(());
@@ -159,21 +166,23 @@ fn read_samples<'a>(record: &Record<'a>, samples: &mut Vec<Sample<'a>>) -> Resul
         return Err(Unreadable::Version(header.parser_version));
     }
     let options = ScanOptions::from_profile_flags(header.profile_flags);
-    scan_into(record.body, options, header.received_ms, samples).map_err(Unreadable::Payload)
+    scan_into(record.body, options, header.received_ms, shapes, samples)
+        .map_err(Unreadable::Payload)
 }
 
 /// Samples of one record in a list, and what is known of the record.
 type Staged = (RecordHeader, Offset, Range<usize>);
 
 /// Brings a batch into the head.
-fn take_batch(shared: &Shared, batch: &RecordBatch<'_>) {
-    let mut samples: Vec<Sample<'_>> = Vec::new();
-    let mut staged: Vec<Staged> = Vec::new();
+fn take_batch(shared: &Shared, batch: &RecordBatch<'_>, shapes: &mut Shapes) {
+    let records = batch.len().min(STAGED_SAMPLES_MAX);
+    let mut samples: Vec<Sample<'_>> = Vec::with_capacity(records * 2);
+    let mut staged: Vec<Staged> = Vec::with_capacity(records);
     let mut received_ms = 0;
     for record in batch {
         received_ms = record.header.received_ms;
         let start = samples.len();
-        if let Err(why) = read_samples(&record, &mut samples) {
+        if let Err(why) = read_samples(&record, shapes, &mut samples) {
             leave_out(shared, record.offset, &why);
             continue;
         }
@@ -203,7 +212,7 @@ fn append(shared: &Shared, staged: &[Staged], samples: &[Sample<'_>]) -> bool {
             continue;
         }
         let samples = samples.get(range.clone()).unwrap_or_default();
-        while !state.active.has_room(samples, bytes_max) {
+        while !state.active.has_room(*offset, samples, bytes_max) {
             if state.sealing.is_none() {
                 let last = Offset::new(offset.number().saturating_sub(1));
                 state.turn(*offset, last);

@@ -70,6 +70,11 @@ impl Hasher for CheapHasher {
     }
 
     #[inline]
+    fn write_u64(&mut self, number: u64) {
+        self.mix(number);
+    }
+
+    #[inline]
     fn write_usize(&mut self, number: usize) {
         self.mix(u64::try_from(number).unwrap_or(u64::MAX));
     }

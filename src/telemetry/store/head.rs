@@ -1,17 +1,20 @@
 //! The newest samples in memory: one generation grows while another is being sealed.
 //!
-//! In a generation the samples of all devices lie in one list in order of their offsets, 32 bytes
-//! each; the samples of one device are linked from the newest back to the oldest, and what a
-//! record's samples have in common is kept once a record. Keys are kept once a generation, text
-//! values in one string. Appending touches only ends of lists, and memory is known to the byte
-//! from the capacities (the allocator's own overhead is not counted).
+//! In a generation the samples of all devices lie in one list in order of their offsets, 12 bytes
+//! each. Those of one record and time are an *entry* (24 bytes); the entries of one device are
+//! linked from the newest back to the oldest. What a device's records have in common is kept once,
+//! as their *sender*, keys once a generation, text values in one string. Appending touches only
+//! ends of lists, and memory is known to the byte from the capacities (the allocator's own overhead
+//! is not counted).
 
+mod slot;
 mod sort;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -20,6 +23,7 @@ use super::hasher::Cheap;
 use super::rows::Row;
 use crate::journal::{Offset, RecordHeader};
 use crate::telemetry::sample::{Sample, Value};
+use slot::{Device, Entry, Kind, Sender, Slot, place};
 
 /// A generation never refuses below this, so that every record finds a place.
 pub(super) const GENERATION_BYTES_MIN: usize = 4 * 1024;
@@ -27,20 +31,26 @@ pub(super) const GENERATION_BYTES_MIN: usize = 4 * 1024;
 /// Above it places in a generation would not fit 32 bits by far.
 pub(super) const GENERATION_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
-/// Bytes of one sample.
-const SAMPLE_BYTES: usize = size_of::<Place>();
-const _: () = assert!(SAMPLE_BYTES == 32);
+/// Bytes of one sample, and of an entry.
+const SAMPLE_BYTES: usize = size_of::<Slot>();
+const ENTRY_BYTES: usize = size_of::<Entry>();
+const _: () = assert!(SAMPLE_BYTES == 12 && ENTRY_BYTES == 24);
+
+// The number of a key finds room in a slot: a key takes more bytes than this leaves it.
+const _: () = assert!(GENERATION_BYTES_MAX / 8 <= slot::KEYS_MAX);
 
 /// The samples of a stretch of offsets.
 pub(super) struct Generation {
     /// The first offset that belongs to it, with samples or without.
     first: Offset,
-    samples: Vec<Place>,
-    records: Vec<Origin>,
-    /// Number of each device, a place in `newest`.
+    /// The offset from which those of the entries are counted.
+    base: u64,
+    entries: Vec<Entry>,
+    samples: Vec<Slot>,
+    senders: Vec<Sender>,
+    /// Number of each device, a place in `known`.
     devices: HashMap<Uuid, u32, Cheap>,
-    /// Index of each device's newest sample.
-    newest: Vec<u32>,
+    known: Vec<Device>,
     keys: HashMap<Arc<str>, u32, Cheap>,
     key_names: Vec<Arc<str>>,
     /// Bytes of the key names in their own allocations.
@@ -49,58 +59,33 @@ pub(super) struct Generation {
     text: String,
     /// Numbers of the keys of the last record, by their places in it: the next one has the same.
     recent: [u32; RECENT_KEYS],
+    /// Bytes of memory.
+    bytes: usize,
+    /// Bytes by which the map of keys may grow with the next ones.
+    names_bytes: usize,
 }
 
 /// Keys of a record that are guessed from the record before.
 const RECENT_KEYS: usize = 16;
-
-/// One sample.
-#[derive(Clone, Copy)]
-struct Place {
-    ts_ms: i64,
-    /// The number, or place and length of the text.
-    bits: u64,
-    /// Index in `records`.
-    record: u32,
-    key: u32,
-    /// The device's sample before this one; its own index if there is none.
-    previous: u32,
-    kind: Kind,
-}
-
-/// What the samples of one record have in common.
-#[derive(Clone, Copy)]
-struct Origin {
-    offset: u64,
-    credential: u64,
-    generation: u32,
-    /// Number of the device.
-    device: u32,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Long,
-    Double,
-    Bool,
-    Text,
-    Json,
-}
 
 impl Generation {
     /// An empty generation that begins at `first`.
     pub(super) fn new(first: Offset) -> Self {
         Self {
             first,
+            base: 0,
+            entries: Vec::new(),
             samples: Vec::new(),
-            records: Vec::new(),
+            senders: Vec::new(),
             devices: HashMap::default(),
-            newest: Vec::new(),
+            known: Vec::new(),
             keys: HashMap::default(),
             key_names: Vec::new(),
             key_bytes: 0,
             text: String::new(),
             recent: [0; RECENT_KEYS],
+            bytes: size_of::<Self>(),
+            names_bytes: 0,
         }
     }
 
@@ -108,19 +93,25 @@ impl Generation {
     /// has found room.
     pub(super) fn emptied(mut self) -> Option<Self> {
         let used = self.samples.len() * SAMPLE_BYTES
-            + self.records.len() * size_of::<Origin>()
+            + self.entries.len() * ENTRY_BYTES
+            + self.senders.len() * size_of::<Sender>()
+            + self.known.len() * size_of::<Device>()
+            + map_bytes::<Uuid, u32>(self.devices.len())
             + self.text.len();
         if used < self.bytes() / 2 {
             return None;
         }
+        self.entries.clear();
         self.samples.clear();
-        self.records.clear();
+        self.senders.clear();
         self.devices.clear();
-        self.newest.clear();
+        self.known.clear();
         self.keys = HashMap::default();
         self.key_names = Vec::new();
         self.key_bytes = 0;
         self.text.clear();
+        self.bytes = self.counted();
+        self.names_bytes = 0;
         Some(self)
     }
 
@@ -147,11 +138,16 @@ impl Generation {
 
     /// Bytes of memory.
     pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn counted(&self) -> usize {
         size_of::<Self>()
+            + self.entries.capacity() * ENTRY_BYTES
             + self.samples.capacity() * SAMPLE_BYTES
-            + self.records.capacity() * size_of::<Origin>()
+            + self.senders.capacity() * size_of::<Sender>()
             + map_bytes::<Uuid, u32>(self.devices.capacity())
-            + self.newest.capacity() * size_of::<u32>()
+            + self.known.capacity() * size_of::<Device>()
             + map_bytes::<Arc<str>, u32>(self.keys.capacity())
             + self.key_names.capacity() * size_of::<Arc<str>>()
             + self.key_bytes
@@ -160,13 +156,47 @@ impl Generation {
 
     /// Whether a record's samples find room below `bytes_max`. An empty generation takes any
     /// record.
-    pub(super) fn has_room(&self, samples: &[Sample<'_>], bytes_max: usize) -> bool {
+    pub(super) fn has_room(
+        &self,
+        offset: Offset,
+        samples: &[Sample<'_>],
+        bytes_max: usize,
+    ) -> bool {
+        if self.is_empty() {
+            return true;
+        }
+        if offset.number().saturating_sub(self.base) > u64::from(u32::MAX) {
+            return false;
+        }
+        let (mut text, mut keys, mut entries, mut ts_ms) = (0, 0, 0, None);
+        for sample in samples {
+            text += text_len(sample);
+            // Keys are mostly known; counted as new they stay an upper bound.
+            keys += sample.key.len() + 128;
+            entries += usize::from(ts_ms != Some(sample.ts_ms));
+            ts_ms = Some(sample.ts_ms);
+        }
+        let growth = keys + self.names_bytes + self.growth(samples.len(), entries, text);
         let bytes_max = bytes_max.clamp(GENERATION_BYTES_MIN, GENERATION_BYTES_MAX);
-        let text: usize = samples.iter().map(text_len).sum();
-        let keys: usize = samples.iter().map(|sample| sample.key.len() + 128).sum();
-        let growth = grown(&self.samples, samples.len()) * SAMPLE_BYTES
-            + grown(&self.records, 1) * size_of::<Origin>()
-            + grown(&self.newest, 1) * size_of::<u32>()
+        self.bytes + growth <= bytes_max
+    }
+
+    /// Bytes by which lists grow for so many samples and entries and so much text.
+    #[inline]
+    fn growth(&self, samples: usize, entries: usize, text: usize) -> usize {
+        let fits = free(&self.samples) >= samples
+            && free(&self.entries) >= entries
+            && free(&self.senders) > 0
+            && free(&self.known) > 0
+            && self.devices.len() < self.devices.capacity()
+            && self.text.capacity() - self.text.len() >= text;
+        if fits {
+            return 0;
+        }
+        grown(&self.samples, samples) * SAMPLE_BYTES
+            + grown(&self.entries, entries) * ENTRY_BYTES
+            + grown(&self.senders, 1) * size_of::<Sender>()
+            + grown(&self.known, 1) * size_of::<Device>()
             + if self.devices.len() == self.devices.capacity() {
                 map_bytes::<Uuid, u32>(self.devices.capacity().max(7))
             } else {
@@ -177,58 +207,97 @@ impl Generation {
             } else {
                 0
             }
-            // Keys are mostly known; counted as new they stay an upper bound.
-            + keys
-            + map_bytes::<Arc<str>, u32>(self.keys.len() / 4);
-        self.is_empty() || self.bytes() + growth <= bytes_max
     }
 
     /// Appends the samples of one record; offsets must grow from call to call.
     pub(super) fn append(&mut self, header: &RecordHeader, offset: Offset, samples: &[Sample<'_>]) {
-        let (Ok(record), Ok(count)) = (
-            u32::try_from(self.records.len()),
-            u32::try_from(self.newest.len()),
-        ) else {
-            return; // out of reach: `has_room` ends a generation long before
-        };
         if samples.is_empty() {
             return;
         }
-        make_room(&mut self.samples, samples.len());
-        let device = *self.devices.entry(header.device).or_insert(count);
-        make_room(&mut self.records, 1);
-        self.records.push(Origin {
-            offset: offset.number(),
-            credential: header.credential,
-            generation: header.generation,
-            device,
-        });
-        let mut previous = None;
-        if device == count {
-            make_room(&mut self.newest, 1);
-            self.newest.push(0);
-        } else {
-            previous = self.newest.get(place(device)).copied();
+        if self.is_empty() {
+            self.base = offset.number();
         }
+        let since = offset.number().saturating_sub(self.base);
+        let Ok(offset) = u32::try_from(since) else {
+            return; // out of reach: `has_room` ends a generation before
+        };
+        let mut grew = make_room(&mut self.samples, samples.len());
+        let device = self.sent(header, &mut grew);
+        let mut ts_ms = None;
         for (at, sample) in samples.iter().enumerate() {
-            let Ok(index) = u32::try_from(self.samples.len()) else {
-                return;
-            };
-            let (kind, bits) = self.store(&sample.value);
-            let stored = Place {
-                ts_ms: sample.ts_ms,
-                bits,
-                record,
-                key: self.known_key(at, &sample.key),
-                previous: previous.unwrap_or(index),
-                kind,
-            };
-            self.samples.push(stored);
-            previous = Some(index);
+            if ts_ms != Some(sample.ts_ms) {
+                ts_ms = Some(sample.ts_ms);
+                grew |= self.enter(device, offset, sample.ts_ms);
+            }
+            let value = self.store(&sample.value, &mut grew);
+            let key = self.known_key(at, &sample.key, &mut grew);
+            self.samples.push(Slot::new(value, key));
         }
-        if let (Some(newest), Some(index)) = (self.newest.get_mut(place(device)), previous) {
-            *newest = index;
+        if grew {
+            self.bytes = self.counted();
+            self.names_bytes = map_bytes::<Arc<str>, u32>(self.keys.len() / 4);
         }
+    }
+
+    /// The number of the record's device, whose sender is known then.
+    #[inline]
+    fn sent(&mut self, header: &RecordHeader, grew: &mut bool) -> u32 {
+        let device = match self.devices.entry(header.device) {
+            MapEntry::Occupied(known) => *known.get(),
+            MapEntry::Vacant(new) => {
+                // As many devices as samples at most.
+                let number = u32::try_from(self.known.len()).unwrap_or(u32::MAX);
+                make_room(&mut self.known, 1);
+                self.known.push(Device {
+                    newest: u32::MAX,
+                    sender: u32::MAX,
+                    entries: 0,
+                });
+                *grew = true;
+                *new.insert(number)
+            }
+        };
+        let Some(known) = self.known.get_mut(place(device)) else {
+            return device;
+        };
+        let last = self.senders.get(place(known.sender));
+        let is_last = last.is_some_and(|last| {
+            last.credential == header.credential && last.generation == header.generation
+        });
+        if !is_last {
+            known.sender = u32::try_from(self.senders.len()).unwrap_or(u32::MAX);
+            *grew |= make_room(&mut self.senders, 1);
+            self.senders.push(Sender {
+                credential: header.credential,
+                generation: header.generation,
+                device,
+            });
+        }
+        device
+    }
+
+    /// Begins an entry of a device; true if a list grew.
+    #[inline]
+    fn enter(&mut self, device: u32, offset: u32, ts_ms: i64) -> bool {
+        let Some(known) = self.known.get_mut(place(device)) else {
+            return false;
+        };
+        // `has_room` ends a generation long before these are out of reach.
+        let number = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        let begin = u32::try_from(self.samples.len()).unwrap_or(u32::MAX);
+        let is_first = known.entries == 0;
+        let entry = Entry {
+            ts_ms,
+            offset,
+            sender: known.sender,
+            begin,
+            previous: if is_first { number } else { known.newest },
+        };
+        known.newest = number;
+        known.entries += 1;
+        let grew = make_room(&mut self.entries, 1);
+        self.entries.push(entry);
+        grew
     }
 
     /// Calls `visit` for every sample of a device from `hidden` on, from the newest to the oldest,
@@ -240,45 +309,65 @@ impl Generation {
         mut visit: impl FnMut(&Row<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let number = self.devices.get(&device).copied();
-        let mut next = number.and_then(|number| self.newest.get(place(number)).copied());
-        while let Some(index) = next {
-            let Some(stored) = self.samples.get(place(index)) else {
+        let known = number.and_then(|number| self.known.get(place(number)));
+        let mut next = known.map(|known| known.newest);
+        while let Some(number) = next {
+            let Some(entry) = self.entries.get(place(number)) else {
                 break;
             };
-            next = (stored.previous != index).then_some(stored.previous);
-            let Some(row) = self.row(device, stored) else {
+            next = (entry.previous != number).then_some(entry.previous);
+            let Some(sender) = self.senders.get(place(entry.sender)) else {
                 break;
             };
-            if row.offset < hidden.number() {
+            let offset = self.offset(entry);
+            if offset < hidden.number() {
                 break;
             }
-            visit(&row)?;
+            for slot in self.slots(place(number)).iter().rev() {
+                visit(&Row {
+                    device: device.into_bytes(),
+                    key: self.key_name(*slot),
+                    ts_ms: entry.ts_ms,
+                    value: self.load(*slot),
+                    offset,
+                    credential: sender.credential,
+                    generation: sender.generation,
+                })?;
+            }
         }
         Ok(())
     }
 
-    fn row(&self, device: Uuid, stored: &Place) -> Option<Row<'_>> {
-        let origin = self.records.get(place(stored.record))?;
-        Some(Row {
-            device: device.into_bytes(),
-            key: self.key_names.get(place(stored.key))?,
-            ts_ms: stored.ts_ms,
-            value: self.load(stored),
-            offset: origin.offset,
-            credential: origin.credential,
-            generation: origin.generation,
-        })
+    #[inline]
+    fn offset(&self, entry: &Entry) -> u64 {
+        self.base + u64::from(entry.offset)
+    }
+
+    /// The samples of an entry.
+    #[inline]
+    fn slots(&self, number: usize) -> &[Slot] {
+        let begin = |number: usize| self.entries.get(number).map(|entry| place(entry.begin));
+        let end = begin(number + 1).unwrap_or(self.samples.len());
+        let begin = begin(number).unwrap_or(end);
+        self.samples.get(begin..end).unwrap_or_default()
+    }
+
+    #[inline]
+    fn key_name(&self, slot: Slot) -> &str {
+        self.key_names
+            .get(place(slot.key()))
+            .map_or("", |name| &**name)
     }
 
     /// The number of the key at this place of a record.
     #[inline]
-    fn known_key(&mut self, at: usize, key: &str) -> u32 {
+    fn known_key(&mut self, at: usize, key: &str, grew: &mut bool) -> u32 {
         let guess = self.recent.get(at).copied().unwrap_or(u32::MAX);
         let name = self.key_names.get(place(guess));
         if name.is_some_and(|name| **name == *key) {
             return guess;
         }
-        let number = self.intern(key);
+        let number = self.intern(key, grew);
         if let Some(recent) = self.recent.get_mut(at) {
             *recent = number;
         }
@@ -286,7 +375,7 @@ impl Generation {
     }
 
     #[inline]
-    fn intern(&mut self, key: &str) -> u32 {
+    fn intern(&mut self, key: &str, grew: &mut bool) -> u32 {
         if let Some(&known) = self.keys.get(key) {
             return known;
         }
@@ -298,37 +387,42 @@ impl Generation {
         make_room(&mut self.key_names, 1);
         self.key_names.push(Arc::clone(&name));
         self.keys.insert(name, number);
+        *grew = true;
         number
     }
 
-    fn store(&mut self, value: &Value<'_>) -> (Kind, u64) {
+    #[inline]
+    fn store(&mut self, value: &Value<'_>, grew: &mut bool) -> (Kind, u64) {
         match value {
             Value::Long(value) => (Kind::Long, value.cast_unsigned()),
             Value::Double(value) => (Kind::Double, value.to_bits()),
             Value::Bool(value) => (Kind::Bool, u64::from(*value)),
-            Value::Text(text) => (Kind::Text, self.store_text(text)),
-            Value::Json(text) => (Kind::Json, self.store_text(text)),
+            Value::Text(text) => (Kind::Text, self.store_text(text, grew)),
+            Value::Json(text) => (Kind::Json, self.store_text(text, grew)),
         }
     }
 
-    fn store_text(&mut self, text: &str) -> u64 {
+    fn store_text(&mut self, text: &str, grew: &mut bool) -> u64 {
         let start = u64::try_from(self.text.len()).unwrap_or(u64::MAX);
         let len = u64::try_from(text.len()).unwrap_or(u64::MAX);
         if self.text.capacity() - self.text.len() < text.len() {
             let more = text.len().max(self.text.capacity() / GROWTH);
             self.text.reserve_exact(more);
+            *grew = true;
         }
         self.text.push_str(text);
         start << 32 | len
     }
 
-    fn load(&self, stored: &Place) -> Value<'_> {
-        match stored.kind {
-            Kind::Long => Value::Long(stored.bits.cast_signed()),
-            Kind::Double => Value::Double(f64::from_bits(stored.bits)),
-            Kind::Bool => Value::Bool(stored.bits != 0),
-            Kind::Text => Value::Text(Cow::Borrowed(self.load_text(stored.bits))),
-            Kind::Json => Value::Json(Cow::Borrowed(self.load_text(stored.bits))),
+    #[inline]
+    fn load(&self, slot: Slot) -> Value<'_> {
+        let bits = slot.bits();
+        match slot.kind() {
+            Kind::Long => Value::Long(bits.cast_signed()),
+            Kind::Double => Value::Double(f64::from_bits(bits)),
+            Kind::Bool => Value::Bool(bits != 0),
+            Kind::Text => Value::Text(Cow::Borrowed(self.load_text(bits))),
+            Kind::Json => Value::Json(Cow::Borrowed(self.load_text(bits))),
         }
     }
 
@@ -344,21 +438,30 @@ impl Generation {
 /// Lists grow by this part of what they hold: less is copied less room is left over.
 const GROWTH: usize = 4;
 
+/// Entries that find room in a list as it is.
+#[inline]
+fn free<T>(list: &Vec<T>) -> usize {
+    list.capacity() - list.len()
+}
+
 /// Entries that a list takes more when it gets `more` items.
 fn grown<T>(list: &Vec<T>, more: usize) -> usize {
-    if list.capacity() - list.len() >= more {
+    if free(list) >= more {
         0
     } else {
         more.max(list.capacity() / GROWTH).max(8)
     }
 }
 
-fn make_room<T>(list: &mut Vec<T>, more: usize) {
+/// True if the list had to grow.
+#[inline]
+fn make_room<T>(list: &mut Vec<T>, more: usize) -> bool {
     let growth = grown(list, more);
     if growth > 0 {
         // Counted from the length, which is the capacity but for a few.
         list.reserve_exact(growth);
     }
+    growth > 0
 }
 
 fn text_len(sample: &Sample<'_>) -> usize {
@@ -366,10 +469,6 @@ fn text_len(sample: &Sample<'_>) -> usize {
         Value::Long(_) | Value::Double(_) | Value::Bool(_) => 0,
         Value::Text(text) | Value::Json(text) => text.len(),
     }
-}
-
-fn place(index: u32) -> usize {
-    usize::try_from(index).unwrap_or(usize::MAX)
 }
 
 /// Bytes of a hash map with room for `capacity` entries: it fills seven eighths of its places, and

@@ -7,6 +7,8 @@
 //! Beyond the limit the devices whose last sample is oldest are dropped, an eighth at a time. What
 //! is asked of a device that is not complete here is looked up in the files.
 
+mod newest;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
@@ -25,6 +27,7 @@ use super::shared::Shared;
 use super::{BARRIER_MAX, Point, QueryError};
 use crate::journal::Offset;
 use crate::telemetry::sample::OwnedValue;
+pub(super) use newest::Newest;
 
 /// Its file; between these stands the offset.
 const CHECKPOINT: &str = "_latest";
@@ -32,9 +35,6 @@ const CHECKPOINT_ENDING: &str = ".checkpoint";
 
 /// Least time between two checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(600);
-
-/// Series gathered before they are brought in under the lock.
-const GATHERED_MAX: usize = 1_024;
 
 /// The latest values of all devices.
 pub(super) struct Latest {
@@ -202,12 +202,6 @@ impl Known {
             bytes,
             ..
         } = self;
-        if let Some((known, ())) = keys.get_key_value(&series.key) {
-            series.key = Arc::clone(known);
-        } else {
-            *bytes += series.key.len() + 64;
-            keys.insert(Arc::clone(&series.key), ());
-        }
         let held = devices.entry(device).or_insert_with(|| {
             *bytes += DEVICE_BYTES;
             Device {
@@ -221,6 +215,12 @@ impl Known {
             .binary_search_by(|known| known.key.cmp(&series.key))
         {
             Err(place) => {
+                if let Some((known, ())) = keys.get_key_value(&series.key) {
+                    series.key = Arc::clone(known);
+                } else {
+                    *bytes += series.key.len() + 64;
+                    keys.insert(Arc::clone(&series.key), ());
+                }
                 *bytes += series.bytes();
                 held.series.insert(place, series);
             }
@@ -229,6 +229,8 @@ impl Known {
                     && (known.ts_ms, known.offset) <= (series.ts_ms, series.offset)
                 {
                     *bytes = (*bytes + series.bytes()).saturating_sub(known.bytes());
+                    // The name stays the one that all devices share.
+                    series.key = Arc::clone(&known.key);
                     *known = series;
                 }
             }
@@ -266,49 +268,6 @@ fn point(series: &Series) -> Point {
         ts_ms: series.ts_ms,
         value: series.value.clone(),
         offset: Offset::new(series.offset),
-    }
-}
-
-/// Takes the last row of each series out of sorted rows.
-pub(super) struct Newest<'l> {
-    latest: &'l Latest,
-    gathered: Vec<(Uuid, Series)>,
-}
-
-impl<'l> Newest<'l> {
-    pub(super) fn new(latest: &'l Latest) -> Self {
-        Self {
-            latest,
-            gathered: Vec::with_capacity(GATHERED_MAX),
-        }
-    }
-
-    pub(super) fn add(&mut self, row: &Row<'_>) {
-        let device = Uuid::from_bytes(row.device);
-        if let Some((last, series)) = self.gathered.last_mut()
-            && *last == device
-            && *series.key == *row.key
-        {
-            if (series.ts_ms, series.offset) <= (row.ts_ms, row.offset) {
-                (series.ts_ms, series.offset) = (row.ts_ms, row.offset);
-                series.value = row.value.clone().into_owned();
-            }
-            return;
-        }
-        if self.gathered.len() >= GATHERED_MAX {
-            self.latest.add(&mut self.gathered);
-        }
-        let series = Series {
-            key: Arc::from(row.key),
-            ts_ms: row.ts_ms,
-            offset: row.offset,
-            value: row.value.clone().into_owned(),
-        };
-        self.gathered.push((device, series));
-    }
-
-    pub(super) fn finish(mut self) {
-        self.latest.add(&mut self.gathered);
     }
 }
 

@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use super::columns::Columns;
 use super::cursor::Cursor;
 use super::file::{FileError, Wanted};
+use super::pages::{Batch, Pages};
 use super::rows::Row;
 use crate::telemetry::sample::OwnedValue;
 
@@ -141,48 +141,45 @@ pub(super) fn merge<E>(
 /// # Errors
 /// Those of `emit`, and what is wrong with a file.
 pub(super) fn merge_stretches<E: From<FileError>>(
-    mut cursors: Vec<Cursor>,
-    mut emit: impl FnMut(&Columns, Range<usize>) -> Result<(), E>,
+    mut files: Vec<Pages>,
+    mut emit: impl FnMut(&Batch, Range<usize>) -> Result<(), E>,
 ) -> Result<(), E> {
     // The last one first, as of equal rows the first one found counts.
-    cursors.reverse();
-    let mut started = Vec::with_capacity(cursors.len());
-    for mut cursor in cursors {
-        if cursor.advance()? {
-            started.push(cursor);
+    files.reverse();
+    let mut started = Vec::with_capacity(files.len());
+    for mut file in files {
+        if file.advance_by(1)? {
+            started.push(file);
         }
     }
     let mut last = Last::default();
     while let Some((number, second)) = two_least(&started, Place::of) {
         let limit = second.and_then(|second| Place::of(started.get(second)?));
-        let Some(cursor) = started.get(number) else {
+        let Some(file) = started.get(number) else {
             break;
         };
-        let Some((columns, at)) = cursor.columns() else {
-            break;
-        };
-        let Some(place) = Place::of(cursor) else {
+        let (Some((batch, at)), Some(place)) = (file.batch(), Place::of(file)) else {
             break;
         };
         let end = match limit {
             Some(limit) if limit.series() == place.series() => {
-                let series = at..columns.series_end(at);
-                let before = columns
+                let series = at..batch.series_end(at);
+                let before = batch
                     .ts(&series)
                     .partition_point(|ts_ms| *ts_ms < limit.ts_ms);
                 // At the same time as another one it counts alone: it has the greater offset.
                 at + before.max(1)
             }
-            _ => columns.series_end(at),
+            _ => batch.series_end(at),
         };
         let is_new = last.is_new_at(place.series(), place.ts_ms);
         let rows = if is_new { at..end } else { at + 1..end };
-        if let Some((_, ts_ms)) = columns.ends(&rows) {
-            last.ts_ms = ts_ms;
-            emit(columns, rows)?;
+        if let Some(ts_ms) = batch.ts(&rows).last() {
+            last.ts_ms = *ts_ms;
+            emit(batch, rows)?;
         }
         let more = match started.get_mut(number) {
-            Some(cursor) => cursor.advance_by(end - at)?,
+            Some(file) => file.advance_by(end - at)?,
             None => false,
         };
         if !more {
@@ -192,7 +189,7 @@ pub(super) fn merge_stretches<E: From<FileError>>(
     Ok(())
 }
 
-/// Where a cursor stands, for comparing.
+/// Where a file stands, for comparing.
 #[derive(Clone, Copy)]
 struct Place<'c> {
     device: [u8; 16],
@@ -202,14 +199,13 @@ struct Place<'c> {
 }
 
 impl<'c> Place<'c> {
-    fn of(cursor: &'c Cursor) -> Option<Self> {
-        let (columns, at) = cursor.columns()?;
-        let row = at..at + 1;
+    fn of(file: &'c Pages) -> Option<Self> {
+        let (device, key, ts_ms, offset) = file.here()?;
         Some(Self {
-            device: columns.device(at)?,
-            key: columns.key(at)?,
-            ts_ms: *columns.ts(&row).first()?,
-            offset: columns.offsets(&row).first()?.cast_unsigned(),
+            device,
+            key,
+            ts_ms,
+            offset,
         })
     }
 

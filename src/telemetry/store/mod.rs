@@ -44,12 +44,15 @@ mod latest;
 mod manifest;
 mod merge;
 mod options;
+mod pages;
 mod plan;
 mod publish;
 mod query;
 mod rows;
+mod run;
 mod seal;
 mod shared;
+mod suspects;
 mod verify;
 
 use std::io;
@@ -67,6 +70,7 @@ use shared::Shared;
 
 pub use aggregate::{Aggregate, Aggregation, BUCKETS_MAX, Bucket};
 pub use options::{HistoryOptions, OnStep};
+pub use suspects::{Suspect, SuspectMark};
 pub use verify::{FileVerdict, StoreReport, verify_files};
 
 /// Longest wait of a query for the store to have read what is durable. Beyond it the store cannot
@@ -95,6 +99,8 @@ pub struct Query {
     pub limit: usize,
     /// Order of the answer by (time, key): false from the least on, true from the greatest on.
     pub newest_first: bool,
+    /// But for what these mark. Where an older value of the same place is still kept, that shows.
+    pub left_out: Vec<Suspect>,
 }
 
 /// One stored value.
@@ -266,6 +272,15 @@ impl History {
     /// further stays. Its bytes go with a later compaction.
     pub fn forget(&self, device: Uuid, before: Offset) {
         self.threads.shared.forget(device, before);
+    }
+
+    /// Writes the file of marks anew, for those who read the files without Tollgate. Durable on
+    /// return.
+    ///
+    /// # Errors
+    /// What the system says; the file is as it was.
+    pub fn write_suspects(&self, marks: &[SuspectMark]) -> io::Result<()> {
+        suspects::write(&self.threads.shared.options.dir, marks)
     }
 
     /// Makes queries end with [`QueryError::Stopping`], those that run included. For a stop of the

@@ -24,8 +24,13 @@ pub(super) fn points(shared: &Shared, query: &Query) -> Result<Vec<Point>, Query
     }
     let mut best = Best::new(query);
     again(|| {
-        let files = newer(shared, query.device, &mut |row, order| {
-            best.offer(row, order)
+        let files = newer(shared, query.device, &mut |row, order| match query
+            .left_out
+            .iter()
+            .any(|mark| mark.holds(row))
+        {
+            true => Ok(()),
+            false => best.offer(row, order),
         })?;
         gather(shared, query, &files, &mut best)
     })?;
@@ -127,6 +132,7 @@ fn gather(
             device: Some(query.device),
             keys: query.keys.as_deref(),
             times: best.times(),
+            left_out: &query.left_out,
         };
         visit_file(shared, file, wanted, |row| {
             if row.offset < view.hidden.number() {

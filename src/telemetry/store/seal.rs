@@ -167,14 +167,12 @@ fn fill(shared: &Shared, sealing: &Sealing, encoder: &mut Encoder) -> io::Result
     let tombstones = shared.lock().tombstones.clone();
     let hidden_before = |device: Uuid| tombstones.get(&device).copied().unwrap_or_default();
     let mut newest = Newest::new(&shared.latest);
-    sealing
-        .samples
-        .visit_sorted(hidden_before, |row, is_last| {
-            if is_last {
-                newest.add(row);
-            }
-            encoder.push(row)
-        })?;
+    sealing.samples.visit_runs(hidden_before, |run| {
+        if let Some(row) = run.row(run.rows().saturating_sub(1)) {
+            newest.add(&row);
+        }
+        encoder.push_run(run)
+    })?;
     newest.finish();
     Ok(())
 }

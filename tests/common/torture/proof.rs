@@ -177,6 +177,7 @@ fn released(history: &History, device: Uuid, first: Offset) -> Vec<u64> {
         to_ms: i64::MAX,
         limit: usize::MAX,
         newest_first: false,
+        left_out: Vec::new(),
     };
     let mut points = loop {
         match history.query(&all) {

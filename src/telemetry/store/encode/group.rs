@@ -2,12 +2,11 @@
 //!
 //! Devices, keys, credentials and generations are stretches and go by dictionary. Times and
 //! offsets are differences. Whole numbers are differences or go by dictionary, whatever is
-//! shorter; doubles go by dictionary, or as streams of their bytes where there are too many. A
-//! column without any value in the group is a few bytes, which its statistics say.
+//! shorter; doubles go by dictionary, or as streams of their bytes where there are too many; texts
+//! go by dictionary, or as they are. A column without any value in the group is a few bytes, which
+//! its statistics say.
 
-use std::collections::HashMap;
 use std::io::Write;
-use std::ops::Range;
 
 use parquet::basic::Encoding;
 use parquet::data_type::{ByteArray, FixedLenByteArray};
@@ -17,13 +16,13 @@ use parquet::file::writer::SerializedRowGroupWriter;
 use parquet::schema::types::ColumnDescPtr;
 use zstd::bulk::Compressor;
 
-use super::super::columns::{Columns, Numbers};
-use super::super::hasher::Cheap;
 use super::super::rows::{Row, column};
+use super::super::run::{Run, Values};
 use super::bounds::{Least, cut_greatest, cut_least};
 use super::chunk::{Bounds, Chunk, Closed};
+use super::names::Names;
 use super::packing::delta;
-use super::stretches::{Listed, Stretches, pages};
+use super::stretches::{Listed, Numbered, Stretches, pages};
 use crate::telemetry::sample::Value;
 
 /// Most rows of a row group: bounds the memory of a writer (some 40 bytes each).
@@ -53,21 +52,29 @@ pub(super) struct Group {
     /// Their bits.
     pub(super) doubles: Vec<u64>,
     pub(super) bools: Vec<bool>,
-    pub(super) texts: Vec<ByteArray>,
-    pub(super) jsons: Vec<ByteArray>,
-    text_bytes: usize,
+    pub(super) texts: Texts,
+    pub(super) jsons: Texts,
     /// For the content of a page.
     pub(super) page: Vec<u8>,
+    /// For the values of a column that goes by dictionary.
+    pub(super) numbered: Numbered,
 }
 
 /// Keys with the dictionary they make.
 #[derive(Default)]
 struct Keys {
     stretches: Stretches,
-    known: HashMap<Box<str>, u32, Cheap>,
-    names: Vec<Box<str>>,
-    /// Each with its length before it.
-    plain: Vec<u8>,
+    names: Names,
+}
+
+/// The texts of a column.
+#[derive(Default)]
+pub(super) struct Texts {
+    pub(super) names: Names,
+    /// Of each row that has one.
+    pub(super) numbers: Vec<u32>,
+    /// Bytes of all of them, however often each is there.
+    pub(super) bytes: usize,
 }
 
 /// The numbers that stand for the columns of values in `kinds`.
@@ -89,14 +96,35 @@ impl Group {
 
     pub(super) fn is_full(&self) -> bool {
         self.rows() >= GROUP_ROWS_MAX
-            || self.text_bytes >= GROUP_TEXT_MAX
-            || self.keys.plain.len() >= GROUP_KEYS_MAX
+            || self.text_bytes() >= GROUP_TEXT_MAX
+            || self.keys.names.plain().len() >= GROUP_KEYS_MAX
+    }
+
+    /// How many of the rows with these values it takes before it is full; at least one.
+    pub(super) fn room(&self, values: &Values<'_>) -> usize {
+        let rows = GROUP_ROWS_MAX.saturating_sub(self.rows()).max(1);
+        let Values::Any(values) = values else {
+            return rows;
+        };
+        let mut bytes = self.text_bytes();
+        let before = values.iter().take(rows - 1).take_while(|value| {
+            if let Value::Text(text) | Value::Json(text) = value {
+                bytes += text.len();
+            }
+            bytes < GROUP_TEXT_MAX
+        });
+        before.count() + 1
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.texts.bytes + self.jsons.bytes
     }
 
     pub(super) fn clear(&mut self) {
         // Lists keep their storage for the next group; keys may be others by then.
         self.devices.clear();
-        self.keys = Keys::default();
+        self.keys.stretches.clear();
+        self.keys.names.clear();
         self.ts.clear();
         self.offset.clear();
         self.credentials.clear();
@@ -107,7 +135,6 @@ impl Group {
         self.bools.clear();
         self.texts.clear();
         self.jsons.clear();
-        self.text_bytes = 0;
     }
 
     /// Adds a row.
@@ -118,72 +145,62 @@ impl Group {
         self.offset.push(row.offset.cast_signed());
         self.credentials.push(row.credential.cast_signed(), 1);
         self.generations.push(row.generation.cast_signed(), 1);
-        match &row.value {
-            Value::Long(value) => self.longs(&[*value]),
-            Value::Double(value) => self.doubles(&[*value]),
-            Value::Bool(value) => {
-                self.bools.push(*value);
-                self.kinds.push(kind::BOOL, 1);
+        self.value(&row.value);
+    }
+
+    /// Adds rows of one series.
+    pub(super) fn extend(&mut self, run: &Run<'_>) {
+        self.series(run.device, run.key, run.rows());
+        self.ts.extend_from_slice(run.ts);
+        self.offset.extend_from_slice(run.offsets);
+        self.credentials.extend(run.credentials);
+        self.generations.extend(run.generations);
+        match run.values {
+            Values::Longs(values) => {
+                self.longs.extend_from_slice(values);
+                self.kinds.push(kind::LONG, values.len());
             }
-            Value::Text(text) => {
-                self.text_bytes += text.len();
-                self.texts.push(ByteArray::from(text.as_bytes().to_vec()));
-                self.kinds.push(kind::TEXT, 1);
+            Values::Doubles(values) => {
+                self.doubles
+                    .extend(values.iter().map(|value| value.to_bits()));
+                self.kinds.push(kind::DOUBLE, values.len());
             }
-            Value::Json(text) => {
-                self.text_bytes += text.len();
-                self.jsons.push(ByteArray::from(text.as_bytes().to_vec()));
-                self.kinds.push(kind::JSON, 1);
-            }
+            Values::Any(values) => values.iter().for_each(|value| self.value(value)),
         }
     }
 
     /// The next `count` rows belong to this series.
     #[inline]
-    pub(super) fn series(&mut self, device: [u8; 16], key: &str, count: usize) {
+    fn series(&mut self, device: [u8; 16], key: &str, count: usize) {
         self.devices.push(device, count);
         self.keys.push(key, count);
     }
 
-    /// Rows of the series that was told last, by column.
-    pub(super) fn extend(&mut self, columns: &Columns, rows: &Range<usize>, values: &Numbers<'_>) {
-        self.ts.extend_from_slice(columns.ts(rows));
-        self.offset.extend_from_slice(columns.offsets(rows));
-        for stretch in columns
-            .credentials(rows)
-            .chunk_by(|one, other| one == other)
-        {
-            if let Some(credential) = stretch.first() {
-                self.credentials.push(*credential, stretch.len());
-            }
-        }
-        for stretch in columns
-            .generations(rows)
-            .chunk_by(|one, other| one == other)
-        {
-            if let Some(generation) = stretch.first() {
-                self.generations.push(*generation, stretch.len());
-            }
-        }
-        match values {
-            Numbers::Longs(values) => self.longs(values),
-            Numbers::Doubles(values) => self.doubles(values),
-        }
-    }
-
-    /// Their values, if all are whole numbers.
     #[inline]
-    fn longs(&mut self, values: &[i64]) {
-        self.longs.extend_from_slice(values);
-        self.kinds.push(kind::LONG, values.len());
-    }
-
-    /// Their values, if all are doubles.
-    #[inline]
-    fn doubles(&mut self, values: &[f64]) {
-        self.doubles
-            .extend(values.iter().map(|value| value.to_bits()));
-        self.kinds.push(kind::DOUBLE, values.len());
+    fn value(&mut self, value: &Value<'_>) {
+        let kind = match value {
+            Value::Long(value) => {
+                self.longs.push(*value);
+                kind::LONG
+            }
+            Value::Double(value) => {
+                self.doubles.push(value.to_bits());
+                kind::DOUBLE
+            }
+            Value::Bool(value) => {
+                self.bools.push(*value);
+                kind::BOOL
+            }
+            Value::Text(text) => {
+                self.texts.push(text);
+                kind::TEXT
+            }
+            Value::Json(text) => {
+                self.jsons.push(text);
+                kind::JSON
+            }
+        };
+        self.kinds.push(kind, 1);
     }
 
     /// Writes all columns.
@@ -213,10 +230,8 @@ impl Group {
                 }
                 column::LONG => self.write_longs(Chunk::new(column.clone(), Some(zstd), false)),
                 column::DOUBLE => self.write_doubles(Chunk::new(column.clone(), Some(zstd), false)),
-                _ => {
-                    self.write_by_library(kind, writer)?;
-                    continue;
-                }
+                column::BOOL => self.write_bools(Chunk::new(column.clone(), Some(zstd), false)),
+                _ => self.write_texts(Chunk::new(column.clone(), Some(zstd), false), kind),
             }?;
             writer.append_column(&closed.bytes, closed.result)?;
         }
@@ -228,8 +243,8 @@ impl Group {
             kind::LONG => self.longs.len(),
             kind::DOUBLE => self.doubles.len(),
             kind::BOOL => self.bools.len(),
-            kind::TEXT => self.texts.len(),
-            _ => self.jsons.len(),
+            kind::TEXT => self.texts.numbers.len(),
+            _ => self.jsons.numbers.len(),
         }
     }
 
@@ -260,8 +275,8 @@ impl Group {
 
     fn write_keys(&mut self, mut chunk: Chunk<'_>) -> Result<Closed> {
         let names = &self.keys.names;
-        chunk.dictionary(&self.keys.plain, names.len())?;
-        let name = |number: u32| names.get(place(number)).map_or("", |name| &**name);
+        chunk.dictionary(names.plain(), names.len())?;
+        let name = |number: u32| std::str::from_utf8(names.get(number)).unwrap_or_default();
         let mut walk = self.keys.stretches.walk();
         let mut of_page = self.keys.stretches.walk();
         let mut all = Least::default();
@@ -326,25 +341,29 @@ impl Group {
 impl Keys {
     #[inline]
     fn push(&mut self, key: &str, count: usize) {
-        if let Some(last) = self.stretches.last()
-            && self
-                .names
-                .get(place(last))
-                .is_some_and(|name| **name == *key)
-        {
-            self.stretches.push(last, count);
-            return;
-        }
-        let number = self.known.get(key).copied().unwrap_or_else(|| {
-            let number = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
-            let len = u32::try_from(key.len()).unwrap_or(u32::MAX);
-            self.plain.extend_from_slice(&len.to_le_bytes());
-            self.plain.extend_from_slice(key.as_bytes());
-            self.names.push(Box::from(key));
-            self.known.insert(Box::from(key), number);
-            number
-        });
+        let key = key.as_bytes();
+        let last = self.stretches.last();
+        let same = last.filter(|last| self.names.get(*last) == key);
+        let number = same.unwrap_or_else(|| self.names.number(key));
         self.stretches.push(number, count);
+    }
+}
+
+impl Texts {
+    #[inline]
+    fn push(&mut self, text: &str) {
+        self.bytes += text.len();
+        let text = text.as_bytes();
+        let last = self.numbers.last().copied();
+        let same = last.filter(|last| self.names.get(*last) == text);
+        let number = same.unwrap_or_else(|| self.names.number(text));
+        self.numbers.push(number);
+    }
+
+    fn clear(&mut self) {
+        self.names.clear();
+        self.numbers.clear();
+        self.bytes = 0;
     }
 }
 

@@ -49,11 +49,26 @@ impl<'o> Hybrid<'o> {
 
     /// Adds values one by one.
     pub(super) fn extend(&mut self, values: &[u32]) {
-        for stretch in values.chunk_by(|one, other| one == other) {
-            if let Some(value) = stretch.first() {
-                self.push(*value, stretch.len());
+        // Only stretches that fill groups are worth a look.
+        let mut open = (0, 0);
+        let (groups, rest) = values.as_chunks::<GROUP>();
+        for group in groups {
+            let [first, ..] = *group;
+            let is_stretch = group.iter().all(|value| *value == first);
+            if is_stretch && open.0 == first && open.1 > 0 {
+                open.1 += GROUP;
+                continue;
+            }
+            self.push(open.0, open.1);
+            open = (first, 0);
+            if is_stretch {
+                open.1 = GROUP;
+            } else {
+                self.packed.extend_from_slice(group);
             }
         }
+        self.push(open.0, open.1);
+        self.packed.extend_from_slice(rest);
     }
 
     /// Writes what is left; a last group is filled with zeros.
@@ -68,22 +83,57 @@ impl<'o> Hybrid<'o> {
         let groups = self.packed.len().div_ceil(GROUP);
         self.packed.resize(groups * GROUP, 0);
         varint(self.out, wide(groups) << 1 | 1);
-        let (mut bits, mut held) = (0_u64, 0);
-        for value in self.packed.drain(..) {
-            bits |= u64::from(value) << held;
-            held += self.width;
-            if held >= 32 {
-                let word = bits & u64::from(u32::MAX);
-                let word = u32::try_from(word).unwrap_or_default();
-                self.out.extend_from_slice(&word.to_le_bytes());
-                bits >>= 32;
-                held -= 32;
-            }
-        }
+        let width = usize::try_from(self.width).unwrap_or_default();
         // Whole groups are whole bytes.
-        let bytes = usize::try_from(held / 8).unwrap_or_default();
-        self.out
-            .extend_from_slice(bits.to_le_bytes().get(..bytes).unwrap_or_default());
+        let mut words = Words::new(self.out, groups * width);
+        for value in self.packed.drain(..) {
+            words.push(u64::from(value), self.width);
+        }
+        words.finish();
+    }
+}
+
+/// Bits one behind the other in a part of a list that is as long as they are.
+struct Words<'o> {
+    rest: &'o mut [u8],
+    bits: u64,
+    held: u32,
+}
+
+impl<'o> Words<'o> {
+    /// Behind what is in `out`: so many whole bytes.
+    fn new(out: &'o mut Vec<u8>, bytes: usize) -> Self {
+        let at = out.len();
+        out.resize(at + bytes, 0);
+        Self {
+            rest: out.get_mut(at..).unwrap_or_default(),
+            bits: 0,
+            held: 0,
+        }
+    }
+
+    /// The next value, which has no bits beyond `width`, 64 at most.
+    #[inline]
+    fn push(&mut self, value: u64, width: u32) {
+        self.bits |= value << self.held;
+        let held = self.held + width;
+        if held < u64::BITS {
+            self.held = held;
+            return;
+        }
+        if let Some((word, rest)) = std::mem::take(&mut self.rest).split_first_chunk_mut() {
+            *word = self.bits.to_le_bytes();
+            self.rest = rest;
+        }
+        self.held = held - u64::BITS;
+        // A shift by all 64 bits leaves nothing, which the processor does not know.
+        self.bits = value.checked_shr(width - self.held).unwrap_or_default();
+    }
+
+    fn finish(self) {
+        for (place, byte) in self.rest.iter_mut().zip(self.bits.to_le_bytes()) {
+            *place = byte;
+        }
     }
 }
 
@@ -99,52 +149,44 @@ pub(super) fn delta(out: &mut Vec<u8>, values: &[i64]) {
     varint(out, wide(PARTS));
     varint(out, wide(values.len()));
     zigzag(out, first);
-    let mut previous = first;
-    for block in values.get(1..).unwrap_or_default().chunks(BLOCK) {
+    let later = values.get(1..).unwrap_or_default();
+    for (block, before) in later.chunks(BLOCK).zip(values.chunks(BLOCK)) {
         let mut deltas = [0_i64; BLOCK];
         let mut least = i64::MAX;
-        for (delta, value) in deltas.iter_mut().zip(block) {
-            *delta = value.wrapping_sub(previous);
-            previous = *value;
+        for (delta, (value, before)) in deltas.iter_mut().zip(block.iter().zip(before)) {
+            *delta = value.wrapping_sub(*before);
             least = least.min(*delta);
         }
-        zigzag(out, least);
-        let mut widths = [0_u8; PARTS];
-        let at = out.len();
-        out.extend_from_slice(&widths);
-        let deltas = deltas.get(..block.len()).unwrap_or_default();
-        for (part, width) in deltas.chunks(PART).zip(&mut widths) {
-            let mut above = [0_u64; PART];
-            let mut all = 0;
-            for (above, delta) in above.iter_mut().zip(part) {
-                *above = delta.wrapping_sub(least).cast_unsigned();
-                all |= *above;
-            }
-            let bits = u64::BITS - all.leading_zeros();
-            *width = u8::try_from(bits).unwrap_or_default();
-            pack(out, &above, bits);
+        // What is behind the last value takes no bits of its own.
+        let mut above = [0_u64; BLOCK];
+        for (above, delta) in above.iter_mut().zip(&deltas).take(block.len()) {
+            *above = delta.wrapping_sub(least).cast_unsigned();
         }
-        if let Some(place) = out.get_mut(at..at + PARTS) {
-            place.copy_from_slice(&widths);
+        zigzag(out, least);
+        let at = out.len();
+        out.extend_from_slice(&[0; PARTS]);
+        let (parts, _) = above.as_chunks::<PART>();
+        for (number, part) in parts.iter().enumerate().take(block.len().div_ceil(PART)) {
+            let width = u64::BITS - part.iter().fold(0, |all, one| all | one).leading_zeros();
+            if let Some(place) = out.get_mut(at + number) {
+                *place = u8::try_from(width).unwrap_or_default();
+            }
+            pack(out, part, width);
         }
     }
 }
 
 /// Each value in `width` bits, 64 at most; together they are whole bytes.
 fn pack(out: &mut Vec<u8>, values: &[u64; PART], width: u32) {
-    let (mut bits, mut held) = (0_u128, 0);
-    for value in values {
-        bits |= u128::from(*value) << held;
-        held += width;
-        if held >= u64::BITS {
-            let word = u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
-            out.extend_from_slice(&word.to_le_bytes());
-            bits >>= u64::BITS;
-            held -= u64::BITS;
-        }
+    if width == 0 {
+        return;
     }
-    let bytes = usize::try_from(held / 8).unwrap_or_default();
-    out.extend_from_slice(bits.to_le_bytes().get(..bytes).unwrap_or_default());
+    let bytes = PART / 8 * usize::try_from(width).unwrap_or_default();
+    let mut words = Words::new(out, bytes);
+    for value in values {
+        words.push(*value, width);
+    }
+    words.finish();
 }
 
 fn varint(out: &mut Vec<u8>, mut number: u64) {

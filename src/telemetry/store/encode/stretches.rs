@@ -133,6 +133,15 @@ impl<T: Copy + Eq + Hash> Listed<T> {
         self.stretches.push(number, count);
     }
 
+    /// The values of more rows.
+    pub(super) fn extend(&mut self, values: &[T]) {
+        for stretch in values.chunk_by(|one, other| one == other) {
+            if let Some(value) = stretch.first() {
+                self.push(*value, stretch.len());
+            }
+        }
+    }
+
     fn value(&self, number: u32) -> Option<T> {
         let place = usize::try_from(number).unwrap_or(usize::MAX);
         self.values.get(place).copied()
@@ -153,58 +162,65 @@ impl<T: Copy + Eq + Hash> Listed<T> {
     }
 }
 
-/// The values of a group as numbers of a dictionary, unless there are too many different ones.
+/// The values of a column as numbers of a dictionary, unless there are too many different ones.
+#[derive(Default)]
 pub(super) struct Numbered {
     pub(super) values: Vec<u64>,
+    /// Of each row.
     pub(super) numbers: Vec<u32>,
+    /// Numbers by hash, one higher, as 0 is an empty place.
+    table: Vec<u32>,
 }
 
 /// Places of the table in which values are sought, for each value that may be in it.
 const PLACES_PER_VALUE: usize = 2;
 
 impl Numbered {
-    /// `None` when there are more than `most` (a power of two) different ones.
-    pub(super) fn of(values: &[u64], most: usize) -> Option<Self> {
-        use std::hash::BuildHasher;
-        let hasher = Cheap::default();
-        let mut table = vec![0_u32; most * PLACES_PER_VALUE];
-        let mask = table.len() - 1;
-        let mut found = Self {
-            values: Vec::new(),
-            numbers: Vec::with_capacity(values.len()),
-        };
+    /// Takes the place of what it held. False when there are more than `most` (a power of two)
+    /// different ones; it then means nothing.
+    pub(super) fn list(&mut self, values: impl Iterator<Item = u64>, most: usize) -> bool {
+        self.values.clear();
+        self.numbers.clear();
+        self.table.clear();
+        self.table.resize(most * PLACES_PER_VALUE, 0);
         let mut last: Option<(u64, u32)> = None;
         for value in values {
-            if let Some((same, number)) = last
-                && same == *value
-            {
-                found.numbers.push(number);
-                continue;
-            }
-            let hash = usize::try_from(hasher.hash_one(value) >> 20).unwrap_or_default();
-            let mut at = hash & mask;
-            let number = loop {
-                let place = table.get_mut(at)?;
-                // Numbers stand in the table one higher, as 0 is an empty place.
-                let Some(number) = place.checked_sub(1) else {
-                    if found.values.len() >= most {
-                        return None;
-                    }
-                    let number = u32::try_from(found.values.len()).ok()?;
-                    *place = number + 1;
-                    found.values.push(*value);
-                    break number;
-                };
-                let known = usize::try_from(number).ok()?;
-                if found.values.get(known) == Some(value) {
-                    break number;
-                }
-                at = (at + 1) & mask;
+            let number = match last {
+                Some((same, number)) if same == value => Some(number),
+                _ => self.number(value, most),
             };
-            found.numbers.push(number);
-            last = Some((*value, number));
+            let Some(number) = number else {
+                return false;
+            };
+            self.numbers.push(number);
+            last = Some((value, number));
         }
-        Some(found)
+        true
+    }
+
+    #[inline]
+    fn number(&mut self, value: u64, most: usize) -> Option<u32> {
+        use std::hash::BuildHasher;
+        let mask = self.table.len() - 1;
+        let hash = Cheap::default().hash_one(value);
+        let mut at = usize::try_from(hash >> 20).unwrap_or_default() & mask;
+        loop {
+            let place = self.table.get_mut(at)?;
+            let Some(number) = place.checked_sub(1) else {
+                if self.values.len() >= most {
+                    return None;
+                }
+                let number = u32::try_from(self.values.len()).ok()?;
+                *place = number + 1;
+                self.values.push(value);
+                return Some(number);
+            };
+            let known = usize::try_from(number).ok()?;
+            if self.values.get(known) == Some(&value) {
+                return Some(number);
+            }
+            at = (at + 1) & mask;
+        }
     }
 }
 

@@ -76,14 +76,17 @@ fn comes_back(rows: &[Owned]) {
     let of_first = written(&first, rows);
     assert!(read(&first, &of_first) == rows);
     let mut encoder = Encoder::create(&second).unwrap();
-    let mut cursor = cursor(&first, &of_first);
-    let mut more = cursor.advance().unwrap();
+    let mut pages = OpenFile::open(&first, None).unwrap().pages();
+    let mut more = pages.advance_by(1).unwrap();
+    let mut same = Vec::new();
     while more {
-        let (columns, at) = cursor.columns().unwrap();
-        let end = columns.series_end(at);
-        encoder.push_stretch(columns, at..end).unwrap();
-        more = cursor.advance_by(end - at).unwrap();
+        let (batch, at) = pages.batch().unwrap();
+        let end = batch.series_end(at);
+        same.extend((at..end).map(|at| Owned::of(&batch.row(at).unwrap())));
+        encoder.push_stretch(batch, &(at..end)).unwrap();
+        more = pages.advance_by(end - at).unwrap();
     }
+    assert!(pages.batch().is_none() && same == rows);
     let of_second = encoder.finish().unwrap();
     assert!(read(&second, &of_second) == rows);
     assert_eq!(of_first.times, of_second.times);

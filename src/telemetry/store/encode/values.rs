@@ -1,16 +1,12 @@
 //! How the columns of values are written.
 
-use std::io::Write;
-
 use parquet::basic::Encoding;
-use parquet::data_type::{BoolType, ByteArrayType, DataType};
 use parquet::errors::Result;
-use parquet::file::writer::SerializedRowGroupWriter;
 
 use super::chunk::{Chunk, Closed};
 use super::group::{Group, PAGE_ROWS_MAX, kind, missing};
 use super::packing::{Hybrid, delta, width_of};
-use super::stretches::{Numbered, Stretches, pages};
+use super::stretches::{Stretches, pages};
 
 /// Most different doubles of a row group that go by dictionary.
 const DOUBLES_LISTED_MAX: usize = 16 * 1024;
@@ -18,8 +14,14 @@ const DOUBLES_LISTED_MAX: usize = 16 * 1024;
 /// Most different whole numbers of a row group that go by dictionary.
 const LONGS_LISTED_MAX: usize = 1024;
 
-/// Values handed to the library at a time; its pages end between two of these.
-pub(super) const VALUES_AT_ONCE: usize = 1024;
+/// One page of so many is tried.
+const TRIAL_STEP: usize = 4;
+
+/// Most bytes of different texts of a row group that go by dictionary.
+const TEXTS_LISTED_MAX: usize = 1024 * 1024;
+
+/// Bytes of texts in a page that are about enough.
+const PAGE_TEXT_BYTES: usize = 512 * 1024;
 
 impl Group {
     /// A column without values.
@@ -37,24 +39,8 @@ impl Group {
     }
 
     pub(super) fn write_longs(&mut self, mut chunk: Chunk<'_>) -> Result<Closed> {
-        let bits: Vec<u64>;
-        let mut listed = None;
-        let mut trial = Vec::new();
-        delta(&mut trial, &self.longs);
-        // Four bits each are hard to beat, and then nothing needs to be looked up.
-        if trial.len() > self.longs.len() / 2 {
-            bits = self
-                .longs
-                .iter()
-                .map(|value| value.cast_unsigned())
-                .collect();
-            listed = Numbered::of(&bits, LONGS_LISTED_MAX).filter(|listed| {
-                let width = usize::try_from(width_of(listed.values.len())).unwrap_or(64);
-                listed.values.len() * 8 + self.longs.len() * width / 8 < trial.len()
-            });
-        }
-        if let Some(listed) = listed {
-            return self.write_numbered(chunk, kind::LONG, &listed);
+        if self.list_longs() {
+            return self.write_numbered(chunk, kind::LONG);
         }
         let mut rest = self.longs.as_slice();
         let mut walk = self.kinds.walk();
@@ -69,11 +55,35 @@ impl Group {
         chunk.finish(None)
     }
 
+    /// Whether a dictionary is shorter than the differences; it is made then.
+    fn list_longs(&mut self) -> bool {
+        // Some pages tell well enough how long all differences are.
+        let (mut trial, mut tried) = (0, 0);
+        for part in self.longs.chunks(PAGE_ROWS_MAX).step_by(TRIAL_STEP) {
+            self.page.clear();
+            delta(&mut self.page, part);
+            trial += self.page.len();
+            tried += part.len();
+        }
+        // Four bits each are hard to beat, and then nothing needs to be looked up.
+        if trial <= tried / 2 {
+            return false;
+        }
+        let bits = self.longs.iter().map(|value| value.cast_unsigned());
+        if !self.numbered.list(bits, LONGS_LISTED_MAX) {
+            return false;
+        }
+        let width = usize::try_from(width_of(self.numbered.values.len())).unwrap_or(64);
+        let bytes = self.numbered.values.len() * 8 + self.longs.len() * width / 8;
+        bytes * tried < trial * self.longs.len()
+    }
+
     pub(super) fn write_doubles(&mut self, mut chunk: Chunk<'_>) -> Result<Closed> {
         // A list as long as the values themselves is no gain.
         let most = (self.doubles.len() / 4).next_power_of_two().max(64);
-        if let Some(listed) = Numbered::of(&self.doubles, most.min(DOUBLES_LISTED_MAX)) {
-            return self.write_numbered(chunk, kind::DOUBLE, &listed);
+        let bits = self.doubles.iter().copied();
+        if self.numbered.list(bits, most.min(DOUBLES_LISTED_MAX)) {
+            return self.write_numbered(chunk, kind::DOUBLE);
         }
         let mut rest = self.doubles.as_slice();
         let mut walk = self.kinds.walk();
@@ -91,12 +101,8 @@ impl Group {
         chunk.finish(None)
     }
 
-    fn write_numbered(
-        &mut self,
-        mut chunk: Chunk<'_>,
-        kind: u32,
-        listed: &Numbered,
-    ) -> Result<Closed> {
+    fn write_numbered(&mut self, mut chunk: Chunk<'_>, kind: u32) -> Result<Closed> {
+        let listed = &self.numbered;
         let bytes = |bits: &u64| bits.to_le_bytes();
         let plain: Vec<[u8; 8]> = listed.values.iter().map(bytes).collect();
         chunk.dictionary(plain.as_flattened(), plain.len())?;
@@ -108,48 +114,75 @@ impl Group {
             let present = walk.levels(page.len(), kind, &mut self.page);
             let (now, later) = rest.split_at_checked(present).ok_or_else(missing)?;
             rest = later;
-            self.page.push(u8::try_from(width).unwrap_or_default());
-            let mut hybrid = Hybrid::new(&mut self.page, width);
-            hybrid.extend(now);
-            hybrid.finish();
+            numbers(&mut self.page, width, now);
             chunk.page(page.len(), Encoding::RLE_DICTIONARY, &self.page, None)?;
         }
         chunk.finish(None)
     }
 
-    /// The rarer kinds, whose values the library knows how to list.
-    pub(super) fn write_by_library<W: Write + Send>(
-        &self,
-        kind: u32,
-        writer: &mut SerializedRowGroupWriter<'_, W>,
-    ) -> Result<()> {
-        match kind {
-            kind::BOOL => self.write_values::<BoolType, W>(kind, &self.bools, writer),
-            kind::TEXT => self.write_values::<ByteArrayType, W>(kind, &self.texts, writer),
-            _ => self.write_values::<ByteArrayType, W>(kind, &self.jsons, writer),
+    pub(super) fn write_bools(&mut self, mut chunk: Chunk<'_>) -> Result<Closed> {
+        let mut rest = self.bools.as_slice();
+        let mut walk = self.kinds.walk();
+        for page in pages(self.ts.len(), PAGE_ROWS_MAX) {
+            self.page.clear();
+            let present = walk.levels(page.len(), kind::BOOL, &mut self.page);
+            let (now, later) = rest.split_at_checked(present).ok_or_else(missing)?;
+            rest = later;
+            let eight = now.chunks(8).map(|eight| {
+                let bits = eight.iter().rev();
+                bits.fold(0, |byte, bit| byte << 1 | u8::from(*bit))
+            });
+            self.page.extend(eight);
+            chunk.page(page.len(), Encoding::PLAIN, &self.page, None)?;
         }
+        chunk.finish(None)
     }
 
-    fn write_values<T: DataType, W: Write + Send>(
-        &self,
-        kind: u32,
-        mut values: &[T::T],
-        writer: &mut SerializedRowGroupWriter<'_, W>,
-    ) -> Result<()> {
-        let mut column = writer.next_column()?.ok_or_else(missing)?;
-        let mut walk = self.kinds.walk();
-        let mut levels = Vec::with_capacity(VALUES_AT_ONCE);
-        for part in pages(self.ts.len(), VALUES_AT_ONCE) {
-            levels.clear();
-            let mut present = 0;
-            walk.take(part.len(), |found, count| {
-                levels.extend(std::iter::repeat_n(i16::from(found == kind), count));
-                present += if found == kind { count } else { 0 };
-            });
-            let (now, later) = values.split_at_checked(present).ok_or_else(missing)?;
-            values = later;
-            column.typed::<T>().write_batch(now, Some(&levels), None)?;
+    /// The texts of a kind.
+    pub(super) fn write_texts(&mut self, mut chunk: Chunk<'_>, kind: u32) -> Result<Closed> {
+        let texts = if kind == kind::TEXT {
+            &self.texts
+        } else {
+            &self.jsons
+        };
+        let (names, count) = (&texts.names, texts.numbers.len());
+        let is_listed = names.len() <= count / 2 && names.plain().len() <= TEXTS_LISTED_MAX;
+        // Pages of about as many bytes, as whoever seeks a series reads all of one.
+        let (rows, average) = (self.ts.len(), texts.bytes / self.ts.len().max(1) + 1);
+        let page_rows = (PAGE_TEXT_BYTES / average).clamp(1, PAGE_ROWS_MAX);
+        let page_rows = if is_listed { PAGE_ROWS_MAX } else { page_rows };
+        let width = width_of(names.len());
+        if is_listed {
+            chunk.dictionary(names.plain(), names.len())?;
         }
-        column.close()
+        let mut rest = texts.numbers.as_slice();
+        let mut walk = self.kinds.walk();
+        for page in pages(rows, page_rows) {
+            self.page.clear();
+            let present = walk.levels(page.len(), kind, &mut self.page);
+            let (now, later) = rest.split_at_checked(present).ok_or_else(missing)?;
+            rest = later;
+            if is_listed {
+                numbers(&mut self.page, width, now);
+                chunk.page(page.len(), Encoding::RLE_DICTIONARY, &self.page, None)?;
+                continue;
+            }
+            for number in now {
+                let text = names.get(*number);
+                let len = u32::try_from(text.len()).unwrap_or_default();
+                self.page.extend_from_slice(&len.to_le_bytes());
+                self.page.extend_from_slice(text);
+            }
+            chunk.page(page.len(), Encoding::PLAIN, &self.page, None)?;
+        }
+        chunk.finish(None)
     }
+}
+
+/// Numbers of a dictionary as a page has them.
+fn numbers(out: &mut Vec<u8>, width: u32, numbers: &[u32]) {
+    out.push(u8::try_from(width).unwrap_or_default());
+    let mut hybrid = Hybrid::new(out, width);
+    hybrid.extend(numbers);
+    hybrid.finish();
 }

@@ -2,90 +2,98 @@
 
 use uuid::Uuid;
 
-use super::{Generation, Place, place};
+use super::slot::{Entry, Kind, place};
+use super::{Generation, Slot};
 use crate::journal::Offset;
-use crate::telemetry::store::rows::Row;
+use crate::telemetry::sample::Value;
+use crate::telemetry::store::run::{Run, Values};
+
+/// Samples of a series whose list is kept for the next device.
+const ITEMS_KEPT_MAX: usize = 4_096;
+
+/// Series whose lists are kept for the next device.
+const SERIES_KEPT_MAX: usize = 256;
+
+/// Most rows told at a time: bounds the memory beside the lists.
+const RUN_ROWS_MAX: usize = 4_096;
 
 impl Generation {
-    /// Calls `visit` for every sample in order of (device, key, time), until it fails. Of equal
-    /// ones only the last that came is there. Samples before the offset that `hidden_before`
-    /// tells of their device are left out. `visit` also hears whether a sample is the last one of
-    /// its series. Takes 4 bytes a sample beside the generation, and 16 for each of one device.
-    pub(in crate::telemetry::store) fn visit_sorted<E>(
+    /// Calls `visit` for every series in order of (device, key) with its samples in order of time,
+    /// in runs of a few thousand, until it fails. Of equal ones only the last that came is there.
+    /// Samples before the offset that `hidden_before` tells of their device are left out. Takes 4
+    /// bytes an entry beside the generation, and 16 for each sample of one device.
+    pub(in crate::telemetry::store) fn visit_runs<E>(
         &self,
         hidden_before: impl Fn(Uuid) -> Offset,
-        mut visit: impl FnMut(&Row<'_>, bool) -> Result<(), E>,
+        mut visit: impl FnMut(&Run<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let ranks = self.key_ranks();
         let by_device = self.by_device();
         let mut devices: Vec<(Uuid, u32)> =
             self.devices.iter().map(|(id, at)| (*id, *at)).collect();
         devices.sort_unstable();
-        let mut order: Vec<Sorted> = Vec::new();
+        let mut sorted = Sorted::new(self.key_names.len());
+        let mut columns = Columns::default();
         for (device, number) in devices {
             let hidden = hidden_before(device).number();
-            order.clear();
-            for index in by_device.of(number) {
-                let Some(stored) = self.samples.get(place(*index)) else {
-                    continue;
-                };
-                let origin = self.records.get(place(stored.record));
-                if origin.is_some_and(|origin| origin.offset >= hidden) {
-                    let rank = ranks.get(place(stored.key)).copied().unwrap_or_default();
-                    order.push(Sorted::new(rank, stored.ts_ms, *index));
+            for number in by_device.of(number) {
+                self.gather(*number, hidden, &mut sorted);
+            }
+            sorted.put_in_order(&ranks);
+            for series in sorted.series() {
+                let key = self.key_names.get(place(series.key));
+                for items in series.items.chunks(RUN_ROWS_MAX) {
+                    columns.fill(self, items);
+                    visit(&columns.run(device, key.map_or("", |key| &**key)))?;
                 }
             }
-            order.sort_unstable();
-            order.dedup_by(|later, kept| {
-                let is_same = later.place() == kept.place();
-                if is_same {
-                    *kept = *later;
-                }
-                is_same
-            });
-            let mut rest = order.iter().peekable();
-            while let Some(sorted) = rest.next() {
-                let stored = self.samples.get(place(sorted.index()));
-                let Some(row) = stored.and_then(|stored| self.row(device, stored)) else {
-                    continue;
-                };
-                let is_last = rest.peek().is_none_or(|next| next.rank() != sorted.rank());
-                visit(&row, is_last)?;
-            }
+            sorted.clear();
         }
         Ok(())
     }
 
-    /// The samples of each device, in the order in which they came. Following the links of each
-    /// device would wait for memory at every sample.
-    fn by_device(&self) -> ByDevice {
-        let numbers = || {
-            let record = |sample: &Place| self.records.get(place(sample.record));
-            let samples = (0_u32..).zip(&self.samples);
-            samples.filter_map(move |(index, sample)| Some((index, place(record(sample)?.device))))
+    /// Adds the samples of an entry to their series.
+    #[inline]
+    fn gather(&self, number: u32, hidden: u64, sorted: &mut Sorted) {
+        let Some(entry) = self.entries.get(place(number)) else {
+            return;
         };
-        let mut ends = vec![0_u32; self.newest.len()];
-        for (_, device) in numbers() {
-            if let Some(count) = ends.get_mut(device) {
-                *count += 1;
-            }
+        if self.offset(entry) < hidden {
+            return;
         }
+        for (sample, slot) in (entry.begin..).zip(self.slots(place(number))) {
+            let ts_ms = entry.ts_ms;
+            sorted.add(
+                slot.key(),
+                Item {
+                    ts_ms,
+                    sample,
+                    entry: number,
+                },
+            );
+        }
+    }
+
+    /// The entries of each device, in the order in which they came. Following the links of each
+    /// device would wait for memory at every entry.
+    fn by_device(&self) -> ByDevice {
         let mut begin = 0;
-        for end in &mut ends {
-            let count = *end;
-            *end = begin;
-            begin += count;
+        let mut ends: Vec<u32> = Vec::with_capacity(self.known.len());
+        for known in &self.known {
+            ends.push(begin);
+            begin += known.entries;
         }
-        let mut indexes = vec![0_u32; self.samples.len()];
-        for (index, device) in numbers() {
-            if let Some(end) = ends.get_mut(device)
-                && let Some(free) = indexes.get_mut(place(*end))
+        let mut numbers = vec![0_u32; self.entries.len()];
+        for (number, entry) in (0_u32..).zip(&self.entries) {
+            if let Some(sender) = self.senders.get(place(entry.sender))
+                && let Some(end) = ends.get_mut(place(sender.device))
+                && let Some(free) = numbers.get_mut(place(*end))
             {
-                *free = index;
+                *free = number;
                 *end += 1;
             }
         }
-        ByDevice { ends, indexes }
+        ByDevice { ends, numbers }
     }
 
     /// The place of each key in the order of their names.
@@ -107,11 +115,11 @@ impl Generation {
     }
 }
 
-/// Indexes of samples, by the number of their device.
+/// Numbers of entries, by the number of their device.
 struct ByDevice {
     /// Where those of each device end; those of the next one begin there.
     ends: Vec<u32>,
-    indexes: Vec<u32>,
+    numbers: Vec<u32>,
 }
 
 impl ByDevice {
@@ -119,31 +127,199 @@ impl ByDevice {
         let end = |number: usize| self.ends.get(number).copied().map(place);
         let begin = place(device).checked_sub(1).and_then(end).unwrap_or(0);
         let end = end(place(device)).unwrap_or(0);
-        self.indexes.get(begin..end).unwrap_or_default()
+        self.numbers.get(begin..end).unwrap_or_default()
     }
 }
 
-/// Where a sample of a device belongs: the rank of its key, its time, and its index, in the bits
-/// of one number from the highest on.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Sorted(u128);
+/// A sample, and where it is.
+#[derive(Clone, Copy)]
+struct Item {
+    ts_ms: i64,
+    sample: u32,
+    entry: u32,
+}
+
+/// The samples of one device by series.
+struct Sorted {
+    /// Those in use stand first.
+    list: Vec<Series>,
+    used: usize,
+    /// By the number of a key: one more than the place of its series, 0 if it has none.
+    of_key: Vec<u32>,
+}
+
+/// Samples of one key.
+#[derive(Default)]
+struct Series {
+    key: u32,
+    rank: u32,
+    items: Vec<Item>,
+    /// Each is later than the one before it, as devices mostly send.
+    is_sorted: bool,
+}
 
 impl Sorted {
-    fn new(rank: u32, ts_ms: i64, index: u32) -> Self {
-        // With the sign turned round the least time is the least number.
-        let ts = ts_ms.cast_unsigned() ^ 1 << 63;
-        Self(u128::from(rank) << 96 | u128::from(ts) << 32 | u128::from(index))
+    fn new(keys: usize) -> Self {
+        Self {
+            list: Vec::new(),
+            used: 0,
+            of_key: vec![0; keys],
+        }
     }
 
-    fn rank(self) -> u128 {
-        self.0 >> 96
+    #[inline]
+    fn add(&mut self, key: u32, item: Item) {
+        let Some(known) = self.of_key.get_mut(place(key)) else {
+            return;
+        };
+        if *known == 0 {
+            // As many series as samples at most.
+            self.used += 1;
+            *known = u32::try_from(self.used).unwrap_or(u32::MAX);
+            if self.list.len() < self.used {
+                self.list.push(Series::default());
+            }
+            if let Some(series) = self.list.get_mut(self.used - 1) {
+                (series.key, series.is_sorted) = (key, true);
+            }
+        }
+        let Some(series) = self.list.get_mut(place(*known - 1)) else {
+            return;
+        };
+        if let Some(last) = series.items.last() {
+            series.is_sorted &= last.ts_ms < item.ts_ms;
+        }
+        series.items.push(item);
     }
 
-    fn place(self) -> u128 {
-        self.0 >> 32
+    fn put_in_order(&mut self, ranks: &[u32]) {
+        let used = self.list.get_mut(..self.used).unwrap_or_default();
+        for series in used.iter_mut() {
+            series.rank = ranks.get(place(series.key)).copied().unwrap_or_default();
+            series.put_in_order();
+        }
+        used.sort_unstable_by_key(|series| series.rank);
     }
 
-    fn index(self) -> u32 {
-        u32::try_from(self.0 & u128::from(u32::MAX)).unwrap_or(u32::MAX)
+    fn series(&self) -> &[Series] {
+        self.list.get(..self.used).unwrap_or_default()
     }
+
+    fn clear(&mut self) {
+        for series in self.list.get_mut(..self.used).unwrap_or_default() {
+            if let Some(known) = self.of_key.get_mut(place(series.key)) {
+                *known = 0;
+            }
+            if series.items.capacity() > ITEMS_KEPT_MAX {
+                series.items = Vec::new();
+            }
+            series.items.clear();
+        }
+        self.list.truncate(SERIES_KEPT_MAX);
+        self.used = 0;
+    }
+}
+
+impl Series {
+    fn put_in_order(&mut self) {
+        if self.is_sorted {
+            return;
+        }
+        self.items
+            .sort_unstable_by_key(|item| (item.ts_ms, item.sample));
+        self.items.dedup_by(|later, kept| {
+            let is_same = later.ts_ms == kept.ts_ms;
+            if is_same {
+                *kept = *later;
+            }
+            is_same
+        });
+    }
+}
+
+/// The rows of one series by column.
+#[derive(Default)]
+struct Columns<'g> {
+    ts: Vec<i64>,
+    offsets: Vec<i64>,
+    credentials: Vec<i64>,
+    generations: Vec<i32>,
+    /// What all values are, if they are all numbers of one kind.
+    kind: Option<Kind>,
+    longs: Vec<i64>,
+    doubles: Vec<f64>,
+    any: Vec<Value<'g>>,
+}
+
+impl<'g> Columns<'g> {
+    fn fill(&mut self, generation: &'g Generation, items: &[Item]) {
+        self.clear();
+        let mut kinds = 0_u32;
+        for item in items {
+            let Some((entry, slot)) = found(generation, *item) else {
+                continue;
+            };
+            let Some(sender) = generation.senders.get(place(entry.sender)) else {
+                continue;
+            };
+            self.ts.push(item.ts_ms);
+            self.offsets.push(generation.offset(entry).cast_signed());
+            self.credentials.push(sender.credential.cast_signed());
+            self.generations.push(sender.generation.cast_signed());
+            kinds |= 1 << slot.kind() as u32;
+        }
+        let slots = items
+            .iter()
+            .filter_map(|item| Some(found(generation, *item)?.1));
+        const LONGS: u32 = 1 << Kind::Long as u32;
+        const DOUBLES: u32 = 1 << Kind::Double as u32;
+        match kinds {
+            LONGS => {
+                self.kind = Some(Kind::Long);
+                self.longs
+                    .extend(slots.map(|slot| slot.bits().cast_signed()));
+            }
+            DOUBLES => {
+                self.kind = Some(Kind::Double);
+                self.doubles
+                    .extend(slots.map(|slot| f64::from_bits(slot.bits())));
+            }
+            _ => {
+                self.kind = None;
+                self.any.extend(slots.map(|slot| generation.load(slot)));
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.ts.clear();
+        self.offsets.clear();
+        self.credentials.clear();
+        self.generations.clear();
+        self.longs.clear();
+        self.doubles.clear();
+        self.any.clear();
+    }
+
+    fn run<'c>(&'c self, device: Uuid, key: &'c str) -> Run<'c> {
+        Run {
+            device: device.into_bytes(),
+            key,
+            ts: &self.ts,
+            offsets: &self.offsets,
+            credentials: &self.credentials,
+            generations: &self.generations,
+            values: match self.kind {
+                Some(Kind::Long) => Values::Longs(&self.longs),
+                Some(Kind::Double) => Values::Doubles(&self.doubles),
+                _ => Values::Any(&self.any),
+            },
+        }
+    }
+}
+
+fn found(generation: &Generation, item: Item) -> Option<(&Entry, Slot)> {
+    let entry = generation.entries.get(place(item.entry))?;
+    let slot = generation.samples.get(place(item.sample))?;
+    Some((entry, *slot))
 }

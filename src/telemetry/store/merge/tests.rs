@@ -59,8 +59,9 @@ proptest! {
             ((row.device, row.key.to_owned(), row.ts_ms), (row.offset, number))
         };
         let mut found = Vec::new();
-        merge_stretches(cursors().collect(), |columns, rows| {
-            found.extend(rows.map(|at| told(&columns.row(at).unwrap())));
+        let pages = open.iter().map(|open| open.pages());
+        merge_stretches(pages.collect(), |batch, rows| {
+            found.extend(rows.map(|at| told(&batch.row(at).unwrap())));
             Ok::<_, FileError>(())
         })
         .unwrap();
