@@ -10,6 +10,9 @@ mod clients;
 #[cfg(test)]
 mod common;
 #[cfg(test)]
+#[path = "audit/deeds.rs"]
+mod deeds;
+#[cfg(test)]
 #[path = "audit/full.rs"]
 mod full;
 #[cfg(test)]

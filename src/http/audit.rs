@@ -8,11 +8,11 @@ use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
-use axum::{Extension, Json};
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;

@@ -216,9 +216,7 @@ impl Guest {
     fn stopped(&self, greeter: &Greeter, why: Stopped) {
         let from = self.from;
         let error = match why {
-            Stopped::Limit(refusal) => {
-                return greeter.refused(from, refusal, Shown::default());
-            }
+            Stopped::Limit(why) => return greeter.refused(from, why, Shown::default()),
             Stopped::Io(error) => error,
         };
         match self.stage {

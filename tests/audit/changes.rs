@@ -26,7 +26,7 @@ fn strangers_call(broker: &Broker, path: &str, token: &str) -> u16 {
 fn sec_56_every_change_is_told_in_order_with_who_asked() {
     let broker = Broker::start();
     let mut secrets = vec![broker.create_device("boiler")];
-    let rotated = broker.cli_json(&["device", "rotate", "boiler", "--json"]);
+    let rotated = broker.cli_json(&["device", "rotate", "boiler", "--grace", "0s", "--json"]);
     secrets.push(rotated["token"].as_str().unwrap().to_owned());
     broker.cli_ok(&["device", "scope", "boiler", "--publish", "site/%n/#"]);
     broker.cli_ok(&["device", "revoke", "boiler"]);
