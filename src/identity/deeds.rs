@@ -109,6 +109,12 @@ pub(super) fn left<'a>(what: What, all: impl Iterator<Item = Left<'a>>) -> Vec<E
     events
 }
 
+/// Devices were added, but for rows that are bad.
+pub(super) fn imported(created: usize, left_out: u64) -> Event {
+    let event = Event::new(What::Imported).number("created", created as u64);
+    event.number("left_out", left_out)
+}
+
 /// Credentials ended, at least.
 pub(super) fn ended<T>(what: What, whose: As<T>, changed: &Changed<T>) -> Event {
     let event = of(what, whose.kind, changed.id, (whose.name)(&changed.shown));

@@ -1,7 +1,7 @@
 //! Journal format 1, schema version 9: the last one without an audit, with the terms of tokens,
 //! marks of what revoked tokens wrote, and admin tokens.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, path::Path, thread, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -91,10 +91,17 @@ fn make_the_fixture() {
     let looks = broker.cli_json(&create)["token"].clone();
     broker.kill9();
     let data = broker.dir().join("data");
+    cut_segments(&data);
+    copy(&data, &folder(NAME).join("data"));
+    copy_secrets(&broker, NAME);
+    fs::write(folder(NAME).join(LOOKS), looks.as_str().unwrap()).unwrap();
+}
+
+/// Leaves out what a segment or the ballast is filled ahead with.
+fn cut_segments(data: &Path) {
     for entry in fs::read_dir(data.join("journal")).unwrap() {
         let path = entry.unwrap().path();
         let mut bytes = fs::read(&path).unwrap();
-        // What a segment or the ballast is filled ahead with.
         let end = bytes.iter().rposition(|byte| *byte != 0);
         match end {
             Some(end) if path.extension().is_some_and(|ending| ending == "journal") => {
@@ -104,9 +111,6 @@ fn make_the_fixture() {
             _ => fs::remove_file(&path).unwrap(),
         }
     }
-    copy(&data, &folder(NAME).join("data"));
-    copy_secrets(&broker, NAME);
-    fs::write(folder(NAME).join(LOOKS), looks.as_str().unwrap()).unwrap();
 }
 
 #[test]

@@ -42,6 +42,12 @@ pub(crate) enum Worker {
     Sleeps,
 }
 
+/// Room for some files of each book.
+const SMALL_AUDIT: AuditLimits = AuditLimits {
+    admin_bytes_max: 1 << 20,
+    access_bytes_max: 1 << 20,
+};
+
 /// A running server with what it works on. Dropping it stops it.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -113,11 +119,7 @@ impl Server {
         )
         .unwrap();
         let metrics = Metrics::new();
-        let limits = AuditLimits {
-            admin_bytes_max: 1 << 20,
-            access_bytes_max: 1 << 20,
-        };
-        let audit = Audit::start(&dir.path().join("data"), &store, limits, &metrics).unwrap();
+        let audit = Audit::start(&dir.path().join("data"), &store, SMALL_AUDIT, &metrics).unwrap();
         registry.audited_by(audit.clone()).unwrap();
         let (lane, seen) = tokio::sync::mpsc::channel(1);
         let (changes_in, changes) = mpsc::channel();

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use self::scopes::StagedScopes;
 use super::{Registry, Shared, now_ms};
-use crate::audit::{Event, What};
+use crate::identity::deeds;
 use crate::identity::device::{self, DEFAULT_PROFILE};
 use crate::identity::key::Digest;
 use crate::identity::{
@@ -181,19 +181,16 @@ impl Import {
         if self.faults.total > 0 && !skip_bad {
             return Ok(self.faults.into_imported(0));
         }
+        let kind = IdentityKind::Device;
         let shared = &self.registry.shared;
         let room = shared
             .devices_max
             .saturating_sub(shared.devices.load(Ordering::Relaxed));
         if self.rows.len() as u64 > room {
             let limit = shared.devices_max;
-            return Err(RegistryError::Full {
-                limit,
-                kind: IdentityKind::Device,
-            });
+            return Err(RegistryError::Full { kind, limit });
         }
         shared.check_audit()?;
-        let kind = IdentityKind::Device;
         shared.scopes.check_room(kind, &self.scopes.all)?;
         self.give_ids();
         self.rows.sort_unstable_by_key(|row| row.digest);
@@ -225,7 +222,8 @@ impl Import {
             if is_refused {
                 return Err(StoreError::TakenBack);
             }
-            let number = teller.stage(transaction, || vec![told(added.len(), left_out)])?;
+            let number =
+                teller.stage(transaction, || vec![deeds::imported(added.len(), left_out)])?;
             Ok((added, number))
         };
         let created = registry.store.write_then(work, move |(added, number)| {
@@ -414,12 +412,6 @@ impl Staged {
 struct Added {
     place: usize,
     credential: u64,
-}
-
-fn told(created: usize, bad: u64) -> Event {
-    Event::new(What::Imported)
-        .number("created", created as u64)
-        .number("left_out", bad)
 }
 
 fn words(taken: Taken) -> String {
