@@ -24,7 +24,7 @@ const KILLS: u64 = 12;
 type Told = Arc<Mutex<Vec<(String, String)>>>;
 
 /// Changes one thing after the other until the broker is gone.
-fn operator(number: u64, url: String, token: String, told: Told, goes_on: Arc<AtomicBool>) {
+fn operator(number: u64, url: &str, token: &str, told: &Told, goes_on: &AtomicBool) {
     let agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(Duration::from_secs(30)))
@@ -75,7 +75,7 @@ fn rel_06_what_was_answered_is_told_after_kill_9() {
             let (told, goes_on) = (Arc::clone(&told), Arc::clone(&goes_on));
             let number = 2 * round + at;
             threads.push(thread::spawn(move || {
-                operator(number, url, token, told, goes_on)
+                operator(number, &url, &token, &told, &goes_on);
             }));
         }
         let (address, comes) = (broker.address("mqtt"), Arc::clone(&goes_on));
