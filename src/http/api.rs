@@ -6,6 +6,7 @@
 
 mod admins;
 mod apps;
+mod audit;
 mod credentials;
 mod revocations;
 mod tokens;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 use crate::identity::DeviceToken;
 pub use admins::{AdminTokenCreated, AdminTokenPage, AdminTokenView, CreateAdminToken};
 pub use apps::{AppChanged, AppCreated, AppPage, AppRotated, AppView};
+pub use audit::{RefusedClient, RefusedClients};
 pub use credentials::{AddCredential, CredentialAdded};
 pub use revocations::{Receipt, Revocation, Revoke, RevokeAll, RevokedView, SuspectView};
 pub use tokens::{

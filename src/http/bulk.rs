@@ -21,6 +21,7 @@ use super::api::{
     DeviceEntry, EXPORT_PER_PAGE_MAX, ExportPage, IMPORT_ROWS_MAX, Imported, RowError, Terms,
 };
 use super::body;
+use super::caller::caller;
 use super::parameters::Parameters;
 use super::refused::{Code, Refused};
 use super::service::Shared;
@@ -93,7 +94,7 @@ pub(super) async fn import(
         return Err(Refused::new(Code::NotJson, message).target("Content-Type"));
     }
     let (pieces, staged) = mpsc::channel(PIECES_WAITING_MAX);
-    let import = shared.registry.import();
+    let import = shared.registry.by(caller()).import();
     let work = shared.lanes.bulk(move || stage(import, staged, skip_bad));
     let feed = feed(request, pieces);
     // The body is read only as fast as it is staged. A refusal ends both.

@@ -205,7 +205,7 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
         | RegistryError::AdminTokensFull { .. }
         | RegistryError::TokensFull { .. } => Code::RegistryFull,
         RegistryError::KeyReplaced => Code::Unauthorized,
-        RegistryError::Store(StoreError::Full) => Code::StorageFull,
+        RegistryError::AuditBehind | RegistryError::Store(StoreError::Full) => Code::StorageFull,
         // These name files of ours: for the log, not for the caller (SEC-76).
         RegistryError::WrongKey { .. } | RegistryError::Store(_) => {
             return Refused::internal(error);

@@ -10,6 +10,7 @@ pub mod base64;
 mod basic;
 mod changes;
 mod credentials;
+mod deeds;
 mod device;
 mod ends;
 mod error;

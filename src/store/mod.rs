@@ -27,6 +27,7 @@ mod integer;
 pub mod load;
 pub mod messages;
 mod migrations;
+pub mod outbox;
 mod readers;
 pub mod retained;
 pub mod scopes;

@@ -14,6 +14,7 @@ import http.client
 import json
 import re
 import sys
+import threading
 from email.utils import formatdate
 from urllib.parse import quote
 
@@ -353,6 +354,24 @@ def history():
     call("queryTelemetry", query="?limit=1", device=device, expect=200)
 
 
+def audit():
+    """What was done, who was refused."""
+    call("readAudit", query="?since=1", expect=200)
+    call("listRefused", expect=200)
+    done = threading.Event()
+
+    def go_on():
+        # The stream begins with what comes after it.
+        while not done.wait(0.05):
+            send("POST", "/admin/v1/tokens/check", {"token": "a-token-of-nobody"})
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    call("followEvents", query="?events=call", stream=True, expect=200)
+    done.set()
+    thread.join()
+
+
 everywhere()
 identities("Device", "device", "devices")
 identities("App", "app", "apps")
@@ -362,6 +381,7 @@ call("checkToken", {"token": "tgd_mistyped"}, expect=200)
 fleet()
 service()
 history()
+audit()
 end = {"name": "ends", "scope": "operate", "expires_ms": 4102444800000}
 call("createAdminToken", end, expect=201)
 call("createAdminToken", end, expect=409)

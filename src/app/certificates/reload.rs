@@ -25,6 +25,7 @@ use super::{
     CertificateError, Prepared, broken, load_server_config, not_after, pem_error, prepare,
     provider, read_chain, refuse_exposed,
 };
+use crate::audit::{Audit, Event, What};
 use crate::config::{CertificatePair, Config};
 use crate::metrics::DoorFigures;
 use crate::net::tls::Tls;
@@ -46,6 +47,8 @@ pub struct Reloader {
     tickets: Arc<dyn ProducesTickets>,
     tls: Tls,
     figures: DoorFigures,
+    /// What was done is told to it.
+    audit: Option<Audit>,
     /// How the files were when they were last read.
     seen: Vec<Option<Stamp>>,
     /// When it was last seen whether our own pair is to be renewed; wall clock.
@@ -86,11 +89,17 @@ impl Reloader {
             tickets,
             tls: Tls::new(serving),
             figures,
+            audit: None,
             seen,
             renewed: now,
         };
         reloader.note_end(now);
         Ok(reloader)
+    }
+
+    /// Tells reloads from now on to this audit.
+    pub fn audited_by(&mut self, audit: Audit) {
+        self.audit = Some(audit);
     }
 
     /// What listeners offer, always the newest.
@@ -126,16 +135,23 @@ impl Reloader {
         let others = &self.config.mqtts.more_pairs;
         let serving = serving(&self.pair, others, Arc::clone(&self.tickets));
         let is_taken = serving.is_ok();
-        match serving {
+        let told = match serving {
             Ok(serving) => {
                 self.tls.replace(serving);
                 self.note_end(now);
                 tracing::info!("new handshakes use the certificates as they are in the files now");
+                Event::new(What::CertificatesReloaded)
             }
-            Err(error) => tracing::error!(
-                %error,
-                "the certificates in the files cannot be used; the old ones go on serving"
-            ),
+            Err(error) => {
+                tracing::error!(
+                    %error,
+                    "the certificates in the files cannot be used; the old ones go on serving"
+                );
+                Event::new(What::CertificatesKept).text("what", &error.to_string())
+            }
+        };
+        if let Some(audit) = &self.audit {
+            audit.note(told.text("file", &self.pair.certificate.display().to_string()));
         }
         self.figures.certificates_reloaded(is_taken);
         is_taken

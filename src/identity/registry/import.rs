@@ -6,8 +6,8 @@
 //! 2. A token lives for one [`Import::add`]; only its digest is staged.
 //! 3. A row costs 88 bytes and its texts while it is staged; at most [`IMPORT_ROWS_MAX`] rows.
 //!
-//! The transaction adds the rows in the order of their digests, so that nearly all of the
-//! database's indexes grow at their end. Other changes wait for it.
+//! The transaction adds the rows in the order of their digests, so that the indexes grow at their
+//! end. Other changes wait for it.
 
 mod alike;
 mod staged;
@@ -21,6 +21,7 @@ use uuid::Uuid;
 use self::alike::Alike;
 use self::staged::{Row, Staged};
 use super::{Registry, now_ms};
+use crate::identity::deeds;
 use crate::identity::device::{self, DEFAULT_PROFILE};
 use crate::identity::terms::{Terms, index_seconds};
 use crate::identity::{
@@ -177,18 +178,15 @@ impl Import {
         if self.faults.total > 0 && !skip_bad {
             return Ok(self.faults.into_imported(0));
         }
+        let kind = IdentityKind::Device;
         let shared = &self.registry.shared;
-        let room = shared
-            .devices_max
-            .saturating_sub(shared.devices.load(Ordering::Relaxed));
+        let held = shared.devices.load(Ordering::Relaxed);
+        let room = shared.devices_max.saturating_sub(held);
         if self.rows.len() as u64 > room {
             let limit = shared.devices_max;
-            return Err(RegistryError::Full {
-                limit,
-                kind: IdentityKind::Device,
-            });
+            return Err(RegistryError::Full { kind, limit });
         }
-        let kind = IdentityKind::Device;
+        shared.check_audit()?;
         shared.scopes.check_room(kind, &self.scopes.all)?;
         self.give_ids();
         self.rows.sort_unstable_by_key(|row| row.digest);
@@ -214,18 +212,22 @@ impl Import {
         // What the last run found: the work may run twice, and a refusal is rolled back.
         let found = Arc::new(Mutex::new(Faults::default()));
         let (finds, shared) = (Arc::clone(&found), Arc::clone(&registry.shared));
+        let teller = registry.teller();
         let work = move |transaction: &Transaction<'_>| {
             let (added, bad) = staged.insert(transaction)?;
-            let is_refused = bad.total > 0 && !staged.skip_bad;
+            let (is_refused, left_out) = (bad.total > 0 && !staged.skip_bad, bad.total);
             *finds.lock().unwrap_or_else(PoisonError::into_inner) = bad;
             if is_refused {
                 return Err(StoreError::TakenBack);
             }
-            Ok(added)
+            let number =
+                teller.stage(transaction, || vec![deeds::imported(added.len(), left_out)])?;
+            Ok((added, number))
         };
-        let created = registry
-            .store
-            .write_then(work, move |added| shared.add_many(&added, &added_rows));
+        let created = registry.store.write_then(work, move |(added, number)| {
+            shared.told(number);
+            shared.add_many(&added, &added_rows)
+        });
         let bad = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
         let faults = faults.and(bad);
         match created {
@@ -237,13 +239,11 @@ impl Import {
 
     fn next(&mut self) -> Result<u32, RegistryError> {
         if self.seen as usize >= IMPORT_ROWS_MAX {
-            return Err(RegistryError::Invalid {
-                field: "rows",
-                what: format!(
-                    "are more than {IMPORT_ROWS_MAX}, the limit of one import; import the file in \
-                     parts"
-                ),
-            });
+            let what = format!(
+                "are more than {IMPORT_ROWS_MAX}, the limit of one import; import the file in parts"
+            );
+            let field = "rows";
+            return Err(RegistryError::Invalid { field, what });
         }
         self.seen += 1;
         Ok(self.seen)
