@@ -18,6 +18,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
+use crate::audit::{Audit, AuditLimits, Event, What};
 use crate::backup::Folders;
 use crate::broker::feed::{FeedLimits, FeedThread, Feeds};
 use crate::broker::retained::RetainedLimits;
@@ -65,8 +66,9 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let ballast = journal.clone();
     store.on_disk_full(Arc::new(move || ballast.release_ballast()));
     let registry = Registry::open_for(store.clone(), &secrets, user_topics(config)?)?;
+    let audit = start_audit(config, &store, &registry, &metrics)?;
     let bound = Bound::bind(config)?;
-    let certificates = listeners::certificates(config, &metrics)?;
+    let certificates = listeners::certificates(config, &metrics, &audit)?;
     let tls = certificates.as_ref().map(|held| (held.mqtts(), held.tls()));
     let addresses = bound.addresses();
 
@@ -83,6 +85,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         journal: journal.clone(),
         feeds: feed.feeds(),
         metrics: metrics.clone(),
+        audit: audit.clone(),
         limits: session_limits(config),
         profile: profile(config),
         one_session: config.device.sessions == DeviceSessions::One,
@@ -93,6 +96,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         restored,
         door: door::limits(config),
     })?;
+    audit.note(started(config));
     let http = HttpServer::start(HttpParts {
         requests_per_second_max: config.limits.http_requests_per_second_max,
         listeners: http_listeners,
@@ -101,6 +105,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
         secrets,
         history: history.clone(),
         control: net.control(),
+        audit: audit.clone(),
         journal: journal.clone(),
         metrics,
         folders: folders(config),
@@ -111,7 +116,9 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let signal = signals.wait(&journal, certificates, config.certs.check_interval);
     supervisor::stopping();
     tracing::info!(signal, "stopping");
-    stop(http, net, feed, checkpointer, &history, &journal)
+    let stopped = stop(http, net, feed, checkpointer, &history, &journal);
+    end_audit(&audit, signal, stopped.is_ok());
+    stopped
 }
 
 /// What the scopes of users' tokens stand for.
@@ -224,6 +231,37 @@ fn report(recovery: &Recovery) {
             "the journal is damaged: these records are lost, the rest is served"
         );
     }
+}
+
+/// Before anybody is served: what was changed is told from the first change on.
+fn start_audit(
+    config: &Config,
+    store: &Store,
+    registry: &Registry,
+    metrics: &Metrics,
+) -> Result<Audit, AppError> {
+    let limits = AuditLimits {
+        admin_bytes_max: config.audit.admin_size_max_bytes,
+        access_bytes_max: config.audit.access_size_max_bytes,
+    };
+    let audit = Audit::start(&config.data_dir, store, limits, metrics)?;
+    registry.audited_by(audit.clone())?;
+    let known = registry.clone();
+    audit.look_up_with(Box::new(move |digest| known.known_by(digest)));
+    Ok(audit)
+}
+
+/// Told when everything has started, before the first call is answered.
+fn started(config: &Config) -> Event {
+    let file = config.file.as_ref().map(|file| file.display().to_string());
+    let event = Event::new(What::Started).text("version", env!("CARGO_PKG_VERSION"));
+    event.maybe("config", file.as_deref())
+}
+
+fn end_audit(audit: &Audit, signal: &str, is_clean: bool) {
+    let event = Event::new(What::Stopped).text("signal", signal);
+    audit.note(event.text("clean", if is_clean { "yes" } else { "no" }));
+    audit.stop();
 }
 
 fn start_history(

@@ -63,6 +63,8 @@ pub struct Config {
     pub history: History,
     /// The application feed.
     pub feed: Feed,
+    /// The audit.
+    pub audit: Audit,
     /// Threads that serve connections.
     pub workers: Workers,
     /// The broker's own messages, on stderr.
@@ -202,6 +204,15 @@ pub struct Feed {
     pub pin_size_max_bytes: u64,
 }
 
+/// `[audit]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Audit {
+    /// Bytes of what people did that are kept.
+    pub admin_size_max_bytes: u64,
+    /// Bytes of what clients did that are kept.
+    pub access_size_max_bytes: u64,
+}
+
 /// `[workers]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workers {
@@ -300,6 +311,10 @@ fn checked(layers: &Layers) -> Result<Config, ConfigError> {
         feed: Feed {
             keep_size_bytes: layers.number(&key::FEED_KEEP_SIZE_BYTES)?,
             pin_size_max_bytes: layers.number(&key::FEED_PIN_SIZE_MAX_BYTES)?,
+        },
+        audit: Audit {
+            admin_size_max_bytes: layers.number(&key::AUDIT_ADMIN_SIZE_MAX_BYTES)?,
+            access_size_max_bytes: layers.number(&key::AUDIT_ACCESS_SIZE_MAX_BYTES)?,
         },
         workers: Workers {
             count: worker_count(layers.number(&key::WORKERS_COUNT)?),

@@ -11,6 +11,7 @@
 //! Each [`Metrics`] has a recorder of its own instead of the process-wide one, so that two brokers
 //! in one process (the tests) do not count into each other.
 
+mod audit;
 mod distribution;
 mod door;
 mod feed;
@@ -29,6 +30,7 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+pub use audit::{Alarm, AuditBook, AuditFigures, AuditLoss};
 pub use door::{AcceptPause, DoorFigures, SlowReader, TlsFailure};
 pub use feed::{FeedDrop, FeedFigures};
 pub use history::FileFigures;
@@ -86,6 +88,7 @@ struct Shared {
     distributions: [Arc<Distribution>; 2],
     worker: WorkerHandles,
     door: DoorFigures,
+    audit: AuditFigures,
     commit: Histogram,
     journal_durable: Gauge,
     journal_bytes: Gauge,
@@ -126,6 +129,7 @@ impl Metrics {
                 prometheus,
                 worker: WorkerHandles::new(Histogram::from_arc(Arc::clone(&ack_wait))),
                 door: DoorFigures::new(),
+                audit: AuditFigures::new(),
                 commit: Histogram::from_arc(Arc::clone(&commit)),
                 distributions: [ack_wait, commit],
                 journal_durable: one_gauge(&list::JOURNAL_DURABLE),
@@ -168,6 +172,12 @@ impl Metrics {
     #[must_use]
     pub fn door(&self) -> &DoorFigures {
         &self.shared.door
+    }
+
+    /// The audit and alarms.
+    #[must_use]
+    pub fn audit(&self) -> &AuditFigures {
+        &self.shared.audit
     }
 
     /// Where the journal's committer records the seconds of each commit.

@@ -16,3 +16,6 @@ mod v1;
 #[cfg(test)]
 #[path = "formats/v6.rs"]
 mod v6;
+#[cfg(test)]
+#[path = "formats/v9.rs"]
+mod v9;

@@ -31,6 +31,11 @@ mod tests {
         broker.cli_json(&["device", "rotate", "boiler", "--grace", "1d", "--json"]);
         // With the old token, which has a grace time.
         let _client = Client::connect(&broker, &connect);
+        let ended = broker.create_device("retired");
+        broker.revoke("retired");
+        let mut refused = broker.wire();
+        refused.send(&Connect::with_token(Version::V5, "retired", &ended).encode());
+        refused.packet();
         let key = broker.cli_json(&["identity", "key", "renew", "primary", "--json"]);
         let admin = std::fs::read_to_string(broker.dir().join("secrets/admin.token"));
         let certificate = std::fs::read_to_string(broker.dir().join("certs/server.pem"));

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::certificates::CertificateError;
+use crate::audit::AuditError;
 use crate::broker::RestoreError;
 use crate::http::HttpError;
 use crate::identity::{RegistryError, SecretsError};
@@ -26,6 +27,9 @@ pub enum AppError {
     /// The state database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The audit.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The secrets directory.
     #[error(transparent)]
     Secrets(#[from] SecretsError),

@@ -7,6 +7,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::certificates::Reloader;
 use super::error::AppError;
+use crate::audit::Audit;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::net::{Listener, tls::Tls};
@@ -114,12 +115,15 @@ impl Addresses {
 pub(super) fn certificates(
     config: &Config,
     metrics: &Metrics,
+    audit: &Audit,
 ) -> Result<Option<Reloader>, AppError> {
     if config.mqtts.listen.is_empty() && config.https.listen.is_empty() {
         return Ok(None);
     }
     let figures = metrics.door().clone();
-    Ok(Some(Reloader::start(config, figures, SystemTime::now())?))
+    let mut reloader = Reloader::start(config, figures, SystemTime::now())?;
+    reloader.audited_by(audit.clone());
+    Ok(Some(reloader))
 }
 
 fn bind_all(addresses: &[SocketAddr], key: &'static str) -> Result<Vec<TcpListener>, AppError> {

@@ -27,6 +27,13 @@ pub(super) struct Target {
     admin_url: Option<String>,
 }
 
+impl Target {
+    /// Whether another address than the configured one was named.
+    pub(super) fn is_named(&self) -> bool {
+        self.admin_url.is_some()
+    }
+}
+
 /// A broker to speak to.
 #[derive(Debug)]
 pub(super) struct Client {

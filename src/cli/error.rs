@@ -33,6 +33,20 @@ pub enum CliError {
          or leave them: what can be read of them is served too"
     )]
     Damaged(usize),
+    /// The audit cannot be looked at.
+    #[error("{}: the audit cannot be read: {source}", path.display())]
+    Audit {
+        /// Its directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `tollgate audit verify` found something.
+    #[error(
+        "the audit is not as it was written in {0} places: keep a copy of its files as they are \
+         now, and compare them with a backup"
+    )]
+    AuditDamaged(usize),
     /// Nothing answers where the broker should be.
     #[error(
         "no broker answers at {url}: {what}. Start one with `tollgate serve`, or say where it is \
@@ -146,6 +160,8 @@ impl CliError {
             | CliError::BrokenOff { .. }
             | CliError::Store { .. }
             | CliError::Damaged(_)
+            | CliError::Audit { .. }
+            | CliError::AuditDamaged(_)
             | CliError::Reply(_)
             | CliError::Input(_)
             | CliError::Output(_) => 1,

@@ -16,6 +16,7 @@
 
 mod admin_token;
 mod app;
+mod audit;
 mod backup;
 mod bench;
 mod check;
@@ -28,6 +29,7 @@ mod logging;
 mod moment;
 mod progress;
 mod query;
+mod refused;
 mod restore;
 mod revoke;
 mod serve;
@@ -97,6 +99,10 @@ enum Command {
     Query(query::Arguments),
     /// Print what devices send, as it becomes durable
     Tail(tail::Arguments),
+    /// What was changed, who came and who was refused; and whether the records are as written
+    Audit(audit::Arguments),
+    /// The newest clients that were refused, and why
+    Refused(refused::Arguments),
     /// Check configuration, directories, certificates and ports without starting anything
     Check(check::Arguments),
     /// Write everything an installation needs into one sealed file, while the broker runs or not
@@ -132,6 +138,8 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Identity(command) => users::run(command, &sources),
         Command::Query(command) => query::run(&command, &sources),
         Command::Tail(command) => tail::run(&command, &sources),
+        Command::Audit(command) => audit::run(&command, &sources),
+        Command::Refused(command) => refused::run(&command, &sources),
         Command::Check(command) => check::run(&command, &sources),
         Command::Backup(command) => backup::run(&command, &sources),
         Command::Restore(command) => restore::run(&command, &sources),
@@ -190,6 +198,7 @@ mod tests {
         ("app rotate", "POST /admin/v1/apps/{app}/rotate"),
         ("app scope", "PATCH /admin/v1/apps/{app}/scope"),
         ("app show", "GET /admin/v1/apps/{app}"),
+        ("audit", "GET /admin/v1/audit"),
         ("backup", "POST /admin/v1/backup"),
         ("bench", "a client of any broker"),
         ("check", "looks at this machine, and starts nothing"),
@@ -235,6 +244,7 @@ mod tests {
         ("identity user revoke", "POST /admin/v1/users/{user}/revoke"),
         ("identity user show", "GET /admin/v1/users/{user}"),
         ("query", "GET /admin/v1/devices/{device}/telemetry"),
+        ("refused", "GET /admin/v1/refused"),
         ("restore", "makes an installation where none is"),
         ("serve", "is the broker"),
         ("store", "reads the files of a broker that need not run"),
@@ -247,7 +257,7 @@ mod tests {
         for below in command.get_subcommands() {
             let name = format!("{above} {}", below.get_name());
             let name = name.trim_start().to_owned();
-            if below.has_subcommands() && !["bench", "store"].contains(&below.get_name()) {
+            if below.has_subcommands() && !["audit", "bench", "store"].contains(&below.get_name()) {
                 leaves(below, &name, found);
             } else {
                 found.insert(name);

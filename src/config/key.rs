@@ -1,10 +1,12 @@
 //! Every key: its name, its default, what it may hold. `config.toml` says the same in words; a
 //! test keeps the two in step.
 
+mod audit;
 mod limits;
 
 use crate::limits::PACKET_BYTES_MAX;
 
+pub(in crate::config) use audit::*;
 pub(in crate::config) use limits::*;
 
 /// One key of the configuration.
@@ -154,6 +156,8 @@ pub const KEYS: &[&Key] = &[
     &HISTORY_RETENTION_DAYS,
     &FEED_KEEP_SIZE_BYTES,
     &FEED_PIN_SIZE_MAX_BYTES,
+    &AUDIT_ADMIN_SIZE_MAX_BYTES,
+    &AUDIT_ACCESS_SIZE_MAX_BYTES,
     &WORKERS_COUNT,
     &LOG_FORMAT,
     &LOG_LEVEL,

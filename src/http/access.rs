@@ -38,6 +38,16 @@ pub(super) enum Caller {
     BackEnd,
 }
 
+impl Caller {
+    /// Whether what was begun may go on: a token that was revoked, or expired, ends what lasts.
+    pub(super) fn may_go_on(&self, registry: &Registry) -> bool {
+        match self {
+            Caller::Admin(admin) => registry.is_live_admin(admin),
+            Caller::Stranger | Caller::BackEnd => false,
+        }
+    }
+}
+
 /// Who shows this text as a bearer token. Each comparison is in constant time.
 pub(super) fn admin(secrets: &Secrets, registry: &Registry, presented: &str) -> Option<Admin> {
     if secrets.admin_token_matches(presented) {

@@ -9,6 +9,7 @@ use std::future::Future;
 use axum::Json;
 
 use super::api::Receipt;
+use super::caller::{caller, in_the_name_of};
 use super::refused::{Code, Refused};
 use super::service::ServiceState;
 use super::views::refused_by_registry;
@@ -28,7 +29,7 @@ pub(super) async fn in_registry<T: Send + 'static>(
     shared: &ServiceState,
     ask: impl FnOnce(&Registry) -> Result<T, RegistryError> + Send + 'static,
 ) -> Result<T, Refused> {
-    let registry = shared.registry.clone();
+    let registry = shared.registry.by(caller());
     let call = move || ask(&registry).map_err(|error| refused_by_registry(&error));
     shared.lanes.registry(call).await
 }
@@ -68,7 +69,7 @@ pub(super) async fn foresee_all(
 pub(super) async fn to_the_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, Refused>> + Send + 'static,
 ) -> Result<T, Refused> {
-    let task = tokio::spawn(change);
-    task.await
+    tokio::spawn(in_the_name_of(caller(), change))
+        .await
         .map_err(|panicked| Refused::internal(&panicked))?
 }

@@ -6,6 +6,7 @@
 
 mod admins;
 mod apps;
+mod audit;
 mod credentials;
 mod revocations;
 mod tokens;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 use crate::identity::DeviceToken;
 pub use admins::{AdminTokenCreated, AdminTokenPage, AdminTokenView, CreateAdminToken};
 pub use apps::{AppChanged, AppCreated, AppPage, AppRotated, AppView};
+pub use audit::{RefusedClient, RefusedClients};
 pub use credentials::{AddCredential, CredentialAdded};
 pub use revocations::{Receipt, Revocation, Revoke, RevokeAll, RevokedView, SuspectView};
 pub use tokens::{
@@ -343,6 +345,9 @@ pub struct DeviceEntry {
     /// Patterns of the topics it may receive besides its own; absent without any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subscribe: Vec<String>,
+    /// Terms of its newest live token, or of the newest that ended; absent without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
 }
 
 /// Body of `POST /admin/v1/backup`.

@@ -2,7 +2,6 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::REQUEST_TIME_MAX;
+use super::caller::Ends;
 use crate::net::tls::Tls;
 
 /// Longest request head, bytes (SEC-75); a longer one is answered with 431.
@@ -36,36 +36,36 @@ pub(super) async fn serve<F, A>(
     answer: F,
     stop: watch::Receiver<Option<Instant>>,
 ) where
-    F: Fn(Request<Incoming>, IpAddr) -> A + Send,
+    F: Fn(Request<Incoming>, Ends) -> A + Send,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
-    let Ok(local) = stream.local_addr() else {
+    let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else {
         return; // gone already
+    };
+    let ends = Ends {
+        local: local.ip(),
+        peer: peer.ip().to_canonical(),
     };
     // Replies are written whole; waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else {
-        return talk(stream, local.ip(), answer, stop).await;
+        return talk(stream, ends, answer, stop).await;
     };
     match timeout(REQUEST_TIME_MAX, tls.accept(stream)).await {
-        Ok(Ok(stream)) => talk(stream, local.ip(), answer, stop).await,
+        Ok(Ok(stream)) => talk(stream, ends, answer, stop).await,
         Ok(Err(error)) => tracing::debug!("an HTTPS handshake failed: {error}"),
         Err(_) => tracing::debug!("an HTTPS handshake took too long"),
     }
 }
 
-async fn talk<S, F, A>(
-    stream: S,
-    local: IpAddr,
-    answer: F,
-    mut stop: watch::Receiver<Option<Instant>>,
-) where
+async fn talk<S, F, A>(stream: S, ends: Ends, answer: F, mut stop: watch::Receiver<Option<Instant>>)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Fn(Request<Incoming>, IpAddr) -> A + Send,
+    F: Fn(Request<Incoming>, Ends) -> A + Send,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
     let service = service_fn(|request| {
-        let answer = answer(request, local);
+        let answer = answer(request, ends);
         Box::pin(async move { Ok::<_, io::Error>(answer.await) })
     });
     let mut connection = http1::Builder::new()

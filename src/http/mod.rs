@@ -19,9 +19,11 @@ pub mod identity_service;
 mod access;
 mod admin;
 mod admins;
+mod audit;
 mod backup;
 mod body;
 mod bulk;
+mod caller;
 mod connection;
 mod credentials;
 mod gate;
@@ -54,6 +56,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::audit::Audit;
 use crate::backup::Folders;
 use crate::broker::Control;
 use crate::identity::{Registry, Secrets};
@@ -93,6 +96,8 @@ pub struct HttpParts {
     pub history: History,
     /// Carries changes of rights to the running broker.
     pub control: Control,
+    /// What is done here is told to it.
+    pub audit: Audit,
     /// Asked how it is.
     pub journal: Journal,
     /// The figures that `/metrics` shows.
@@ -144,6 +149,7 @@ impl HttpServer {
             secrets: parts.secrets,
             history: parts.history,
             control: parts.control,
+            audit: parts.audit,
             journal: parts.journal,
             metrics: parts.metrics,
             folders: parts.folders,
@@ -221,7 +227,7 @@ async fn accept(
                 tokio::spawn(async move {
                     service.connection(true);
                     let answering = service.clone();
-                    let answer = move |request, local| answering.clone().answer(request, local);
+                    let answer = move |request, ends| answering.clone().answer(request, ends);
                     connection::serve(stream, tls, answer, stop).await;
                     service.connection(false);
                     drop(permit);

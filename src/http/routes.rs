@@ -11,8 +11,8 @@ use super::access::{Needs, guard, in_form_of};
 use super::refused::{Code, Refused};
 use super::service::Shared;
 use super::{
-    admins, backup, bulk, credentials, health, history, identities, identity_service, platform,
-    revocations, tail, tokens,
+    admins, audit, backup, bulk, credentials, health, history, identities, identity_service,
+    platform, revocations, tail, tokens,
 };
 use crate::identity::{AdminScope, Application, Device};
 
@@ -112,6 +112,9 @@ pub(super) fn routes() -> Vec<Route> {
         )
         .with_query(),
         get(READ, "/admin/v1/telemetry/tail", tail::tail).with_query(),
+        get(READ, "/admin/v1/audit", audit::read).with_query(),
+        get(READ, "/admin/v1/events", audit::events).with_query(),
+        get(READ, "/admin/v1/refused", audit::refused).with_query(),
         post(READ, "/admin/v1/tokens/check", tokens::check),
         get(READ, "/admin/v1/tokens/usage", tokens::usage).with_query(),
         get(READ, bulk::PATH, bulk::export).with_query(),
@@ -129,6 +132,11 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(of_the_platform());
     routes.extend(of_the_identity_service());
     routes
+}
+
+/// The paths of all endpoints, as the description has them.
+pub(super) fn patterns() -> Vec<&'static str> {
+    routes().into_iter().map(|route| route.path).collect()
 }
 
 fn of_admin_tokens() -> [Route; 4] {

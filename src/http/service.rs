@@ -1,12 +1,11 @@
 //! What every request goes through: gate, deadline, endpoint, the headers of every reply.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, Response, header};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
@@ -16,11 +15,13 @@ use super::REQUEST_TIME_MAX;
 use super::access::{self, Caller, in_form_of};
 use super::body::Deadline;
 use super::bulk;
+use super::caller::{self, Ends, in_the_name_of};
 use super::gate::Gate;
 use super::identity_service::{self, Refusal};
 use super::lanes::Lanes;
 use super::refused::{Code, Refused};
 use super::routes;
+use crate::audit::{self, Audit, Event, What};
 use crate::backup::Folders;
 use crate::broker::Control;
 use crate::identity::{Registry, Secrets};
@@ -37,6 +38,7 @@ pub(super) struct ServiceState {
     pub(super) secrets: Arc<Secrets>,
     pub(super) history: History,
     pub(super) control: Control,
+    pub(super) audit: Audit,
     pub(super) journal: Journal,
     pub(super) metrics: Metrics,
     pub(super) folders: Folders,
@@ -51,6 +53,7 @@ pub(super) struct ServiceParts {
     pub(super) secrets: Arc<Secrets>,
     pub(super) history: History,
     pub(super) control: Control,
+    pub(super) audit: Audit,
     pub(super) journal: Journal,
     pub(super) metrics: Metrics,
     pub(super) folders: Folders,
@@ -62,6 +65,8 @@ pub(super) struct Service {
     gate: Arc<Gate>,
     shared: Shared,
     router: Router,
+    /// The paths of all endpoints.
+    patterns: Arc<[&'static str]>,
 }
 
 impl Service {
@@ -71,6 +76,7 @@ impl Service {
             secrets: parts.secrets,
             history: parts.history,
             control: parts.control,
+            audit: parts.audit,
             journal: parts.journal,
             metrics: parts.metrics,
             folders: parts.folders,
@@ -79,18 +85,19 @@ impl Service {
         Service {
             gate: Arc::new(Gate::new(parts.names, parts.requests_per_second_max)),
             router: routes::router(Shared::clone(&shared)),
+            patterns: routes::patterns().into(),
             shared,
         }
     }
 
-    /// Answers one request that came in on the address `local`.
-    pub(super) async fn answer(self, request: Request<Incoming>, local: IpAddr) -> Response<Body> {
+    /// Answers one request that came in on a connection between these addresses.
+    pub(super) async fn answer(self, request: Request<Incoming>, ends: Ends) -> Response<Body> {
         let started = Instant::now();
         let method = request.method().clone();
         let mut response = if identity_service::is_ours(request.uri().path()) {
-            self.answer_signed(request, started).await
+            self.answer_signed(request, ends, started).await
         } else {
-            self.answer_operator(request, local, started).await
+            self.answer_operator(request, ends, started).await
         };
         let headers = response.headers_mut();
         // A token that is shown once must not stay in anybody's cache.
@@ -108,21 +115,26 @@ impl Service {
     async fn answer_operator(
         &self,
         mut request: Request<Incoming>,
-        local: IpAddr,
+        ends: Ends,
         started: Instant,
     ) -> Response<Body> {
         let (secrets, registry) = (&self.shared.secrets, &self.shared.registry);
         let admin = |token: &str| access::admin(secrets, registry, token);
-        match self.gate.admit(&request, local, admin) {
+        match self.gate.admit(&request, ends.local, admin) {
             Ok(caller) => {
+                let asks = Asks::new(caller::of_admin(&caller, ends), ends);
                 request.extensions_mut().insert(caller);
                 let time = match request.uri().path() {
                     bulk::PATH => bulk::IMPORT_TIME_MAX,
                     _ => REQUEST_TIME_MAX,
                 };
-                self.dispatch(request, started + time, time).await
+                self.dispatch(request, asks, started + time, time).await
             }
-            Err(refused) => in_form_of(request.uri().path(), refused),
+            Err(refused) => {
+                let endpoint = self.endpoint(&request);
+                self.tell_refused(&endpoint, &Asks::new(None, ends), refused.code.as_str());
+                in_form_of(request.uri().path(), refused)
+            }
         }
     }
 
@@ -130,6 +142,7 @@ impl Service {
     async fn answer_signed(
         &self,
         mut request: Request<Incoming>,
+        ends: Ends,
         started: Instant,
     ) -> Response<Body> {
         let client_id = identity_service::client_request_id(request.headers());
@@ -137,11 +150,17 @@ impl Service {
         let counted = self.gate.count_signed(admitted.is_ok());
         let mut response = match (counted, admitted) {
             (Err(refused), _) => Refusal::from(refused).into_response(),
-            (Ok(()), Err(refusal)) => refusal.into_response(),
+            (Ok(()), Err(refusal)) => {
+                let endpoint = self.endpoint(&request);
+                let why = Code::Unauthorized.as_str();
+                self.tell_refused(&endpoint, &Asks::new(None, ends), why);
+                refusal.into_response()
+            }
             (Ok(()), Ok(())) => {
                 request.extensions_mut().insert(Caller::BackEnd);
                 let time = REQUEST_TIME_MAX;
-                self.dispatch(request, started + time, time).await
+                let asks = Asks::new(Some(identity_service::signer(&request, ends)), ends);
+                self.dispatch(request, asks, started + time, time).await
             }
         };
         identity_service::finish(&mut response, client_id);
@@ -156,14 +175,16 @@ impl Service {
     async fn dispatch(
         &self,
         request: Request<Incoming>,
+        asks: Asks,
         deadline: Instant,
         time: Duration,
     ) -> Response<Body> {
         let path = request.uri().path().to_owned();
+        let endpoint = self.endpoint(&request);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Deadline(deadline));
-        let reply = self.router.clone().call(request);
-        match timeout_at(deadline, reply).await {
+        let reply = in_the_name_of(asks.caller.clone(), self.router.clone().call(request));
+        let response = match timeout_at(deadline, reply).await {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
             Err(_) => {
@@ -173,6 +194,74 @@ impl Service {
                 );
                 in_form_of(&path, Refused::new(Code::RequestTimeout, message))
             }
+        };
+        self.tell(&endpoint, &asks, response.status());
+        response
+    }
+
+    /// Tells of a call of somebody known: of all but plain reading, and of whatever the caller has
+    /// no right to.
+    fn tell(&self, endpoint: &Endpoint, asks: &Asks, status: StatusCode) {
+        let Some(caller) = asks.caller.as_deref() else {
+            return;
+        };
+        if !endpoint.reads() {
+            let event = endpoint.event(What::Call).by(Some(caller));
+            let status = u64::from(status.as_u16());
+            self.shared.audit.note(event.number("status", status));
+        } else if status == StatusCode::FORBIDDEN {
+            self.tell_refused(endpoint, asks, Code::ScopeMissing.as_str());
         }
+    }
+
+    /// Tells that somebody was refused because of who they are.
+    fn tell_refused(&self, endpoint: &Endpoint, asks: &Asks, why: &str) {
+        let now = std::time::Instant::now();
+        self.shared.audit.call_refused(now, || {
+            let event = endpoint.event(What::CallRefused);
+            let event = match asks.caller.as_deref() {
+                Some(caller) => event.by(Some(caller)),
+                None => event.address("from", asks.ends.peer),
+            };
+            event.text("reason", why)
+        });
+    }
+
+    fn endpoint(&self, request: &Request<Incoming>) -> Endpoint {
+        Endpoint {
+            method: request.method().clone(),
+            path: caller::endpoint(&self.patterns, request.uri().path()),
+        }
+    }
+}
+
+/// Who asks, as far as it is known.
+struct Asks {
+    caller: Option<Arc<audit::Caller>>,
+    ends: Ends,
+}
+
+impl Asks {
+    fn new(caller: Option<audit::Caller>, ends: Ends) -> Asks {
+        let caller = caller.map(Arc::new);
+        Asks { caller, ends }
+    }
+}
+
+/// What is asked for, as the audit names it.
+struct Endpoint {
+    method: Method,
+    /// As its description has it.
+    path: Option<&'static str>,
+}
+
+impl Endpoint {
+    fn reads(&self) -> bool {
+        [Method::GET, Method::HEAD, Method::OPTIONS].contains(&self.method)
+    }
+
+    fn event(&self, what: What) -> Event {
+        let event = Event::new(what).text("method", self.method.as_str());
+        event.text("endpoint", self.path.unwrap_or("none"))
     }
 }

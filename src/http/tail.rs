@@ -141,7 +141,7 @@ impl Tail {
         self.not_before_ms = not_before_ms;
         let mut reader: Reader = journal.reader(Offset::new(from));
         let mut part = Vec::new();
-        while !self.lines.is_closed() && self.is_allowed() {
+        while !self.lines.is_closed() && self.caller.may_go_on(&self.registry) {
             let expected = reader.position().number();
             let is_more = match reader.next()? {
                 Some(Entry::Batch(batch)) => {
@@ -171,14 +171,6 @@ impl Tail {
             }
         }
         Ok(())
-    }
-
-    /// A token that was revoked, or expired, ends what was begun with it.
-    fn is_allowed(&self) -> bool {
-        match &self.caller {
-            Caller::Admin(admin) => self.registry.is_live_admin(admin),
-            Caller::Stranger | Caller::BackEnd => false,
-        }
     }
 
     fn send(&self, part: &mut Vec<u8>) -> bool {

@@ -197,8 +197,32 @@ fn bodies() -> Vec<(&'static str, Vec<String>)> {
         reports(),
         usages(),
         others(),
+        refusals(),
     ]
     .concat()
+}
+
+fn refusals() -> Bodies {
+    let refused = RefusedClient {
+        first_ms: 1,
+        last_ms: 2,
+        count: 1,
+        from: "f".to_owned(),
+        client_id: "c".to_owned(),
+        reason: "r".to_owned(),
+        credential: Some(1),
+        identity: Some(Uuid::nil()),
+        name: Some("n".to_owned()),
+        ended_ms: Some(1),
+    };
+    let list = RefusedClients {
+        refused: vec![refused.clone()],
+        next: 1,
+    };
+    vec![
+        ("RefusedClient", json(&refused)),
+        ("RefusedClients", json(&list)),
+    ]
 }
 
 type Bodies = Vec<(&'static str, Vec<String>)>;
@@ -526,6 +550,7 @@ fn fleet() -> Bodies {
         label: "l".to_owned(),
         publish: filters(),
         subscribe: filters(),
+        terms: Some(Terms::default()),
     };
     vec![
         ("RowError", json(&row())),

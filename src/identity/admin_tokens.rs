@@ -13,10 +13,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::deeds;
 use super::key::{self, Digest};
 use super::registry::now_ms;
 use super::token::TOKEN_BYTES_MAX;
 use super::{AdminToken, DeviceName, Page, Registry, RegistryError};
+use crate::audit::What;
 use crate::store::admin_tokens::{self, AdminTokenRow};
 use crate::store::{Store, Transaction};
 
@@ -254,7 +256,9 @@ impl Registry {
             created_ms,
             expires_ms,
         };
+        let held = Arc::clone(self.shared());
         let work = move |transaction: &Transaction<'_>| {
+            held.check_audit()?;
             let name = new.name.clone();
             if admin_tokens::by_name(transaction, &name)?.is_some() {
                 return Err(RegistryError::AdminTokenExists { name });
@@ -269,7 +273,11 @@ impl Registry {
                 ..new.clone()
             })
         };
-        let made = self.change(work, move |row: AdminTokenRow, shared| {
+        let told = |row: &AdminTokenRow| {
+            let info = row.clone().into();
+            deeds::admin_token(What::AdminTokenCreated, row.number, &info)
+        };
+        let made = self.change(told, work, move |row: AdminTokenRow, shared| {
             shared.admins.insert(Held::new(&row, digest));
             row
         })?;
@@ -309,7 +317,11 @@ impl Registry {
             let row = found(admin_tokens::by_name(transaction, &name)?, &name)?;
             Ok((row, admin_tokens::remove(transaction, &name)?))
         };
-        let gone = self.change(work, |(row, digest): (AdminTokenRow, _), shared| {
+        let told = |(row, _): &(AdminTokenRow, _)| {
+            let info = row.clone().into();
+            deeds::admin_token(What::AdminTokenRevoked, row.number, &info)
+        };
+        let gone = self.change(told, work, |(row, digest): (AdminTokenRow, _), shared| {
             if let Some(digest) = digest {
                 shared.admins.remove(&digest);
             }

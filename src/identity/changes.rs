@@ -28,6 +28,7 @@ pub struct As<T> {
     pub(super) kind: IdentityKind,
     read: fn(DeviceRow, &Filters, Vec<CredentialRow>) -> T,
     pub(super) fresh_token: fn() -> DeviceToken,
+    pub(super) name: fn(&T) -> &str,
 }
 
 impl<T> Clone for As<T> {
@@ -61,6 +62,7 @@ pub const DEVICE: As<Device> = As {
     kind: IdentityKind::Device,
     read: Device::from_rows,
     fresh_token: DeviceToken::generate,
+    name: |device| &device.name,
 };
 
 /// An application.
@@ -68,6 +70,7 @@ pub const APPLICATION: As<Application> = As {
     kind: IdentityKind::Application,
     read: Application::from_rows,
     fresh_token: DeviceToken::for_application,
+    name: |application| &application.name,
 };
 
 /// A user of the identity service. Its tokens are made by [`super::Registry::issue_token`] alone.
@@ -75,6 +78,7 @@ pub const USER: As<User> = As {
     kind: IdentityKind::User,
     read: User::from_rows,
     fresh_token: DeviceToken::generate,
+    name: |user| &user.name,
 };
 
 /// What a change left.

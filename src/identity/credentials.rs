@@ -8,11 +8,14 @@
 //! 3. One that takes the place of another does so in one transaction, and the state of sessions
 //!    stays; connections end with the one that they showed.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::basic::NewBasic;
 use super::certificate::NewCertificate;
 use super::changes::{self, As, ENDED_CREDENTIALS_KEPT};
+use super::deeds;
 use super::key::{Digest, RegistryKey};
 use super::registry::{Shared, now_ms};
 use super::{
@@ -49,6 +52,7 @@ pub struct Added {
 struct Done {
     shown: Vec<CredentialRow>,
     owner: (Uuid, u32),
+    name: String,
     id: u64,
     made: Option<LiveRow>,
     replaced: Option<u64>,
@@ -82,8 +86,9 @@ impl Registry {
         let key = self.shared().key.clone();
         let digest = new.digest(&key);
         let row = new.row(&key, &digest);
-        let name_or_id = name_or_id.to_owned();
+        let (name_or_id, held) = (name_or_id.to_owned(), Arc::clone(self.shared()));
         let work = move |transaction: &Transaction<'_>| {
+            held.check_audit()?;
             let owner = changes::find(transaction, whose.kind, &name_or_id)?;
             let place = place(transaction, &owner, &digest, row, how.replaces)?;
             let new = NewCredential {
@@ -99,7 +104,15 @@ impl Registry {
             }
             done.read(transaction, &owner)
         };
-        let (shown, is_new, change) = self.change(work, move |done, shared| {
+        let told = move |done: &Done| {
+            let made = done.made.iter();
+            let owner = (done.owner.0, &*done.name);
+            made.map(|made| {
+                deeds::credential_added(whose.kind, owner, made, (row.into(), done.replaced))
+            })
+            .collect()
+        };
+        let (shown, is_new, change) = self.change_all(told, work, move |done, shared| {
             let change = done
                 .replaced
                 .map(|id| shared.replaced(whose.kind, done.owner, id));
@@ -133,8 +146,9 @@ impl Registry {
     ) -> Result<Added, RegistryError> {
         let key = self.shared().key.clone();
         let digest = key.certificate_digest(&new.fingerprint.0);
-        let name_or_id = name_or_id.to_owned();
+        let (name_or_id, held) = (name_or_id.to_owned(), Arc::clone(self.shared()));
         let work = move |transaction: &Transaction<'_>| {
+            held.check_audit()?;
             let owner = changes::find(transaction, whose.kind, &name_or_id)?;
             let place = place_of_certificate(transaction, &owner, &digest)?;
             let credential = NewCredential {
@@ -156,7 +170,13 @@ impl Registry {
             }
             done.read(transaction, &owner)
         };
-        let (shown, is_new) = self.change(work, move |done, shared| {
+        let told = move |done: &Done| {
+            let owner = (done.owner.0, &*done.name);
+            let made = done.made.iter();
+            made.map(|made| deeds::certificate_added(whose.kind, owner, made, new.fingerprint))
+                .collect()
+        };
+        let (shown, is_new) = self.change_all(told, work, move |done, shared| {
             if let Some(made) = &done.made {
                 shared.ends_too_at(made.expires_ms);
                 shared.learn(whose.kind, done.owner, made);
@@ -206,17 +226,24 @@ impl Registry {
             let shown = changes::read(transaction, whose, row)?.0;
             Ok((shown, owner, ended.digest, is_live))
         };
-        self.change(work, move |(shown, owner, digest, is_live), shared| {
-            shared.index.end([&digest]);
-            shared.forget_tokens([credential]);
-            let change = Change {
-                credentials_ended: vec![credential],
-                ends_sessions: !is_live,
-                drops_state: !is_live,
-                ..Change::of_terms(whose.kind, owner)
-            };
-            (shown, change)
-        })
+        let told = move |(shown, owner, ..): &(T, (Uuid, u32), Digest, bool)| {
+            deeds::credential_ended(whose, *owner, shown, credential)
+        };
+        self.change(
+            told,
+            work,
+            move |(shown, owner, digest, is_live), shared| {
+                shared.index.end([&digest]);
+                shared.forget_tokens([credential]);
+                let change = Change {
+                    credentials_ended: vec![credential],
+                    ends_sessions: !is_live,
+                    drops_state: !is_live,
+                    ..Change::of_terms(whose.kind, owner)
+                };
+                (shown, change)
+            },
+        )
     }
 }
 
@@ -284,6 +311,7 @@ fn put(
     let mut done = Done {
         shown: Vec::new(),
         owner: (owner.id, owner.generation),
+        name: owner.name.clone(),
         id: 0,
         made: None,
         replaced: None,

@@ -116,13 +116,21 @@ impl IdentityKind {
     }
 }
 
-impl fmt::Display for IdentityKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl IdentityKind {
+    /// What it is called: `device`, `application`, `user`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             IdentityKind::Device => "device",
             IdentityKind::Application => "application",
             IdentityKind::User => "user",
-        })
+        }
+    }
+}
+
+impl fmt::Display for IdentityKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

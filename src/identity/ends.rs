@@ -4,11 +4,14 @@
 use std::sync::{Arc, PoisonError};
 
 use super::changes::{self, As, Changed, Rescoped};
+use super::deeds;
 use super::registry::{Shared, now_ms};
 use super::{
     Change, Device, DeviceToken, IdentityKind, Registry, RegistryError, ScopeChange, TermsChange,
 };
+use crate::audit::What;
 use crate::store::Transaction;
+use crate::store::terms::LiveRow;
 
 impl Registry {
     /// Gives a device a new token, a fresh one without `token`, and ends all it had at once. The
@@ -60,7 +63,10 @@ impl Registry {
         let work = move |transaction: &Transaction<'_>| {
             changes::rotate(transaction, whose, &name_or_id, &new, &wanted)
         };
-        let (shown, change) = self.change(work, move |(changed, credential), shared| {
+        let told = move |(changed, credential): &(Changed<T>, LiveRow)| {
+            deeds::rotated(whose, changed, credential)
+        };
+        let (shown, change) = self.change(told, work, move |(changed, credential), shared| {
             let change = shared.end(whose.kind, &changed, After::StateStays);
             let owner = (changed.id, changed.generation);
             shared.ends_too_at(credential.expires_ms);
@@ -83,7 +89,8 @@ impl Registry {
         let work = move |transaction: &Transaction<'_>| {
             changes::revoke(transaction, whose, &name_or_id, now_ms())
         };
-        self.change(work, move |changed, shared| {
+        let told = move |changed: &Changed<T>| deeds::ended(What::Revoked, whose, changed);
+        self.change(told, work, move |changed, shared| {
             let change = shared.end(whose.kind, &changed, After::StateGoes);
             (changed.shown, change)
         })
@@ -103,7 +110,8 @@ impl Registry {
         let work = move |transaction: &Transaction<'_>| {
             changes::delete(transaction, whose, &name_or_id, at, now_ms())
         };
-        self.change(work, move |changed, shared| {
+        let told = move |changed: &Changed<T>| deeds::ended(What::Deleted, whose, changed);
+        self.change(told, work, move |changed, shared| {
             shared.count(whose.kind, -1);
             shared.scopes.remove(changed.id);
             shared.marks.forget(changed.id);
@@ -135,7 +143,10 @@ impl Registry {
             let has_room = |filters: &_| held.scopes.check_room(whose.kind, [filters]);
             changes::rescope(transaction, whose, &name_or_id, &wanted, has_room)
         };
-        self.change(work, move |done, shared| shared.rescope(whose.kind, done))
+        let told = move |done: &Rescoped<T>| deeds::rescoped(whose.kind, done);
+        self.change(told, work, move |done, shared| {
+            shared.rescope(whose.kind, done)
+        })
     }
 }
 

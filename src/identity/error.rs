@@ -134,6 +134,12 @@ pub enum RegistryError {
         /// Bytes.
         limit: u64,
     },
+    /// Too much of what was done before is not in the audit yet.
+    #[error(
+        "the audit cannot be written, so nothing is added until it can: look at the broker's log \
+         and the disk. Revoking, deleting and narrowing still work"
+    )]
+    AuditBehind,
     /// The registry key is not the one that made the digests.
     #[error(
         "the registry key {} is not the one that this state database was made with: no token \

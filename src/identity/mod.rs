@@ -11,6 +11,7 @@ mod basic;
 mod certificate;
 mod changes;
 mod credentials;
+mod deeds;
 mod device;
 mod ends;
 mod error;

@@ -6,9 +6,12 @@
 //!    change can bring an ended token back.
 //! 2. The end of a credential takes it out of the index, and a [`super::Principal`] of it is not
 //!    current from then on. The end of all that an identity has raises its generation.
-//! 3. A token that was ended is not given out again while it is remembered.
+//! 3. What the audit is to tell of a change is committed with it ([`Registry::change`]).
+//! 4. A token that was ended is not given out again while it is remembered.
 
 mod import;
+mod load;
+mod told;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,11 +25,11 @@ use uuid::Uuid;
 use super::admin_tokens::AdminTokens;
 use super::basic::Basics;
 use super::changes::{self, As, Identified, Outfit};
+use super::deeds;
 use super::index::TokenIndex;
 use super::key::{self, RegistryKey};
 use super::marks::Marks;
-use super::retire;
-use super::scopes::{SCOPES_BYTES_MAX, Scopes};
+use super::scopes::Scopes;
 use super::terms::{Terms, TermsTable};
 use super::users::Users;
 use super::{
@@ -38,13 +41,15 @@ pub use import::{IMPORT_FAULTS_MAX, IMPORT_ROWS_MAX, Import, ImportRow, Imported
 
 pub use crate::store::bulk::ListedDevice;
 
+use crate::audit::{Audit, Caller};
 use crate::store::devices::{self, NewCredential};
-use crate::store::terms as rows;
-use crate::store::{Connection, Store, Transaction, scopes, suspects};
+use crate::store::terms::LiveRow;
+use crate::store::{Connection, Store, Transaction};
 
-/// Devices the registry holds at most: at about 100 bytes of memory each, 400 MB. More are refused;
-/// requests that share the commit which reaches the limit still get in.
-pub const DEVICES_MAX: u64 = 4_000_000;
+/// Devices the registry holds at most: at about 65 bytes of memory each, with one token and no
+/// scope, 1 GB. More are refused; requests that share the commit which reaches the limit still get
+/// in.
+pub const DEVICES_MAX: u64 = 16_000_000;
 
 /// The `meta` entry that recognises the registry key.
 const KEY_CHECK: &str = "registry_key_check";
@@ -57,6 +62,8 @@ const KEY_CHECK: &str = "registry_key_check";
 pub struct Registry {
     store: Store,
     shared: Arc<Shared>,
+    /// Who asks, for the audit.
+    caller: Option<Arc<Caller>>,
 }
 
 /// What lives in memory.
@@ -81,6 +88,8 @@ pub(super) struct Shared {
     pub(super) devices: AtomicU64,
     pub(super) applications: AtomicU64,
     devices_max: u64,
+    /// Set once, before anybody is served.
+    audit: OnceLock<Audit>,
     /// Of the identity service.
     pub(super) users: Users,
     /// Who may ask the admin API for what.
@@ -117,10 +126,13 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::WrongKey`], or what the database says.
     pub fn open(store: Store, secrets: &Secrets) -> Result<Registry, RegistryError> {
-        Registry::open_with(store, secrets, DEVICES_MAX, UserTopics::default())
+        let registry = Registry::open_for(store, secrets, UserTopics::default())?;
+        registry.end_all_due()?;
+        Ok(registry)
     }
 
-    /// As [`Registry::open`], with these topics for the scopes of users' tokens.
+    /// As [`Registry::open`], with these topics for the scopes of users' tokens. What ended before
+    /// this run is written down by [`Registry::audited_by`], so that it is told.
     ///
     /// # Errors
     /// As there.
@@ -139,53 +151,35 @@ impl Registry {
         topics: UserTopics,
     ) -> Result<Registry, RegistryError> {
         check_key(&store, secrets)?;
-        let users = Users::open(&store, secrets.key(), secrets.signer(), topics)?;
+        let loaded = load::load(&store)?;
+        let counts = loaded.counts;
+        let key = secrets.key();
+        let users = Users::open(&store, key, secrets.signer(), topics, counts.users)?;
         let admins = AdminTokens::open(&store)?;
-        let scopes = Scopes::new(SCOPES_BYTES_MAX);
-        let terms = TermsTable::default();
-        let marks = Marks::default();
-        let basics = store.read(Basics::read)?;
-        let ((devices, applications), tombstones, index, next_end) = store.read(|connection| {
-            let devices = devices::count(connection, devices::DEVICE)?;
-            let applications = devices::count(connection, devices::APPLICATION)?;
-            // One token each is the rule. Too few or too many is only a question of speed.
-            let index = TokenIndex::with_capacity(usize::try_from(devices).unwrap_or(0));
-            devices::each_live(connection, |live| {
-                let kind = IdentityKind::from_number(live.kind);
-                let owner = (live.device, live.generation);
-                retire::learn(&index, &terms, kind, owner, &live.row);
-            })?;
-            scopes::each(connection, |scoped| {
-                let kind = IdentityKind::from_number(scoped.kind);
-                let scope = scopes.common(kind, &scoped.filters);
-                scopes.hold(scoped.id, &scoped.name, scope);
-            })?;
-            marks.set(&suspects::of(connection, None)?);
-            let tombstones = devices::tombstones(connection)?;
-            let next_end = rows::next_end(connection)?;
-            Ok(((devices, applications), tombstones, index, next_end))
-        })?;
         let shared = Arc::new(Shared {
-            key: secrets.key().clone(),
-            index,
-            basics,
-            terms,
-            next_end_ms: AtomicU64::new(next_end.unwrap_or(u64::MAX)),
+            key: key.clone(),
+            index: loaded.index,
+            basics: loaded.basics,
+            terms: loaded.terms,
+            next_end_ms: AtomicU64::new(loaded.next_end_ms.unwrap_or(u64::MAX)),
             first_uses: Mutex::default(),
             uses: DashMap::new(),
             permits: Default::default(),
-            scopes,
-            devices: AtomicU64::new(devices),
-            applications: AtomicU64::new(applications),
+            scopes: loaded.scopes,
+            devices: AtomicU64::new(counts.devices),
+            applications: AtomicU64::new(counts.applications),
             devices_max,
+            audit: OnceLock::new(),
             users,
             admins,
-            marks,
-            tombstones: RwLock::new(tombstones),
+            marks: loaded.marks,
+            tombstones: RwLock::new(loaded.tombstones),
         });
-        let registry = Registry { store, shared };
-        registry.end_all_due()?;
-        Ok(registry)
+        Ok(Registry {
+            store,
+            shared,
+            caller: None,
+        })
     }
 
     /// Adds a device with one token, a fresh one without `token`, and no scope. Durable on return.
@@ -242,7 +236,11 @@ impl Registry {
             held.scopes.check_room(kind, [&given.scope])?;
             changes::create(transaction, whose, &name, &given)
         };
-        let made = self.change(work, move |(made, credential), shared| {
+        let given = Arc::clone(&outfit);
+        let told = move |(made, credential): &(T, LiveRow)| {
+            deeds::created(kind, made.identified(), &given, credential.id)
+        };
+        let made = self.change(told, work, move |(made, credential), shared| {
             let (id, name) = made.identified();
             // The scope first: whoever finds the token finds it too.
             if kind != IdentityKind::Device || !outfit.scope.is_empty() {
@@ -390,28 +388,6 @@ impl Registry {
         &self.shared
     }
 
-    /// Runs `work` in a transaction; once it is on disk, `then` changes the memory, on the
-    /// writer thread (invariant 1).
-    pub(super) fn change<T, R>(
-        &self,
-        mut work: impl FnMut(&Transaction<'_>) -> Result<T, RegistryError> + Send + 'static,
-        then: impl FnOnce(T, &Shared) -> R + Send + 'static,
-    ) -> Result<R, RegistryError>
-    where
-        T: Send + 'static,
-        R: Send + 'static,
-    {
-        let shared = Arc::clone(&self.shared);
-        // A refusal of ours comes before the first statement that writes: there is nothing to
-        // roll back. A refusal of the database goes out as an error and is rolled back.
-        let work = move |transaction: &Transaction<'_>| match work(transaction) {
-            Err(RegistryError::Store(error)) => Err(error),
-            decided => Ok(decided),
-        };
-        self.store
-            .write_then(work, move |done| done.map(|value| then(value, &shared)))?
-    }
-
     /// Reads from one snapshot.
     pub(super) fn ask<T>(
         &self,
@@ -445,6 +421,7 @@ impl Shared {
             IdentityKind::Application => (&self.applications, APPLICATIONS_MAX),
             IdentityKind::User => (self.users.count(), USERS_MAX),
         };
+        self.check_audit()?;
         if held.load(Ordering::Relaxed) < limit {
             return Ok(());
         }

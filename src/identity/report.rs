@@ -2,9 +2,14 @@
 
 use uuid::Uuid;
 
+use super::key::Digest;
 use super::registry::now_ms;
-use super::token;
-use super::{IdentityKind, Registry, RegistryError, Terms, TokenHint, TokenRefusal};
+use super::token::{self, TOKEN_BYTES_MAX};
+use super::{
+    IdentityKind, Registry, RegistryError, Shown, Terms, TokenHint, TokenRefusal,
+    USER_TOKEN_BYTES_MAX,
+};
+use crate::audit::Known;
 use crate::store::devices::{self, CredentialRow, DeviceRow};
 use crate::store::scopes::{self, Filters};
 
@@ -61,6 +66,48 @@ pub struct LiveToken {
 }
 
 impl Registry {
+    /// What a refused client showed, as the digests that a credential may be found by; none for
+    /// what no credential can be.
+    #[must_use]
+    pub fn shown_digests(&self, shown: Shown<'_>) -> Vec<Digest> {
+        let key = &self.shared().key;
+        let can_be = |text: &str| (1..=TOKEN_BYTES_MAX).contains(&text.len());
+        let (client_id, user_name) = (shown.client_id, shown.user_name.unwrap_or_default());
+        match (can_be(client_id), can_be(user_name)) {
+            (true, true) => vec![
+                key.both_digest(client_id, user_name),
+                key.token_digest(user_name),
+            ],
+            (_, true) => vec![key.token_digest(user_name)],
+            (true, _) if user_name.is_empty() => vec![key.client_id_digest(client_id)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// As [`Registry::shown_digests`], of what a user shows.
+    #[must_use]
+    pub fn shown_user_digests(&self, token: &[u8]) -> Vec<Digest> {
+        let is_token = !token.is_empty() && token.len() <= USER_TOKEN_BYTES_MAX;
+        let token = std::str::from_utf8(token).ok().filter(|_| is_token);
+        let digest = token.map(|token| self.shared().key.user_digest(token));
+        digest.into_iter().collect()
+    }
+
+    /// Whose credential that is or was, for what is told of a refused client.
+    #[must_use]
+    pub fn known_by(&self, digest: &Digest) -> Option<Known> {
+        let found = self.ask(|snapshot| Ok(devices::owner_of(snapshot, digest)?));
+        let (device, credential) = found.ok().flatten()?;
+        Some(Known {
+            credential: credential.id,
+            identity: device.id,
+            name: Some(device.name.into()),
+            ended_ms: credential
+                .revoked_ms
+                .or(credential.expires_ms.filter(|at| *at <= now_ms())),
+        })
+    }
+
     /// What is known about a token that an operator shows.
     ///
     /// # Errors

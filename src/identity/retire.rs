@@ -13,11 +13,13 @@ use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
 use super::changes::{self, As};
+use super::deeds;
 use super::index::{TokenEntry, TokenIndex};
 use super::key::Digest;
 use super::registry::{Shared, now_ms};
 use super::terms::{self, Terms, TermsTable};
 use super::{Change, CredentialKind, IdentityKind, Registry, RegistryError, TermsChange};
+use crate::audit::What;
 use crate::store::terms::{self as rows, LiveRow};
 use crate::store::{StoreError, Transaction};
 use crate::store::{certificate, devices};
@@ -30,6 +32,7 @@ struct Ended {
     identity: Uuid,
     generation: u32,
     kind: IdentityKind,
+    name: String,
     tokens: Vec<(u64, Digest)>,
     /// It has another.
     is_live: bool,
@@ -53,7 +56,17 @@ impl Registry {
             let ended = end_due(transaction, now_ms(), most)?;
             Ok((ended, rows::next_end(transaction)?))
         };
-        self.change(work, |(ended, next_ms), shared| {
+        let told = |(ended, _): &(Vec<Ended>, _)| {
+            let left = ended.iter().map(|ended| deeds::Left {
+                kind: ended.kind,
+                id: ended.identity,
+                name: &ended.name,
+                used: None,
+                ended: ended.tokens.iter().map(|(id, _)| *id).collect(),
+            });
+            deeds::left(What::Expired, left)
+        };
+        self.change_all(told, work, |(ended, next_ms), shared| {
             shared.ends_next_at(next_ms);
             let changes = ended.iter().map(|ended| shared.forget(ended));
             changes.collect()
@@ -112,7 +125,12 @@ impl Registry {
             let shown = changes::read(transaction, whose, row)?.0;
             Ok((shown, (id, generation), live, next_ms))
         };
-        self.change(work, move |(shown, owner, live, next_ms), shared| {
+        let told = move |(shown, owner, live, _): &(T, (Uuid, u32), Vec<LiveRow>, _)| {
+            let live = live.iter();
+            live.map(|held| deeds::terms_changed(whose, *owner, shown, held))
+                .collect()
+        };
+        self.change_all(told, work, move |(shown, owner, live, next_ms), shared| {
             shared.ends_next_at(next_ms);
             for held in &live {
                 shared.learn(whose.kind, owner, held);
@@ -158,6 +176,7 @@ fn end_due(
             identity: row.id,
             generation: row.generation,
             kind: IdentityKind::from_number(row.kind),
+            name: row.name,
             tokens: tokens
                 .iter()
                 .map(|token| (token.id, token.digest))
@@ -177,7 +196,7 @@ fn no_such_token(kind: IdentityKind, name: &str, credential: Option<u64>) -> Reg
     RegistryError::Invalid { field, what }
 }
 
-/// As [`Shared::learn`], while the registry is loaded.
+/// As [`Shared::learn`], for a token of which nothing is known yet: while the registry is loaded.
 pub(super) fn learn(
     index: &TokenIndex,
     table: &TermsTable,
@@ -202,9 +221,6 @@ pub(super) fn learn(
         is_watched: held.retires_older || held.superseded_by.is_some(),
     };
     index.insert(&held.digest, entry);
-    if !has_terms {
-        table.forget([held.id]);
-    }
 }
 
 impl Shared {
@@ -225,6 +241,9 @@ impl Shared {
     /// generation.
     pub(super) fn learn(&self, kind: IdentityKind, owner: (Uuid, u32), held: &LiveRow) {
         learn(&self.index, &self.terms, kind, owner, held);
+        if held.terms.is_none() {
+            self.terms.forget([held.id]);
+        }
         if held.superseded_by.is_none() {
             self.uses.remove(&held.id);
         }

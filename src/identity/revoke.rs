@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use super::changes::{self, As, Changed};
+use super::deeds;
 use super::ends::After;
 use super::registry::{Shared, now_ms};
 use super::{Change, IdentityKind, Principal, Registry, RegistryError};
@@ -92,7 +93,12 @@ impl Registry {
             }
             Ok((all, marks))
         };
-        self.change(work, |(all, marks), shared| {
+        let told = move |(all, _): &(Vec<(IdentityKind, Changed<String>)>, _)| {
+            let all = all.iter();
+            all.map(|(kind, changed)| deeds::revoked(*kind, changed, since))
+                .collect()
+        };
+        self.change_all(told, work, |(all, marks), shared| {
             shared.marks.set(&marks);
             let all = all.into_iter();
             all.map(|(kind, changed)| shared.revoked(kind, changed))

@@ -11,14 +11,16 @@
 //!    one ends.
 
 use std::collections::HashSet;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use uuid::Uuid;
 
 use super::changes::{self, As, ENDED_CREDENTIALS_KEPT};
+use super::deeds;
 use super::registry::{Shared, now_ms};
 use super::terms::whole_seconds;
 use super::{Change, DeviceToken, IdentityKind, Registry, RegistryError, TermsChange};
+use crate::audit::What;
 use crate::store::devices;
 use crate::store::terms::{self as rows, LiveRow};
 use crate::store::{StoreError, Transaction};
@@ -89,10 +91,12 @@ impl Registry {
         let token = token.unwrap_or_else(whose.fresh_token);
         let new = self.new_credential(&token);
         let name_or_id = name_or_id.to_owned();
+        let held = Arc::clone(self.shared());
         let work = move |transaction: &Transaction<'_>| {
             let row = changes::find(transaction, whose.kind, &name_or_id)?;
             let before = rows::live(transaction, &row)?;
             check_room(whose.kind, &row.name, before.len())?;
+            held.check_audit()?;
             let made = changes::succeed(transaction, whose.kind, &row, &new, &terms)?;
             if retire_on_use && !before.is_empty() {
                 rows::set_retires_older(transaction, made.id, true)?;
@@ -105,7 +109,10 @@ impl Registry {
             devices::forget_ended(transaction, &row, ENDED_CREDENTIALS_KEPT)?;
             relearnt(transaction, whose, row, None)
         };
-        let (shown, change) = self.change(work, move |done, shared| shared.relearn(whose, done))?;
+        let told =
+            move |done: &Relearnt<T>| deeds::overlapped(whose, done.owner, &done.shown, &done.live);
+        let then = move |done, shared: &Shared| shared.relearn(whose, done);
+        let (shown, change) = self.change(told, work, then)?;
         Ok((shown, token, change))
     }
 
@@ -133,7 +140,11 @@ impl Registry {
             rows::reinstate(transaction, newest.id)?;
             relearnt(transaction, whose, row, Some(newest))
         };
-        self.change(work, move |done, shared| shared.relearn(whose, done))
+        let told = move |done: &Relearnt<T>| {
+            let tokens = (done.ended.as_ref(), &*done.live);
+            deeds::rolled_back(whose, done.owner, &done.shown, tokens)
+        };
+        self.change(told, work, move |done, shared| shared.relearn(whose, done))
     }
 
     /// Ends the tokens whose place one took that was used since the last call, and answers what is
@@ -154,7 +165,17 @@ impl Registry {
             }
             Ok((done, rows::next_end(transaction)?))
         };
-        let changed = self.change(work, |(done, next_ms), shared| {
+        let told = |(done, _): &(Vec<Replaced>, _)| {
+            let left = done.iter().map(|done| deeds::Left {
+                kind: done.kind,
+                id: done.owner.0,
+                name: &done.name,
+                used: Some(done.new.id),
+                ended: done.old.iter().map(|held| held.id).collect(),
+            });
+            deeds::left(What::Replaced, left)
+        };
+        let changed = self.change_all(told, work, |(done, next_ms), shared| {
             shared.ends_next_at(next_ms);
             let changes = done.iter().map(|done| shared.replace(done));
             changes.collect()
@@ -170,6 +191,7 @@ impl Registry {
 struct Replaced {
     kind: IdentityKind,
     owner: (Uuid, u32),
+    name: String,
     new: LiveRow,
     old: Vec<LiveRow>,
 }
@@ -195,6 +217,7 @@ fn end_older(
     Ok(Some(Replaced {
         kind: IdentityKind::from_number(row.kind),
         owner: (row.id, row.generation),
+        name: row.name,
         new,
         old,
     }))

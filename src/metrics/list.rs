@@ -2,7 +2,7 @@
 
 use metrics::Unit;
 
-use super::{door, feed, history, routing, users};
+use super::{audit, door, feed, history, routing, users};
 
 /// One figure: everything there is to know about it but its value.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +51,12 @@ macro_rules! closed_list {
             pub const LABELS: &'static [&'static str] = &[$($label,)+];
             /// How many members there are.
             pub const COUNT: usize = Self::LABELS.len();
+
+            /// Its value of the label.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
         }
     };
 }
@@ -422,6 +428,12 @@ pub const FIGURES: &[Figure] = &[
     TAKEOVERS,
     CONNECTION_PANICS,
     users::CONNECTIONS_EXPIRED,
+    audit::AUDIT_RECORDS,
+    audit::AUDIT_LEFT_OUT,
+    audit::AUDIT_BYTES,
+    audit::AUDIT_WAITING,
+    audit::AUDIT_FAILED,
+    audit::ALARMS,
     door::HANDSHAKES,
     door::HANDSHAKE_BYTES,
     door::ACCEPT_PAUSES,

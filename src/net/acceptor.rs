@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use super::places::{Place, Places};
 use super::proxy;
 use super::tls::Tls;
+use crate::audit::{Audit, ClientId, RefusedClientNotice};
 use crate::limits::Networks;
 use crate::metrics::{AcceptPause, ConnectRefusal as Refusal, DoorFigures, WorkerCounters};
 
@@ -56,6 +57,7 @@ pub(super) struct Door {
     pub(super) descriptors_max: usize,
     pub(super) figures: DoorFigures,
     pub(super) counters: WorkerCounters,
+    pub(super) audit: Audit,
 }
 
 /// The door, as all listeners use it on the acceptor's thread.
@@ -222,5 +224,13 @@ impl Door {
         tracing::debug!(%from, ?why, "no place for a connection");
         self.counters.connect_refused(why);
         self.counters.flush();
+        self.audit.refused(RefusedClientNotice {
+            from: from.to_canonical(),
+            client_id: ClientId::default(),
+            reason: why.label(),
+            is_throttled: false,
+            digests: Vec::new(),
+            known: None,
+        });
     }
 }

@@ -68,14 +68,6 @@ fn beside_nobody(refusal: ConnectRefusal) -> ConnectRefusal {
     }
 }
 
-fn shown<'c>(connect: &Connect<'c>) -> Shown<'c> {
-    Shown {
-        client_id: connect.client_id,
-        user_name: connect.user_name,
-        password: connect.password,
-    }
-}
-
 /// TB-01, TB-02 and TB-04: the user name is the device access token, and a password beside it is
 /// ignored; or client id, user name and password are those of MQTT Basic.
 /// Tokens of users are the password, or the user name where there is none (ID-42).
@@ -84,9 +76,8 @@ fn by_connect(
     connect: &Connect<'_>,
     from: IpAddr,
 ) -> Result<Principal, ConnectRefusal> {
-    let user_name = connect.user_name.unwrap_or("");
     let shown = shown(connect);
-    if let Some((id, token)) = user_token(user_name, connect.password.unwrap_or(&[])) {
+    if let Some((id, token)) = user_token(connect) {
         let user = greeter.shared.registry.authenticate_user(id, token);
         // A device's token may have any form.
         let device = || greeter.shared.registry.admit_client(shown, from).ok();
@@ -111,9 +102,20 @@ fn by_connect(
     })
 }
 
+/// What it shows of a token or MQTT Basic credentials.
+pub(super) fn shown<'c>(connect: &Connect<'c>) -> Shown<'c> {
+    Shown {
+        client_id: connect.client_id,
+        user_name: connect.user_name,
+        password: connect.password,
+    }
+}
+
 /// The id and the token of a user, if it is one who connects: the id is empty where the token says
 /// it all.
-fn user_token<'c>(user_name: &'c str, password: &'c [u8]) -> Option<(&'c str, &'c [u8])> {
+pub(super) fn user_token<'c>(connect: &Connect<'c>) -> Option<(&'c str, &'c [u8])> {
+    let user_name = connect.user_name.unwrap_or("");
+    let password = connect.password.unwrap_or(&[]);
     if user_name.starts_with(USER_ID_PREFIX) {
         return Some((user_name, password));
     }

@@ -38,8 +38,6 @@ pub(super) struct Connection {
     pub(super) generation: u32,
     /// Who it is.
     pub(super) principal: Principal,
-    /// Where it came from, behind a proxy.
-    pub(super) from: IpAddr,
     /// Its place in the quota of its credential, if that has one; given up when it ends.
     pub(super) quota: RefCell<Option<QuotaPlace>>,
     /// When it was let in; wall clock, ms.
@@ -51,6 +49,8 @@ pub(super) struct Connection {
     pub(super) permit: RefCell<Arc<Permit>>,
     /// Which session it is connected to.
     pub(super) key: SessionKey,
+    /// Where it comes from; behind a proxy what that says.
+    pub(super) from: IpAddr,
     /// The session's number in the journal; 0 if nothing of it outlives the connection.
     pub(super) session_number: u32,
     /// The session expiry the journal knows, in seconds.

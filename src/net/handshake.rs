@@ -25,7 +25,9 @@ use super::proxy;
 use super::stream::{Detached, Socket, Stream};
 use super::throttle::{self, Verdict};
 use super::tls::{self, Certificate, Tls};
+use super::told::{self, Shown};
 use super::wills;
+use crate::audit::ClientId;
 use crate::broker::SessionKey;
 use crate::identity::{Action, IdentityKind, Principal, QuotaPlace};
 use crate::metrics::{ConnectRefusal as Refusal, TlsFailure};
@@ -48,6 +50,10 @@ pub(super) const NEXT_READ_BYTES: usize = 4 * 1024;
 /// A client that was let in, on the way to its session's home.
 pub(super) struct Arrival {
     pub(super) stream: Detached,
+    /// Where it comes from; behind a proxy what that says.
+    pub(super) from: IpAddr,
+    /// What is told of its client id.
+    pub(super) told_id: ClientId,
     pub(super) principal: Principal,
     pub(super) opening: Opening,
     pub(super) key: SessionKey,
@@ -56,8 +62,6 @@ pub(super) struct Arrival {
     /// The client id the server chose, for a client that sent none [MQTT-3.1.3-6].
     pub(super) assigned: Option<Box<str>>,
     pub(super) place: Place,
-    /// Where it came from, behind a proxy.
-    pub(super) from: IpAddr,
     /// Its place in the quota of its credential, once it is at home.
     pub(super) quota: Option<QuotaPlace>,
 }
@@ -80,9 +84,9 @@ enum Failure {
     /// Closed without an answer.
     Silent(Refusal),
     /// Answered with a CONNACK, then closed.
-    Refused(ConnectRefusal, Version),
+    Refused(ConnectRefusal, Version, Shown),
     /// One failed authentication too many: answered after this time, then closed.
-    Throttled(Version, Duration),
+    Throttled(Version, Duration, Shown),
 }
 
 /// A client on its way to its CONNECT.
@@ -155,39 +159,28 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted) {
     let certificate = std::mem::replace(&mut guest.certificate, Certificate::None);
     let admitted = greeter.guarded(from, || admit(&greeter, &bytes, (from, &certificate)));
     match admitted.unwrap_or(Err(Failure::Silent(Refusal::BadConnect))) {
-        Ok((principal, opening)) => {
+        Ok((principal, opening, told_id)) => {
             drop(bytes);
-            let who = (principal, from);
+            let who = (principal, from, told_id);
             send_home(&greeter, stream, who, opening, leftover, guest.place);
         }
-        Err(Failure::Silent(why)) => greeter.count_connect_refused(why),
-        Err(Failure::Refused(refusal, version)) => {
+        Err(Failure::Silent(why)) => greeter.refused(from, why, Shown::default()),
+        Err(Failure::Refused(refusal, version, shown)) => {
             drop((bytes, leftover));
-            refuse(&greeter, stream, refusal, version, Duration::ZERO).await;
+            greeter.refused(from, metric(refusal), shown);
+            refuse(stream, refusal, version, Duration::ZERO).await;
         }
-        Err(Failure::Throttled(version, delay)) => {
+        Err(Failure::Throttled(version, delay, shown)) => {
             drop((bytes, leftover));
-            refuse(
-                &greeter,
-                stream,
-                ConnectRefusal::RateExceeded,
-                version,
-                delay,
-            )
-            .await;
+            let refusal = ConnectRefusal::RateExceeded;
+            greeter.refused(from, metric(refusal), shown);
+            refuse(stream, refusal, version, delay).await;
         }
     }
 }
 
 /// Says why, after `delay`, and closes.
-async fn refuse(
-    greeter: &Greeter,
-    stream: Stream,
-    refusal: ConnectRefusal,
-    version: Version,
-    delay: Duration,
-) {
-    greeter.count_connect_refused(metric(refusal));
+async fn refuse(stream: Stream, refusal: ConnectRefusal, version: Version, delay: Duration) {
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
@@ -228,18 +221,18 @@ impl Guest {
     fn stopped(&self, greeter: &Greeter, why: Stopped) {
         let from = self.from;
         let error = match why {
-            Stopped::Limit(refusal) => return greeter.count_connect_refused(refusal),
+            Stopped::Limit(why) => return greeter.refused(from, why, Shown::default()),
             Stopped::Io(error) => error,
         };
         match self.stage {
             Stage::Proxy => {
                 tracing::debug!(%from, %error, "no session: no PROXY header where one must be");
-                greeter.count_connect_refused(Refusal::ProxyHeader);
+                greeter.refused(from, Refusal::ProxyHeader, Shown::default());
             }
             Stage::Tls => self.tls_failed(greeter, tls::failure(&error), &error),
             Stage::Connect => {
                 tracing::debug!(%from, %error, "no session: no CONNECT");
-                greeter.count_connect_refused(Refusal::BadConnect);
+                greeter.refused(from, Refusal::BadConnect, Shown::default());
             }
         }
     }
@@ -254,7 +247,7 @@ impl Guest {
             let warnings = &greeter.shared.guards.tls_warnings;
             warnings.note(TlsFailure::Timeout, self.from);
         }
-        greeter.count_connect_refused(Refusal::Timeout);
+        greeter.refused(self.from, Refusal::Timeout, Shown::default());
     }
 
     fn tls_failed(&self, greeter: &Greeter, why: TlsFailure, error: &io::Error) {
@@ -262,7 +255,7 @@ impl Guest {
         tracing::debug!(%from, ?why, %error, "no session: the TLS handshake failed");
         greeter.shared.metrics.door().tls_failed(why);
         greeter.shared.guards.tls_warnings.note(why, from);
-        greeter.count_connect_refused(Refusal::TlsFailed);
+        greeter.refused(from, Refusal::TlsFailed, Shown::default());
     }
 }
 
@@ -308,12 +301,15 @@ async fn read_connect(
     }
 }
 
+/// Who comes in, what its session is to be, and what is told of its client id.
+type Admitted = (Principal, Opening, ClientId);
+
 /// Who it is, and whether it may come in.
 fn admit(
     greeter: &Greeter,
     packet: &[u8],
     (from, certificate): (IpAddr, &Certificate),
-) -> Result<(Principal, Opening), Failure> {
+) -> Result<Admitted, Failure> {
     let connect = match wire::decode_connect(packet) {
         Ok(connect) => connect,
         Err(WireError::UnsupportedVersion { .. }) => {
@@ -321,6 +317,7 @@ fn admit(
             return Err(Failure::Refused(
                 ConnectRefusal::UnsupportedVersion,
                 Version::V311,
+                Shown::default(),
             ));
         }
         Err(WireError::ClientIdEmpty) => {
@@ -328,20 +325,22 @@ fn admit(
             return Err(Failure::Refused(
                 ConnectRefusal::ClientIdRequired,
                 Version::V311,
+                Shown::default(),
             ));
         }
         Err(WireError::PropertyMissing {
             property: Property::AuthenticationMethod,
         }) => {
             // SEC-26: only MQTT 5 has it, and is told what is missing.
-            return Err(Failure::Refused(ConnectRefusal::ProtocolError, Version::V5));
+            let refusal = ConnectRefusal::ProtocolError;
+            return Err(Failure::Refused(refusal, Version::V5, Shown::default()));
         }
         Err(error) => {
             tracing::debug!(%from, %error, "no session: malformed CONNECT");
             return Err(Failure::Silent(Refusal::BadConnect));
         }
     };
-    let refused = |refusal| Failure::Refused(refusal, connect.version);
+    let refused = |refusal| Failure::Refused(refusal, connect.version, Shown::of(&connect));
     let mut opening = Opening::new(&connect).map_err(refused)?;
     if !opening.takes_connack(greeter.shared.limits) {
         // [MQTT-3.1.2-24]: what cannot be sent is not sent, and there is no session without it.
@@ -357,11 +356,13 @@ fn admit(
         // SEC-37: decided now; on device topics a will is allowed and has no effect (TB-15).
         let topic = Topic::new(will.topic).ok();
         if !topic.is_some_and(|topic| principal.permit.allows(Action::Publish, topic)) {
-            return Err(refused(ConnectRefusal::NotAuthorized));
+            let shown = Shown::of(&connect).with_principal(&principal);
+            let refusal = ConnectRefusal::NotAuthorized;
+            return Err(Failure::Refused(refusal, connect.version, shown));
         }
         opening.will = opening.will.filter(|will| wills::is_kept(will));
     }
-    Ok((principal, opening))
+    Ok((principal, opening, told::client_id(&connect)))
 }
 
 /// A failed authentication: refused as what it is, or as one of too many (SEC-27).
@@ -376,17 +377,18 @@ fn failed(
     let credential = user_name.unwrap_or(connect.client_id);
     let version = connect.version;
     tracing::debug!(%from, ?refusal, "no session: authentication failed");
+    let shown = Shown::failed(&greeter.shared, connect);
     match (greeter.shared.guards.throttle).failed(from, credential, Instant::now()) {
-        Verdict::Ordinary => Failure::Refused(refusal, version),
-        Verdict::Delayed => Failure::Throttled(version, throttle::DELAY),
-        Verdict::Refused => Failure::Throttled(version, Duration::ZERO),
+        Verdict::Ordinary => Failure::Refused(refusal, version, shown),
+        Verdict::Delayed => Failure::Throttled(version, throttle::DELAY, shown),
+        Verdict::Refused => Failure::Throttled(version, Duration::ZERO, shown),
     }
 }
 
 fn send_home(
     greeter: &Greeter,
     stream: Stream,
-    (principal, from): (Principal, IpAddr),
+    (principal, from, told_id): (Principal, IpAddr, ClientId),
     opening: Opening,
     leftover: Vec<u8>,
     place: Place,
@@ -412,13 +414,14 @@ fn send_home(
     };
     let arrival = Arrival {
         stream,
+        from,
+        told_id,
         principal,
         opening,
         key,
         leftover,
         assigned,
         place,
-        from,
         quota: None,
     };
     greeter.send_home(index, arrival);

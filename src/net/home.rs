@@ -15,7 +15,9 @@ use super::output::Output;
 use super::publish::Recorded;
 use super::rights;
 use super::stream::Stream;
+use super::told::{Newcomer, Shown};
 use super::worker::Worker;
+use crate::audit::ClientId;
 use crate::broker::{NoPlace, Reserved, SessionKey, Stored, record, vital};
 use crate::identity::{IdentityKind, Principal, QuotaPlace};
 use crate::journal::RecordKind;
@@ -66,7 +68,7 @@ pub(super) fn arrive(worker: &Rc<Worker>, arrival: Arrival) {
 
 /// Refuses a client that was let in before its session opened: nothing of it took effect.
 fn turn_away(worker: &Rc<Worker>, arrival: Arrival, refusal: ConnectRefusal) {
-    worker.count_connect_refused(metric(refusal));
+    worker.refused(arrival.from, metric(refusal), Shown::arriving(&arrival));
     let mut connack = Vec::new();
     refusal.write(arrival.opening.version, &mut connack);
     match Stream::attach(arrival.stream) {
@@ -122,13 +124,14 @@ fn enter_quota(worker: &Worker, arrival: &Arrival) -> Option<Option<QuotaPlace>>
 fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     let Arrival {
         stream,
+        from,
+        told_id,
         principal,
         opening,
         key,
         leftover,
         assigned,
         mut place,
-        from,
         quota,
     } = arrival;
     let stream = match Stream::attach(stream) {
@@ -140,7 +143,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
     };
     place.let_in();
     let clocks = Clocks::read();
-    take_over(worker, &key);
+    take_over(worker, &key, &Newcomer::new(&principal, from, &told_id));
     let slot = u32::try_from(worker.connections.borrow().vacant_key())
         .expect("a process has far fewer than 2^32 sockets");
     let stored = worker.sessions.borrow_mut().connect(&key, slot, reserved);
@@ -173,7 +176,7 @@ fn connect(worker: &Rc<Worker>, arrival: Arrival, reserved: Reserved) {
             Output::new(stream, worker.shared.guards.unsent.bytes_max),
         )),
     });
-    register(worker, &connection);
+    let_in(worker, &connection, &told_id);
     let recorded = record_opening(worker, &connection, ended, before, clocks);
     if before.is_resumed {
         worker.session_connected(number, &connection);
@@ -217,10 +220,13 @@ fn may_resume(stored: &Stored, opening: &Opening, who: &Principal, clocks: Clock
     !opening.clean_start && !is_over && is_same
 }
 
-fn register(worker: &Worker, connection: &Rc<Connection>) {
-    let connections = &mut *worker.connections.borrow_mut();
+/// Takes a connection in, counts it and tells of it.
+fn let_in(worker: &Worker, connection: &Rc<Connection>, told_id: &ClientId) {
+    let mut connections = worker.connections.borrow_mut();
     connections.insert(Rc::clone(connection));
+    drop(connections);
     worker.count(|counters| counters.connected());
+    worker.tell_connected(connection, told_id, &connection.inner.borrow().output);
     if let Some(figures) = &connection.principal.figures {
         figures.connected();
     }
@@ -310,11 +316,12 @@ fn record_opening(
 }
 
 /// The older connection of the same session goes first, so that its state moves once (TB-06).
-fn take_over(worker: &Worker, key: &SessionKey) {
+fn take_over(worker: &Worker, key: &SessionKey, newcomer: &Newcomer<'_>) {
     let older = worker.sessions.borrow().live(key);
     let older = older.and_then(|slot| worker.connections.borrow().get(slot as usize).cloned());
     if let Some(older) = older {
         worker.count(|counters| counters.taken_over());
+        worker.tell_taken_over(&older, newcomer);
         worker.end(
             &older,
             End::Closed(Close::because(ReasonCode::SessionTakenOver)),
@@ -380,7 +387,8 @@ pub(super) fn refuse(worker: &Worker, connection: &Connection, refusal: ConnectR
         inner.output.shutdown();
         inner.output.wake();
     }
-    worker.count_connect_refused(metric(refusal));
+    let shown = Shown::default().with_principal(&connection.principal);
+    worker.refused(connection.from, metric(refusal), shown);
     worker.end(connection, End::Lost);
 }
 

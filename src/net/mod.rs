@@ -47,6 +47,7 @@ mod subscribe;
 mod sweep;
 mod throttle;
 pub mod tls;
+mod told;
 mod turn;
 mod turnstile;
 mod walks;

@@ -100,6 +100,11 @@ impl Output {
         }
     }
 
+    /// Whether what is written goes out encrypted.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
+    }
+
     /// True if bytes have waited for `timeout` and none of them has gone.
     pub(super) fn is_stuck(&self, now: Instant, timeout: Duration) -> bool {
         self.stuck_since

@@ -20,6 +20,7 @@ use super::rights;
 use super::throttle::Throttle;
 use super::tls::TlsWarnings;
 use super::worker::{Shared, Worker};
+use crate::audit::Audit;
 use crate::broker::control::COMMANDS_WAITING_MAX;
 use crate::broker::feed::Feeds;
 use crate::broker::router::{Router, RouterLimits};
@@ -51,6 +52,8 @@ pub struct NetParts {
     pub feeds: Feeds,
     /// What the broker counts.
     pub metrics: Metrics,
+    /// Who comes and who is refused is told to it.
+    pub audit: Audit,
     /// What every session is granted.
     pub limits: SessionLimits,
     /// What holds for all devices.
@@ -163,6 +166,7 @@ impl Net {
             descriptors_max: parts.door.descriptors_max,
             figures: figures.clone(),
             counters: parts.metrics.worker(),
+            audit: parts.audit.clone(),
         };
         let shared = Arc::new(Shared {
             registry: parts.registry,
@@ -172,6 +176,7 @@ impl Net {
             empty_user_name_code_4: parts.empty_user_name_code_4,
             cut_at_expiry: parts.cut_at_expiry,
             metrics: parts.metrics,
+            audit: parts.audit,
             feeds: parts.feeds,
             statistics_every: parts.statistics_every,
             router: Router::new(workers, parts.router, retained),

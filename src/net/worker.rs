@@ -29,6 +29,7 @@ use super::statistics::Statistics;
 use super::sweep::Sweeps;
 use super::wills::Wills;
 use super::{deliver, leave, rights, sweep, turn};
+use crate::audit::Audit;
 use crate::broker::feed::Feeds;
 use crate::broker::router::{Parcel, Router};
 use crate::broker::{Command, LiveConnection, SessionTable};
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     /// Connections end with the token that they showed.
     pub(super) cut_at_expiry: bool,
     pub(super) metrics: Metrics,
+    pub(super) audit: Audit,
     pub(super) feeds: Feeds,
     pub(super) router: Router,
     /// How often the broker's figures are published to clients; zero is never.

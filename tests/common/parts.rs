@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tollgate::audit::{Audit, AuditLimits};
 use tollgate::broker::feed::{FeedLimits, FeedThread, Feeds};
 use tollgate::broker::router::RouterLimits;
 use tollgate::broker::{IdentityLimits, Restored};
@@ -22,6 +23,11 @@ use tollgate::mqtt::session::{QueueLimits, SessionLimits};
 use tollgate::net::{DoorLimits, Listener, Net, NetParts, PlaceLimits, UnsentLimits};
 use tollgate::store::Store;
 use tollgate::telemetry::ScanOptions;
+
+const AUDIT: AuditLimits = AuditLimits {
+    admin_bytes_max: 1 << 20,
+    access_bytes_max: 1 << 20,
+};
 
 /// How long a clean stop may take, on a busy machine.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -76,7 +82,7 @@ impl Parts {
         let dir = TempDir::with_prefix("tollgate-allocations-").expect("a temporary directory");
         let store = Store::open(&dir.path().join("data")).expect("a new database");
         let secrets = Secrets::open(&dir.path().join("secrets"), true).expect("new secrets");
-        let registry = Registry::open(store, &secrets).expect("an empty registry");
+        let registry = Registry::open(store.clone(), &secrets).expect("an empty registry");
         let tokens = (0..devices)
             .map(|at| {
                 let name = DeviceName::new(&format!("device-{at}")).expect("a name");
@@ -95,6 +101,7 @@ impl Parts {
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = socket.local_addr().expect("it is bound");
         let metrics = Metrics::new();
+        let audit = Audit::start(&dir.path().join("data"), &store, AUDIT, &metrics);
         let feed = Feeds::start(&journal, &registry, &metrics, limits, workers, Vec::new());
         let feed = feed.expect("a thread");
         let net = Net::start(NetParts {
@@ -108,6 +115,7 @@ impl Parts {
             registry: registry.clone(),
             journal: journal.clone(),
             feeds: feed.feeds(),
+            audit: audit.expect("new files"),
             metrics: metrics.clone(),
             limits: SESSION_LIMITS,
             profile: Profile {

@@ -36,9 +36,13 @@ pub(crate) fn filled(path: &str) -> String {
         step => step,
     });
     let path = steps.collect::<Vec<_>>().join("/");
-    // Without it this one goes on for ever.
-    let tail = path.ends_with("/tail").then_some("?devices=nothing");
-    path + tail.unwrap_or_default()
+    // Without it these go on for ever.
+    let query = match path.rsplit('/').next() {
+        Some("tail") => "?devices=nothing",
+        Some("events") => "?events=nothing",
+        _ => "",
+    };
+    path + query
 }
 
 fn create(server: &Server, name: &str, scope: &str) -> String {

@@ -14,6 +14,7 @@ use rustls::ServerConfig;
 use serde_json::Value;
 use tempfile::TempDir;
 use tollgate::{
+    audit::{Audit, AuditLimits},
     backup::Folders,
     broker::{Command, Control, Receipt},
     http::{HttpParts, HttpServer},
@@ -40,6 +41,12 @@ pub(crate) enum Worker {
     /// Never confirms.
     Sleeps,
 }
+
+/// Room for some files of each book.
+const SMALL_AUDIT: AuditLimits = AuditLimits {
+    admin_bytes_max: 1 << 20,
+    access_bytes_max: 1 << 20,
+};
 
 /// A running server with what it works on. Dropping it stops it.
 pub(crate) struct Server {
@@ -112,6 +119,8 @@ impl Server {
         )
         .unwrap();
         let metrics = Metrics::new();
+        let audit = Audit::start(&dir.path().join("data"), &store, SMALL_AUDIT, &metrics).unwrap();
+        registry.audited_by(audit.clone()).unwrap();
         let (lane, seen) = tokio::sync::mpsc::channel(1);
         let (changes_in, changes) = mpsc::channel();
         let (confirm, confirmed) = mpsc::channel();
@@ -126,6 +135,7 @@ impl Server {
             secrets,
             history: history.clone(),
             control: Control::new(vec![lane]),
+            audit,
             journal: journal.clone(),
             metrics: metrics.clone(),
             folders: Folders {

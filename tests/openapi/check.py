@@ -14,6 +14,7 @@ import http.client
 import json
 import re
 import sys
+import threading
 from email.utils import formatdate
 from urllib.parse import quote
 
@@ -298,7 +299,10 @@ def fleet():
     """Import, export, backup."""
     rows = {"Content-Type": "application/x-ndjson"}
     good = json.dumps({"name": "imported", "token": "an-imported-token", "publish": ["a"]})
-    named = json.dumps({"name": "imported 2", "token": "another-imported-token"})
+    terms = {"not_before_ms": 1, "expires_ms": 4102444800000, "rights": ["rpc"]}
+    terms |= {"networks": ["127.0.0.0/8"], "connections_max": 5, "messages_max": 50}
+    named = {"name": "imported 2", "token": "another-imported-token", "terms": terms}
+    named = json.dumps(named)
     call("importDevices", good + "\n" + named + "\n", headers=rows, expect=200)
     call("importDevices", good + "\n", headers=rows, expect=422)
     call("importDevices", good + "\n", "?skip_bad=true", headers=rows, expect=200)
@@ -355,6 +359,24 @@ def history():
     call("queryTelemetry", query="?limit=1", device=device, expect=200)
 
 
+def audit():
+    """What was done, who was refused."""
+    call("readAudit", query="?since=1", expect=200)
+    call("listRefused", expect=200)
+    done = threading.Event()
+
+    def go_on():
+        # The stream begins with what comes after it.
+        while not done.wait(0.05):
+            send("POST", "/admin/v1/tokens/check", {"token": "a-token-of-nobody"})
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    call("followEvents", query="?events=call", stream=True, expect=200)
+    done.set()
+    thread.join()
+
+
 everywhere()
 identities("Device", "device", "devices")
 identities("App", "app", "apps")
@@ -364,6 +386,7 @@ call("checkToken", {"token": "tgd_mistyped"}, expect=200)
 fleet()
 service()
 history()
+audit()
 end = {"name": "ends", "scope": "operate", "expires_ms": 4102444800000}
 call("createAdminToken", end, expect=201)
 call("createAdminToken", end, expect=409)

@@ -28,6 +28,7 @@ use super::{
     CertificateError, Prepared, broken, clients::clients, load_config, not_after, pem_error,
     prepare, provider, read_chain, refuse_exposed,
 };
+use crate::audit::{Audit, Event, What};
 use crate::config::{CertificatePair, Config};
 use crate::metrics::DoorFigures;
 use crate::net::tls::{Clients, Tls};
@@ -52,6 +53,8 @@ pub struct Reloader {
     /// For MQTT, where clients may be asked for certificates.
     mqtts: Tls,
     figures: DoorFigures,
+    /// What was done is told to it.
+    audit: Option<Audit>,
     /// How the files were when they were last read.
     seen: Vec<Option<Stamp>>,
     /// When it was last seen whether our own pair is to be renewed; wall clock.
@@ -102,12 +105,18 @@ impl Reloader {
             tls: Tls::new(https),
             mqtts: Tls::asking(mqtts, clients),
             figures,
+            audit: None,
             seen: Vec::new(),
             renewed: now,
         };
         reloader.seen = reloader.stamps();
         reloader.note_end(now);
         Ok(reloader)
+    }
+
+    /// Tells reloads from now on to this audit.
+    pub fn audited_by(&mut self, audit: Audit) {
+        self.audit = Some(audit);
     }
 
     /// What HTTP listeners offer, always the newest.
@@ -148,17 +157,24 @@ impl Reloader {
         self.seen = self.stamps();
         let serving = serving(&self.pair, &self.config, &self.tickets);
         let is_taken = serving.is_ok();
-        match serving {
+        let told = match serving {
             Ok((https, mqtts, clients)) => {
                 self.tls.replace(https, None);
                 self.mqtts.replace(mqtts, clients);
                 self.note_end(now);
                 tracing::info!("new handshakes use the certificates as they are in the files now");
+                Event::new(What::CertificatesReloaded)
             }
-            Err(error) => tracing::error!(
-                %error,
-                "the certificates in the files cannot be used; the old ones go on serving"
-            ),
+            Err(error) => {
+                tracing::error!(
+                    %error,
+                    "the certificates in the files cannot be used; the old ones go on serving"
+                );
+                Event::new(What::CertificatesKept).text("what", &error.to_string())
+            }
+        };
+        if let Some(audit) = &self.audit {
+            audit.note(told.text("file", &self.pair.certificate.display().to_string()));
         }
         self.figures.certificates_reloaded(is_taken);
         is_taken

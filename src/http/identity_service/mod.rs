@@ -26,7 +26,9 @@ pub(super) use refusal::{Cause, Refusal};
 pub use signature::{Signed, signed_headers};
 pub(super) use users::{create, delete, exchange, issue, revoke};
 
+use super::caller::Ends;
 use super::service::Shared;
+use crate::audit;
 
 /// Below these every request is the identity service's.
 const PREFIXES: [&str; 2] = ["/identities", "/teamsUser/"];
@@ -74,6 +76,18 @@ pub(super) fn admit<B>(shared: &Shared, request: &mut Request<B>) -> Result<(), 
             tracing::debug!(%why, "a request to the identity service is not signed as it must be");
             Err(Refusal::denied())
         }
+    }
+}
+
+/// Who signed a request that was let in: the version of its access key.
+pub(super) fn signer<B>(request: &Request<B>, ends: Ends) -> audit::Caller {
+    let signed = request.extensions().get::<Signed>();
+    let by = signed.map_or_else(String::new, |signed| {
+        format!("access key {}", signed.access_key)
+    });
+    audit::Caller {
+        by: by.into(),
+        from: Some(ends.peer),
     }
 }
 

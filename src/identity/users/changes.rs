@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use super::access_keys::{AccessKey, AccessKeyInfo, AccessKeyName, AccessKeyText};
 use super::{Terms, USER_TOKENS_MAX, UserScope, UserScopes, id};
+use crate::audit::{Event, What};
 use crate::identity::changes::{self, Changed, Ended};
+use crate::identity::deeds;
 use crate::identity::device::User;
 use crate::identity::ends::After;
 use crate::identity::index::TokenEntry;
@@ -87,6 +89,15 @@ struct Issued {
     cleared: Ended,
 }
 
+impl Issued {
+    fn told(&self, event: Event) -> Event {
+        event
+            .number("credential", self.token.credential)
+            .text("scopes", &self.terms.scopes.listed())
+            .number("expires_ms", self.terms.expires_ms)
+    }
+}
+
 impl Registry {
     /// Adds a user, with a token if one is wanted. `access_key` is the version of the key that
     /// asked for it.
@@ -100,6 +111,7 @@ impl Registry {
     ) -> Result<(Uuid, Option<UserToken>), RegistryError> {
         let user = Uuid::new_v4();
         let name = self.user_id(user);
+        let name_told = name.clone();
         let held = Arc::clone(self.shared());
         let work = move |transaction: &Transaction<'_>| {
             held.check_room_for(IdentityKind::User)?;
@@ -110,7 +122,15 @@ impl Registry {
             let token = wanted.map(|wanted| held.issue(transaction, &row, wanted, access_key, now));
             token.transpose()
         };
-        let token = self.change(work, move |issued, shared| {
+        let told = move |issued: &Option<Issued>| {
+            let event = deeds::of(What::Created, IdentityKind::User, user, &name_told);
+            match issued {
+                Some(issued) => issued.told(event),
+                None => event,
+            }
+            .number("access_key", u64::from(access_key))
+        };
+        let token = self.change(told, work, move |issued, shared| {
             shared.count(IdentityKind::User, 1);
             issued.map(|issued| shared.take_up(issued))
         })?;
@@ -134,7 +154,14 @@ impl Registry {
             held.check_issue(transaction, access_key)?;
             held.issue(transaction, &row, wanted, access_key, now_ms())
         };
-        self.change(work, |issued, shared| shared.take_up(issued))
+        let name = self.user_id(user);
+        let told = move |issued: &Issued| {
+            let event = deeds::of(What::TokenIssued, IdentityKind::User, user, &name);
+            issued
+                .told(event)
+                .number("access_key", u64::from(access_key))
+        };
+        self.change(told, work, |issued, shared| shared.take_up(issued))
     }
 
     /// Ends all tokens of a user that were issued so far; the user and its sessions' state stay.
@@ -148,7 +175,12 @@ impl Registry {
             let (row, ended) = changes::end_credentials(transaction, row, now_ms())?;
             Ok((row.generation, ended))
         };
-        self.change(work, move |(generation, ended), shared| {
+        let name = self.user_id(user);
+        let told = move |(_, ended): &(u32, Ended)| {
+            let event = deeds::of(What::Revoked, IdentityKind::User, user, &name);
+            event.numbers("ended", &deeds::numbers(ended))
+        };
+        self.change(told, work, move |(generation, ended), shared| {
             shared.users.count_revocation(user);
             let changed = Changed {
                 shown: (),
@@ -177,7 +209,13 @@ impl Registry {
                 Err(error) => Err(error),
             }
         };
-        self.change(work, move |changed: Option<Changed<User>>, shared| {
+        let known = self.user_id(user);
+        let told = move |changed: &Option<Changed<User>>| match changed {
+            Some(changed) => deeds::ended(What::Deleted, changes::USER, changed),
+            // Confirmed once more: it was gone before.
+            None => deeds::of(What::Deleted, IdentityKind::User, user, &known),
+        };
+        self.change(told, work, move |changed: Option<Changed<User>>, shared| {
             let Some(changed) = changed else {
                 return gone(user);
             };
@@ -207,7 +245,13 @@ impl Registry {
             let ended = before.map(|version| users::end_tokens_of_key(transaction, version));
             Ok((info, key, ended.transpose()?.unwrap_or_default()))
         };
-        let (info, changes) = self.change(work, |(info, key, ended), shared| {
+        let told = |(info, _, ended): &(AccessKeyInfo, AccessKey, Vec<EndedToken>)| {
+            Event::new(What::AccessKeyRenewed)
+                .text("key", info.name.as_str())
+                .number("version", u64::from(info.version))
+                .number("tokens_ended", ended.len() as u64)
+        };
+        let (info, changes) = self.change(told, work, |(info, key, ended), shared| {
             let mut keys = shared
                 .users
                 .keys
@@ -248,6 +292,7 @@ fn find(connection: &Connection, user: Uuid) -> Result<DeviceRow, RegistryError>
 impl Shared {
     /// Refuses a token more than there may be, or for a key that is gone.
     fn check_issue(&self, connection: &Connection, access_key: u32) -> Result<(), RegistryError> {
+        self.check_audit()?;
         if self.users.terms.len() >= USER_TOKENS_MAX {
             return Err(RegistryError::TokensFull {
                 limit: USER_TOKENS_MAX,

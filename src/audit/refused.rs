@@ -1,0 +1,166 @@
+//! The newest clients that were refused, for whoever asks why a device does not connect.
+//!
+//! One row for each address, client id and reason: it says when first and last, and how often. The
+//! table holds [`ROWS_MAX`] rows; the one whose last refusal is the longest ago goes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+/// Rows kept, of at most about 300 bytes each.
+pub const ROWS_MAX: usize = 1_024;
+
+/// A client that was refused, as often as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedClient {
+    /// Grows with each refusal of anybody: whoever remembers the greatest one can ask for later
+    /// ones.
+    pub sequence: u64,
+    /// First refusal; wall clock, ms.
+    pub first_ms: u64,
+    /// Last refusal; wall clock, ms.
+    pub last_ms: u64,
+    /// How often.
+    pub count: u64,
+    /// Where it comes from.
+    pub from: IpAddr,
+    /// Its client id, cut.
+    pub client_id: Box<str>,
+    /// Why, as the label of the metric has it.
+    pub reason: &'static str,
+    /// What is known of the credential it showed.
+    pub known: Option<Known>,
+}
+
+/// What is known of a credential that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Public number of the credential.
+    pub credential: u64,
+    /// Whose it is or was.
+    pub identity: Uuid,
+    /// The name of it, if it is known.
+    pub name: Option<Box<str>>,
+    /// When the credential ended; wall clock, ms.
+    pub ended_ms: Option<u64>,
+}
+
+type Key = (IpAddr, Box<str>, &'static str);
+
+/// The table.
+#[derive(Default)]
+pub(super) struct Table {
+    rows: HashMap<Key, RefusedClient>,
+    /// The rows by their sequence.
+    order: BTreeMap<u64, Key>,
+    sequence: u64,
+}
+
+impl Table {
+    /// Notes a refusal; answers the row as it is now, and whether it is new.
+    pub(super) fn note(
+        &mut self,
+        at_ms: u64,
+        from: IpAddr,
+        client_id: &str,
+        reason: &'static str,
+    ) -> (RefusedClient, bool) {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let key = (from, Box::from(client_id), reason);
+        let is_new = !self.rows.contains_key(&key);
+        if is_new
+            && self.rows.len() >= ROWS_MAX
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.rows.remove(&oldest);
+        }
+        let row = self
+            .rows
+            .entry(key.clone())
+            .or_insert_with(|| RefusedClient {
+                sequence,
+                first_ms: at_ms,
+                last_ms: at_ms,
+                count: 0,
+                from,
+                client_id: Box::from(client_id),
+                reason,
+                known: None,
+            });
+        self.order.remove(&row.sequence);
+        self.order.insert(sequence, key);
+        row.sequence = sequence;
+        row.last_ms = at_ms;
+        row.count += 1;
+        (row.clone(), is_new)
+    }
+
+    /// Puts in what is known of the credential, if the row is still there.
+    pub(super) fn know(&mut self, known: &RefusedClient) {
+        let key = (known.from, known.client_id.clone(), known.reason);
+        if let Some(row) = self.rows.get_mut(&key) {
+            row.known.clone_from(&known.known);
+        }
+    }
+
+    /// The rows whose last refusal is behind `sequence`, oldest first.
+    pub(super) fn after(&self, sequence: u64) -> Vec<RefusedClient> {
+        let later = self.order.range(sequence.saturating_add(1)..);
+        later
+            .filter_map(|(_, key)| self.rows.get(key).cloned())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_is_refused_again_is_one_row() {
+        let mut table = Table::default();
+        let from = IpAddr::from([192, 0, 2, 1]);
+        assert!(table.note(5, from, "a", "bad_credential").1);
+        assert!(table.note(6, from, "b", "bad_credential").1);
+        assert!(!table.note(7, from, "a", "bad_credential").1);
+        assert!(table.note(8, from, "a", "throttled").1);
+        let rows = table.after(0);
+        let brief: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                (
+                    &*row.client_id,
+                    row.reason,
+                    row.first_ms,
+                    row.last_ms,
+                    row.count,
+                )
+            })
+            .collect();
+        let expected = [
+            ("b", "bad_credential", 6, 6, 1),
+            ("a", "bad_credential", 5, 7, 2),
+            ("a", "throttled", 8, 8, 1),
+        ];
+        assert_eq!(brief, expected);
+        assert_eq!(table.after(rows[1].sequence).len(), 1);
+        assert_eq!(table.after(u64::MAX), []);
+    }
+
+    #[test]
+    fn rel_07_the_table_is_bounded_and_keeps_the_newest() {
+        let mut table = Table::default();
+        for n in 0..3 * u32::try_from(ROWS_MAX).unwrap() {
+            let from = IpAddr::from(n.to_be_bytes());
+            table.note(u64::from(n), from, "c", "throttled");
+            // This one comes back all the time, and so stays.
+            table.note(u64::from(n), IpAddr::from([1, 1, 1, 1]), "c", "throttled");
+        }
+        assert_eq!((table.rows.len(), table.order.len()), (ROWS_MAX, ROWS_MAX));
+        let rows = table.after(0);
+        assert_eq!(rows.last().unwrap().count, 3 * ROWS_MAX as u64);
+        assert_eq!(rows.first().unwrap().first_ms, 2 * ROWS_MAX as u64 + 1);
+    }
+}
