@@ -274,13 +274,7 @@ fn checked(layers: &Layers) -> Result<Config, ConfigError> {
             statistics_interval: Duration::from_secs(layers.number(&key::MQTT_SYS_INTERVAL_S)?),
             proxy_protocol_from: layers.networks(&key::MQTT_PROXY_PROTOCOL_FROM)?,
         },
-        mqtts: Mqtts {
-            listen: layers.addresses(&key::MQTTS_LISTEN)?,
-            own_pair: own_pair(layers)?,
-            more_pairs: layers.pairs(&key::MQTTS_MORE_CERTIFICATES)?,
-            clients: clients::checked(layers)?,
-            proxy_protocol_from: layers.networks(&key::MQTTS_PROXY_PROTOCOL_FROM)?,
-        },
+        mqtts: mqtts(layers)?,
         certs: Certs {
             names: layers.names(&key::CERTS_NAMES)?,
             check_interval: Duration::from_secs(layers.number(&key::CERTS_CHECK_INTERVAL_S)?),
@@ -370,6 +364,16 @@ fn identity(layers: &Layers) -> Result<Identity, ConfigError> {
             layers.rights(&key::IDENTITY_VOIP)?,
             layers.rights(&key::IDENTITY_VOIP_JOIN)?,
         ],
+    })
+}
+
+fn mqtts(layers: &Layers) -> Result<Mqtts, ConfigError> {
+    Ok(Mqtts {
+        listen: layers.addresses(&key::MQTTS_LISTEN)?,
+        own_pair: own_pair(layers)?,
+        more_pairs: layers.pairs(&key::MQTTS_MORE_CERTIFICATES)?,
+        clients: clients::checked(layers)?,
+        proxy_protocol_from: layers.networks(&key::MQTTS_PROXY_PROTOCOL_FROM)?,
     })
 }
 
