@@ -69,7 +69,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let audit = start_audit(config, &store, &registry, &metrics)?;
     let bound = Bound::bind(config)?;
     let certificates = listeners::certificates(config, &metrics, &audit)?;
-    let tls = certificates.as_ref().map(Reloader::tls);
+    let tls = certificates.as_ref().map(|held| (held.mqtts(), held.tls()));
     let addresses = bound.addresses();
 
     let limits = retained_limits(config);

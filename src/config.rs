@@ -6,6 +6,7 @@
 //! start with a message that names the place, because a setting that is silently dropped may be
 //! the one that kept a port closed (SEC-42).
 
+mod clients;
 mod error;
 mod key;
 mod layer;
@@ -19,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+pub use clients::{ClientCertificates, Demand};
 pub use error::{ConfigError, Expected, Place};
 pub use key::{KEYS, Key, Shape};
 pub use layer::Sources;
@@ -97,6 +99,8 @@ pub struct Mqtts {
     pub own_pair: Option<CertificatePair>,
     /// More pairs of the operator's, chosen by the name that a client asks for (SNI).
     pub more_pairs: Vec<CertificatePair>,
+    /// What is asked of clients in the handshake.
+    pub clients: ClientCertificates,
     /// As `mqtt.proxy_protocol_from`, for this listener.
     pub proxy_protocol_from: Networks,
 }
@@ -274,6 +278,7 @@ fn checked(layers: &Layers) -> Result<Config, ConfigError> {
             listen: layers.addresses(&key::MQTTS_LISTEN)?,
             own_pair: own_pair(layers)?,
             more_pairs: layers.pairs(&key::MQTTS_MORE_CERTIFICATES)?,
+            clients: clients::checked(layers)?,
             proxy_protocol_from: layers.networks(&key::MQTTS_PROXY_PROTOCOL_FROM)?,
         },
         certs: Certs {

@@ -10,6 +10,9 @@ mod common;
 #[path = "broker/basic.rs"]
 mod basic;
 #[cfg(test)]
+#[path = "broker/certificates.rs"]
+mod certificates;
+#[cfg(test)]
 #[path = "broker/connect.rs"]
 mod connect;
 #[cfg(test)]

@@ -247,6 +247,13 @@ fn every_key_can_be_set_by_its_variable() {
         match key.path().as_str() {
             "mqtts.certificate" => variables.push(("TOLLGATE_MQTTS_KEY", "/key")),
             "mqtts.key" => variables.push(("TOLLGATE_MQTTS_CERTIFICATE", "/certificate")),
+            "mqtts.client_authority" => {
+                variables.push(("TOLLGATE_MQTTS_CLIENT_CERTIFICATE", "optional"));
+            }
+            "mqtts.client_revocations" => {
+                variables.push(("TOLLGATE_MQTTS_CLIENT_CERTIFICATE", "optional"));
+                variables.push(("TOLLGATE_MQTTS_CLIENT_AUTHORITY", "/authority"));
+            }
             "device.payload_size_max_bytes" => {
                 variables.push(("TOLLGATE_MQTT_PACKET_SIZE_MAX_BYTES", "507904"));
             }

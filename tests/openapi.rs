@@ -38,12 +38,14 @@ mod tests {
         refused.packet();
         let key = broker.cli_json(&["identity", "key", "renew", "primary", "--json"]);
         let admin = std::fs::read_to_string(broker.dir().join("secrets/admin.token"));
+        let certificate = std::fs::read_to_string(broker.dir().join("certs/server.pem"));
         let http = broker.address("http");
         let errand = json!({
             "host": http.ip().to_string(),
             "port": http.port(),
             "token": admin.expect("made by the start").trim(),
             "access_key": key["access_key"],
+            "certificate": certificate.expect("made by the start"),
             "device": "boiler",
         });
         let mut command = Command::new(tool("python"));

@@ -13,11 +13,11 @@
 //! stays. A pair is the operator's own when `mqtts.certificate` names it or when `server.pem`
 //! lacks our note; nothing here writes to it then.
 
+mod clients;
 mod files;
 mod issue;
 mod names;
 mod reload;
-mod validity;
 
 #[cfg(test)]
 mod tests;
@@ -33,13 +33,14 @@ use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+    server::{NoClientAuth, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
 
 use crate::config::{CertificatePair, Config};
 
+pub use crate::net::tls::not_after;
 pub use reload::Reloader;
-pub use validity::not_after;
 
 use issue::Note;
 
@@ -174,6 +175,14 @@ pub enum CertificateError {
 /// # Errors
 /// What is wrong with which file, and what to do.
 pub fn load_server_config(pair: &CertificatePair) -> Result<Arc<ServerConfig>, CertificateError> {
+    load_config(pair, Arc::new(NoClientAuth))
+}
+
+/// As [`load_server_config`], asking clients for certificates by `verifier`.
+fn load_config(
+    pair: &CertificatePair,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<Arc<ServerConfig>, CertificateError> {
     refuse_exposed(&pair.key, 0o007)?; // a group is the operator's choice for a pair of their own
     let chain = read_chain(&pair.certificate, "certificate")?;
     let key = PrivateKeyDer::from_pem_file(&pair.key)
@@ -182,7 +191,7 @@ pub fn load_server_config(pair: &CertificatePair) -> Result<Arc<ServerConfig>, C
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|error| broken(&pair.certificate, "certificate", &error))?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => CertificateError::Mismatch {
@@ -240,6 +249,7 @@ pub fn examine(config: &Config, now: SystemTime) -> Result<State, CertificateErr
     for pair in &config.mqtts.more_pairs {
         load_server_config(pair)?;
     }
+    clients::clients(&config.mqtts.clients)?;
     let place = Place::of(config);
     if config.mqtts.own_pair.is_some() {
         return load_server_config(&place.pair).map(|_| State::Own);

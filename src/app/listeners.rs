@@ -61,12 +61,13 @@ impl Bound {
         }
     }
 
-    /// The listeners for the network and for the HTTP server. Without TLS there are no TLS
-    /// listeners: [`certificates`] gives some whenever any is configured.
+    /// The listeners for the network and for the HTTP server; `tls` is for MQTT and for HTTP.
+    /// Without TLS there are no TLS listeners: [`certificates`] gives some whenever any is
+    /// configured.
     pub(super) fn into_listeners(
         self,
         config: &Config,
-        tls: Option<&Tls>,
+        tls: Option<&(Tls, Tls)>,
     ) -> (Vec<Listener>, HttpListeners) {
         let plain = self.mqtt.into_iter().map(|socket| Listener {
             socket,
@@ -76,7 +77,7 @@ impl Bound {
         let secured = self.mqtts.into_iter().filter_map(|socket| {
             Some(Listener {
                 socket,
-                tls: Some(tls?.clone()),
+                tls: Some(tls?.0.clone()),
                 proxies: config.mqtts.proxy_protocol_from.clone(),
             })
         });
@@ -84,7 +85,7 @@ impl Bound {
         let https = self
             .https
             .into_iter()
-            .filter_map(|socket| Some((socket, Some(tls?.clone()))));
+            .filter_map(|socket| Some((socket, Some(tls?.1.clone()))));
         (plain.chain(secured).collect(), http.chain(https).collect())
     }
 }

@@ -1,6 +1,11 @@
 //! `tollgate device credential …` and `tollgate app credential …`: what opens the door besides
 //! tokens, and the end of one of several.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
 use clap::{Args, Subcommand};
 
 use crate::{
@@ -24,7 +29,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Add MQTT Basic credentials: client id, user name, or both, and perhaps a password
+    /// Add MQTT Basic credentials (client id, user name, or both, and perhaps a password), or a
+    /// certificate
     Add(Box<New>),
     /// List credentials, ended ones of late too
     List {
@@ -54,6 +60,14 @@ struct New {
     /// processes shows it [default: any]
     #[arg(long, value_name = "TEXT", requires = "user_name")]
     password: Option<String>,
+    /// File of the certificate (PEM) that a client must show in the TLS handshake, in place of all
+    /// of these
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["client_id", "user_name", "password", "replace"]
+    )]
+    certificate: Option<PathBuf>,
     /// Take the place of live credentials that have the same names, such as for a new password:
     /// those end, and sessions stay
     #[arg(long)]
@@ -83,7 +97,9 @@ fn add<T: Kind>(client: &Client, wanted: New, json: bool) -> Result<(), CliError
         Some("-") => Some(read_secret("password")?),
         given => given.map(|text| TokenText::new(text.to_owned())),
     };
+    let certificate = wanted.certificate.as_deref().map(read_certificate);
     let body = AddCredential {
+        certificate: certificate.transpose()?,
         client_id: wanted.client_id.map(TokenText::new),
         user_name: wanted.user_name.map(TokenText::new),
         password,
@@ -101,6 +117,14 @@ fn add<T: Kind>(client: &Client, wanted: New, json: bool) -> Result<(), CliError
     });
     let credentials = identity::credential_lines(&[reply.credential]);
     print(&format!("{credentials}{ended}"))
+}
+
+/// A file may hold a whole chain: what is sent of it the broker bounds.
+fn read_certificate(path: &Path) -> Result<String, CliError> {
+    fs::read_to_string(path).map_err(|error| {
+        let path = path.display();
+        CliError::Usage(format!("--certificate {path}: {error}"))
+    })
 }
 
 fn path_of<T: Kind>(one: &str) -> String {

@@ -334,6 +334,10 @@ fn credential_row(credential: &CredentialView) -> [String; 4] {
     };
     let kind = shown(&credential.kind).replace('_', " ");
     let chosen = match credential.asks_for.as_slice() {
+        _ if credential.fingerprint.is_some() => {
+            let fingerprint = credential.fingerprint.as_deref().unwrap_or_default();
+            format!(" ({})", shown(fingerprint))
+        }
         [] if credential.chosen => " (chosen)".to_owned(),
         [] => String::new(),
         asks_for => format!(" ({})", shown(&asks_for.join(", ").replace('_', " "))),

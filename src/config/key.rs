@@ -105,6 +105,9 @@ pub const KEYS: &[&Key] = &[
     &MQTTS_CERTIFICATE,
     &MQTTS_KEY,
     &MQTTS_MORE_CERTIFICATES,
+    &MQTTS_CLIENT_CERTIFICATE,
+    &MQTTS_CLIENT_AUTHORITY,
+    &MQTTS_CLIENT_REVOCATIONS,
     &MQTTS_PROXY_PROTOCOL_FROM,
     &CERTS_NAMES,
     &CERTS_CHECK_INTERVAL_S,
@@ -234,6 +237,16 @@ pub(super) const MQTTS_CERTIFICATE: Key =
 pub(super) const MQTTS_KEY: Key = Key::new("mqtts", "key", r#""""#, Shape::OptionalPath);
 pub(super) const MQTTS_MORE_CERTIFICATES: Key =
     Key::new("mqtts", "more_certificates", "[]", Shape::Pairs);
+pub(super) const MQTTS_CLIENT_CERTIFICATE: Key = Key::new(
+    "mqtts",
+    "client_certificate",
+    r#""off""#,
+    Shape::Choice(&["off", "optional", "required"]),
+);
+pub(super) const MQTTS_CLIENT_AUTHORITY: Key =
+    Key::new("mqtts", "client_authority", r#""""#, Shape::OptionalPath);
+pub(super) const MQTTS_CLIENT_REVOCATIONS: Key =
+    Key::new("mqtts", "client_revocations", r#""""#, Shape::OptionalPath);
 pub(super) const MQTTS_PROXY_PROTOCOL_FROM: Key =
     Key::new("mqtts", "proxy_protocol_from", "[]", Shape::Networks);
 

@@ -180,11 +180,14 @@ pub struct DeviceView {
 pub struct CredentialView {
     /// Public id of the credential, the one that audit and logs name.
     pub id: u64,
-    /// What it is: `access_token`, `mqtt_basic`.
+    /// What it is: `access_token`, `mqtt_basic`, `x509`.
     pub kind: String,
     /// What of `client_id`, `user_name` and `password` a client must show, with MQTT Basic.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks_for: Vec<String>,
+    /// Of a certificate: SHA-256 of its DER, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// When it was issued.
     pub created_ms: u64,
     /// When it was revoked; absent while it is live.

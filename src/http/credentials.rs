@@ -14,7 +14,8 @@ use super::parameters::{RawPath, named_in};
 use super::refused::{Code, Refused};
 use super::service::Shared;
 use super::views::{credential_view, refused_by_registry, terms_change};
-use crate::identity::{Adding, NewBasic, Registry};
+use crate::identity::{Adding, Fingerprint, NewBasic, NewCertificate, Registry};
+use crate::net::tls::ClientCertificate;
 
 /// `POST …/{one}/credentials`
 pub(super) async fn add<T: Kind>(
@@ -23,20 +24,20 @@ pub(super) async fn add<T: Kind>(
     JsonBody(wanted): JsonBody<AddCredential>,
 ) -> Result<(StatusCode, Json<CredentialAdded>), Refused> {
     let one = named_in(path, T::ONE)?;
-    let [client_id, user_name, password] = [&wanted.client_id, &wanted.user_name, &wanted.password]
-        .map(|text| text.as_ref().map(TokenText::expose));
-    let new = NewBasic::new(client_id, user_name, password)
-        .map_err(|error| refused_by_registry(&error))?;
+    let new = New::read(&wanted)?;
     let how = Adding {
         terms: terms_change(wanted.terms)?,
         replaces: wanted.replace,
     };
     to_the_end(async move {
-        let add = move |registry: &Registry| registry.add_basic(T::AS, &one, &new, how);
+        let add = move |registry: &Registry| match new {
+            New::Basic(new) => registry.add_basic(T::AS, &one, &new, how),
+            New::Certificate(new) => registry.add_certificate(T::AS, &one, new, how),
+        };
         let added = in_registry(&shared, add).await?;
         let status = if added.is_new {
             let credential = added.credential.id;
-            tracing::info!(kind = %T::KIND, credential, "MQTT Basic credentials added");
+            tracing::info!(kind = %T::KIND, credential, "a credential was added");
             StatusCode::CREATED
         } else {
             StatusCode::OK
@@ -55,6 +56,36 @@ pub(super) async fn add<T: Kind>(
         ))
     })
     .await
+}
+
+/// What is to open the door.
+enum New {
+    Basic(NewBasic),
+    Certificate(NewCertificate),
+}
+
+impl New {
+    fn read(wanted: &AddCredential) -> Result<New, Refused> {
+        let texts = [&wanted.client_id, &wanted.user_name, &wanted.password];
+        let texts = texts.map(|text| text.as_ref().map(TokenText::expose));
+        let Some(pem) = &wanted.certificate else {
+            let [client_id, user_name, password] = texts;
+            let new = NewBasic::new(client_id, user_name, password);
+            let new = new.map_err(|error| refused_by_registry(&error))?;
+            return Ok(New::Basic(new));
+        };
+        let refused = |what: &str| {
+            Refused::new(Code::BadField, format!("certificate {what}")).target("certificate")
+        };
+        if texts.iter().any(Option::is_some) || wanted.replace {
+            return Err(refused("stands for itself: give it alone"));
+        }
+        let read = ClientCertificate::from_pem(pem).map_err(|what| refused(&what))?;
+        Ok(New::Certificate(NewCertificate {
+            fingerprint: Fingerprint::of(&read.der),
+            ends_ms: read.ends_ms,
+        }))
+    }
 }
 
 /// `DELETE …/{one}/credentials/{credential}`

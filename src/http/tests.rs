@@ -253,6 +253,7 @@ fn device() -> DeviceView {
             id: 1,
             kind: "mqtt_basic".to_owned(),
             asks_for: filters(),
+            fingerprint: Some("f".to_owned()),
             created_ms: 1,
             revoked_ms: Some(2),
             chosen: true,
@@ -318,6 +319,7 @@ fn devices() -> Bodies {
         client_id: Some(token()),
         user_name: Some(token()),
         password: Some(token()),
+        certificate: Some("c".to_owned()),
         terms: Some(Terms::default()),
         replace: true,
     };

@@ -50,10 +50,12 @@ pub(super) fn credential_view(credential: CredentialInfo) -> CredentialView {
             CredentialKind::AccessToken => "access_token",
             CredentialKind::UserToken => "user_token",
             CredentialKind::MqttBasic => "mqtt_basic",
+            CredentialKind::X509 => "x509",
             _ => "unknown",
         }
         .to_owned(),
         asks_for: credential.basic.map(asks_for).unwrap_or_default(),
+        fingerprint: credential.fingerprint.map(|known| known.to_string()),
         created_ms: credential.created_ms,
         revoked_ms: credential.revoked_ms,
         chosen: credential.chosen,
@@ -192,7 +194,9 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
     let code = match error {
         RegistryError::NameTaken { .. } | RegistryError::AdminTokenExists { .. } => Code::NameTaken,
         RegistryError::NoAdminToken { .. } => Code::AdminTokenNotFound,
-        RegistryError::TokenTaken { .. } | RegistryError::NamesTaken { .. } => Code::TokenTaken,
+        RegistryError::TokenTaken { .. }
+        | RegistryError::NamesTaken { .. }
+        | RegistryError::CertificateTaken { .. } => Code::TokenTaken,
         RegistryError::NoCredential { .. } => Code::CredentialNotFound,
         RegistryError::NotFound { kind, .. } => match kind {
             IdentityKind::Device => Code::DeviceNotFound,
@@ -219,6 +223,7 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
         RegistryError::NoAdminToken { .. } => refused.target("admin_token"),
         RegistryError::TokenTaken { .. } => refused.target("token"),
         RegistryError::NamesTaken { .. } => refused.target("user_name"),
+        RegistryError::CertificateTaken { .. } => refused.target("certificate"),
         RegistryError::NoCredential { .. } => refused.target("credential"),
         RegistryError::NotFound { kind, .. } => refused.target(match kind {
             IdentityKind::Device => "device",

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::basic::NewBasic;
+use super::certificate::NewCertificate;
 use super::changes::{self, As, ENDED_CREDENTIALS_KEPT};
 use super::deeds;
 use super::key::{Digest, RegistryKey};
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::store::Transaction;
 use crate::store::basic::{self, BasicRow};
+use crate::store::certificate;
 use crate::store::devices::{self, CredentialRow, DeviceRow, NewCredential};
 use crate::store::terms::{self as rows, LiveRow};
 
@@ -130,6 +132,65 @@ impl Registry {
         })
     }
 
+    /// Lets a device or an application in with a certificate. Durable on return. The same one a
+    /// second time changes nothing.
+    ///
+    /// # Errors
+    /// As [`Registry::add_basic`]; one that ended is not taken again while it is remembered.
+    pub fn add_certificate<T: Send + 'static>(
+        &self,
+        whose: As<T>,
+        name_or_id: &str,
+        new: NewCertificate,
+        how: Adding,
+    ) -> Result<Added, RegistryError> {
+        let key = self.shared().key.clone();
+        let digest = key.certificate_digest(&new.fingerprint.0);
+        let (name_or_id, held) = (name_or_id.to_owned(), Arc::clone(self.shared()));
+        let work = move |transaction: &Transaction<'_>| {
+            held.check_audit()?;
+            let owner = changes::find(transaction, whose.kind, &name_or_id)?;
+            let place = place_of_certificate(transaction, &owner, &digest)?;
+            let credential = NewCredential {
+                kind: CredentialKind::CERTIFICATE,
+                digest,
+                chosen: false,
+                created_ms: now_ms(),
+                expires_ms: Some(new.ends_ms),
+            };
+            let done = put(
+                transaction,
+                (whose.kind, &owner),
+                place,
+                (&credential, &how),
+                &key,
+            )?;
+            if let Some(made) = &done.made {
+                certificate::insert(transaction, made.id, &new.row())?;
+            }
+            done.read(transaction, &owner)
+        };
+        let told = move |done: &Done| {
+            let owner = (done.owner.0, &*done.name);
+            let made = done.made.iter();
+            made.map(|made| deeds::certificate_added(whose.kind, owner, made, new.fingerprint))
+                .collect()
+        };
+        let (shown, is_new) = self.change_all(told, work, move |done, shared| {
+            if let Some(made) = &done.made {
+                shared.ends_too_at(made.expires_ms);
+                shared.learn(whose.kind, done.owner, made);
+            }
+            (done.shown, done.made.is_some())
+        })?;
+        let shown = CredentialInfo::from_rows(shown).pop();
+        Ok(Added {
+            credential: shown.ok_or_else(|| invalid("credential", "is gone already"))?,
+            is_new,
+            change: None,
+        })
+    }
+
     /// Ends one credential of a device or an application, of any kind, and its connections; those
     /// of others stay, and what is kept of the identity, until its last one ends. Durable on
     /// return.
@@ -216,6 +277,24 @@ fn place(
     })
 }
 
+fn place_of_certificate(
+    transaction: &Transaction<'_>,
+    owner: &DeviceRow,
+    digest: &Digest,
+) -> Result<Place, RegistryError> {
+    match devices::owner_of(transaction, digest)? {
+        None => Ok(Place::Free),
+        Some((holder, held)) if holder.id == owner.id && held.revoked_ms.is_none() => {
+            Ok(Place::Taken(held.id))
+        }
+        Some((holder, held)) => Err(RegistryError::CertificateTaken {
+            kind: IdentityKind::from_number(holder.kind),
+            owner: holder.name,
+            ended: held.revoked_ms.is_some(),
+        }),
+    }
+}
+
 /// Whether whoever knew what ended knows nothing of the new one.
 fn asks_for_another(ended: BasicRow, new: BasicRow) -> bool {
     new.password.is_some() && ended.password.is_some() && ended.password != new.password
@@ -246,7 +325,10 @@ fn put(
             (Terms::from_row(&old.terms, old.expires_ms), Some(old.id))
         }
     };
-    let terms = how.terms.of(before, kind, new.created_ms)?;
+    let mut terms = how.terms.of(before, kind, new.created_ms)?;
+    if let Some(ends_ms) = new.expires_ms {
+        terms = terms.until(ends_ms);
+    }
     if done.replaced.is_none() {
         check_room(transaction, kind, owner)?;
     }

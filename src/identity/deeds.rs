@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::changes::{As, Changed, Ended, Outfit, Rescoped};
-use super::{AdminTokenInfo, BasicInfo, IdentityKind, Rights, Since, Terms};
+use super::{AdminTokenInfo, BasicInfo, Fingerprint, IdentityKind, Rights, Since, Terms};
 use crate::audit::{Event, What};
 use crate::store::scopes::Filters;
 use crate::store::terms::LiveRow;
@@ -127,6 +127,19 @@ pub(super) fn credential_added(
         .number("credential", made.id)
         .texts("asks", asks.map(|(what, _)| *what))
         .numbers("ended", &ended);
+    with_terms(event, &terms_of(made))
+}
+
+/// A certificate opens the door from now on.
+pub(super) fn certificate_added(
+    kind: IdentityKind,
+    (id, name): (Uuid, &str),
+    made: &LiveRow,
+    fingerprint: Fingerprint,
+) -> Event {
+    let event = of(What::CredentialAdded, kind, id, name)
+        .number("credential", made.id)
+        .text("certificate", &fingerprint.to_string());
     with_terms(event, &terms_of(made))
 }
 

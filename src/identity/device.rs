@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{BasicInfo, RegistryError, Terms};
+use super::{BasicInfo, Fingerprint, RegistryError, Terms};
 use crate::store::devices::{self, CredentialRow, DeviceRow};
 use crate::store::scopes::Filters;
 
@@ -209,6 +209,8 @@ pub struct CredentialInfo {
     pub retires_older: bool,
     /// What it asks for, if it is of MQTT Basic.
     pub basic: Option<BasicInfo>,
+    /// Its fingerprint, if it is a certificate.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 impl CredentialInfo {
@@ -232,6 +234,8 @@ pub enum CredentialKind {
     UserToken,
     /// Client id, user name and password.
     MqttBasic,
+    /// A certificate in the TLS handshake.
+    X509,
     /// Written by a newer version.
     Unknown,
 }
@@ -243,12 +247,15 @@ impl CredentialKind {
     pub(super) const USER_TOKEN: u8 = 2;
     /// The number in the database.
     pub(super) const MQTT_BASIC: u8 = devices::BASIC;
+    /// The number in the database.
+    pub(super) const CERTIFICATE: u8 = devices::CERTIFICATE;
 
     fn from_number(number: u8) -> CredentialKind {
         match number {
             Self::ACCESS_TOKEN => CredentialKind::AccessToken,
             Self::USER_TOKEN => CredentialKind::UserToken,
             Self::MQTT_BASIC => CredentialKind::MqttBasic,
+            Self::CERTIFICATE => CredentialKind::X509,
             _ => CredentialKind::Unknown,
         }
     }
@@ -312,6 +319,7 @@ impl CredentialInfo {
             superseded_by: row.superseded_by,
             retires_older: row.retires_older,
             basic: row.basic.map(BasicInfo::from),
+            fingerprint: row.certificate.map(|row| Fingerprint(row.fingerprint)),
         };
         rows.into_iter().map(info).collect()
     }

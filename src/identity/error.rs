@@ -55,6 +55,20 @@ pub enum RegistryError {
         /// What was looked for: `device "boiler"`.
         what: String,
     },
+    /// A certificate is one identity's, once and for ever.
+    #[error(
+        "that certificate {} {kind} {owner:?}; {}",
+        if *.ended { "was an ended credential of" } else { "is in use already by" },
+        if *.ended { "have a new one issued" } else { "end it there first" }
+    )]
+    CertificateTaken {
+        /// What has or had it.
+        kind: IdentityKind,
+        /// The name of who has or had it.
+        owner: String,
+        /// Whether it has been ended there.
+        ended: bool,
+    },
     /// No such live credential.
     #[error("{kind} {name:?} has no live credential {credential}")]
     NoCredential {

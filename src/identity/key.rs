@@ -29,6 +29,9 @@ const BOTH_LABEL: &[u8] = b"tollgate mqtt client id and user name\n";
 /// Put before a password.
 const PASSWORD_LABEL: &[u8] = b"tollgate mqtt password\n";
 
+/// Put before the fingerprint of a client's certificate.
+const CERTIFICATE_LABEL: &[u8] = b"tollgate client certificate\n";
+
 /// Put before the digest of names that ended, when they are given out again.
 const RELEASED_LABEL: &[u8] = b"tollgate released names\n";
 
@@ -70,6 +73,11 @@ impl RegistryKey {
             user_name.as_bytes(),
         ];
         self.digest(&parts)
+    }
+
+    /// Of the fingerprint of a client's certificate.
+    pub(super) fn certificate_digest(&self, fingerprint: &[u8; 32]) -> Digest {
+        self.digest(&[CERTIFICATE_LABEL, fingerprint])
     }
 
     /// What a credential that ended is remembered by, when its names are another's now.

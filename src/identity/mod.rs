@@ -8,6 +8,7 @@ mod admin_tokens;
 mod applications;
 pub mod base64;
 mod basic;
+mod certificate;
 mod changes;
 mod credentials;
 mod deeds;
@@ -39,6 +40,7 @@ mod users;
 pub use admin_tokens::{ADMIN_TOKENS_MAX, Admin, AdminScope, AdminTokenInfo};
 pub use applications::{APPLICATIONS_MAX, Application};
 pub use basic::{BasicInfo, NewBasic, Shown};
+pub use certificate::{Fingerprint, NewCertificate};
 pub use changes::{APPLICATION, As, DEVICE, ENDED_CREDENTIALS_KEPT, Identified, USER};
 pub use credentials::{Added, Adding};
 pub use device::{

@@ -30,6 +30,9 @@ pub struct Principal {
     pub permit: Arc<Permit>,
     /// When the credential ends by itself, wall clock in ms.
     pub expires_at_ms: Option<u64>,
+    /// When the certificate ends that its client showed, wall clock in ms; it is no later than that
+    /// that the credential ends.
+    pub certificate_ends_ms: Option<u64>,
     /// What is counted of a user; nobody else is counted.
     pub figures: Option<Arc<UserFigures>>,
     /// The quota of its credential, if that has one.
@@ -118,7 +121,11 @@ impl Registry {
         let entry = entry.filter(|entry| entry.credential == principal.credential);
         let entry = entry.ok_or(UNKNOWN)?;
         if principal.kind != IdentityKind::User {
-            return shared.principal(principal.key, entry, Some(from));
+            let now = shared.principal(principal.key, entry, Some(from))?;
+            return Ok(match principal.certificate_ends_ms {
+                Some(ends_ms) => now.with_certificate(ends_ms),
+                None => now,
+            });
         }
         // What a user may was said by the token, once and for all.
         if !shared.users.knows(principal.credential) {
@@ -208,6 +215,7 @@ impl Shared {
             profile: ProfileFlags::default(),
             permit,
             expires_at_ms,
+            certificate_ends_ms: None,
             figures: None,
             quota,
             is_watched: entry.is_watched,

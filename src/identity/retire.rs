@@ -20,9 +20,9 @@ use super::registry::{Shared, now_ms};
 use super::terms::{self, Terms, TermsTable};
 use super::{Change, CredentialKind, IdentityKind, Registry, RegistryError, TermsChange};
 use crate::audit::What;
-use crate::store::devices;
 use crate::store::terms::{self as rows, LiveRow};
 use crate::store::{StoreError, Transaction};
+use crate::store::{certificate, devices};
 
 /// Tokens of one transaction that end by themselves at the start.
 const ENDED_AT_ONCE: u32 = 10_000;
@@ -110,7 +110,10 @@ impl Registry {
             // All of them are refused before one is written.
             for held in &mut live {
                 let before = Terms::from_row(&held.terms, held.expires_ms);
-                let after = wanted.of(before, whose.kind, now)?;
+                let mut after = wanted.of(before, whose.kind, now)?;
+                if let Some(row) = certificate::of(transaction, held.id)? {
+                    after = after.until(row.ends_ms);
+                }
                 (held.terms, held.expires_ms) = (after.row(), after.expires_ms);
             }
             for held in &live {

@@ -148,6 +148,16 @@ impl TermsChange {
 }
 
 impl Terms {
+    /// The same, ending then at the latest (wall clock, ms).
+    pub(super) fn until(self, ends_ms: u64) -> Terms {
+        let ends_ms = whole_seconds(ends_ms).min(EXPIRES_MAX_MS);
+        let own = self.expires_ms.unwrap_or(ends_ms);
+        Terms {
+            expires_ms: Some(own.min(ends_ms)),
+            ..self
+        }
+    }
+
     pub(super) fn from_row(row: &TermsRow, expires_ms: Option<u64>) -> Terms {
         Terms {
             not_before_ms: row.not_before_ms,

@@ -111,6 +111,8 @@ closed_list! {
         NoSharedCipher = "no_shared_cipher",
         /// The client does not trust our certificate.
         CertificateRejected = "certificate_rejected",
+        /// The client shows no certificate where one is required, or none that is good.
+        ClientCertificate = "client_certificate",
         /// Another alert of the client.
         ClientAlert = "client_alert",
         /// What came is not TLS: MQTT without TLS on the TLS port, most likely.

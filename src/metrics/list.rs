@@ -102,6 +102,8 @@ closed_list! {
         BadClientId = "bad_client_id",
         /// Missing, unknown or revoked credential.
         BadCredential = "bad_credential",
+        /// A certificate that is not good now, or nobody's.
+        BadCertificate = "bad_certificate",
         /// A token whose time has not begun.
         TokenNotYet = "token_not_yet",
         /// A token whose time is over.

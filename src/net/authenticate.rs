@@ -1,17 +1,77 @@
-//! Who it is that sends a CONNECT: a token, MQTT Basic credentials, or a user's token.
+//! Who it is that sends a CONNECT: a certificate, a token, MQTT Basic credentials, or a user's
+//! token.
+//!
+//! # Invariants
+//! 1. A certificate that was shown is never passed over: it is its holder's who comes in, or an
+//!    authority vouches for it and the connection ends with it.
+//! 2. What names two identities lets nobody in (SEC-22).
 
 use std::net::IpAddr;
 
 use super::greeter::Greeter;
 use super::retire;
-use crate::identity::{Principal, Shown, USER_ID_PREFIX};
+use super::tls::Certificate;
+use crate::identity::{Fingerprint, Principal, Shown, USER_ID_PREFIX};
 use crate::mqtt::session::ConnectRefusal;
 use crate::mqtt::wire::{Connect, Version};
+
+/// Who it is. TB-03: with a certificate it is its holder, and tokens and names are not considered;
+/// unless they are somebody else's, or the certificate is nobody's and of an authority.
+///
+/// # Errors
+/// What CONNACK says.
+pub(super) fn authenticate(
+    greeter: &Greeter,
+    connect: &Connect<'_>,
+    (from, certificate): (IpAddr, &Certificate),
+) -> Result<Principal, ConnectRefusal> {
+    let (der, ends_ms, is_vouched_for) = match certificate {
+        Certificate::None => return by_connect(greeter, connect, from),
+        Certificate::Good {
+            der,
+            ends_ms,
+            is_vouched_for,
+        } => (der, *ends_ms, *is_vouched_for),
+        Certificate::Refused(why) => {
+            tracing::debug!(%from, %why, "a client's certificate was refused");
+            return Err(ConnectRefusal::BadCertificate);
+        }
+    };
+    let fingerprint = Fingerprint::of(der);
+    let registry = &greeter.shared.registry;
+    let principal = match registry.admit_certificate(fingerprint, from) {
+        Ok(principal) => {
+            let other = registry.admit_client(shown(connect), from).ok();
+            if other.is_some_and(|other| other.identity != principal.identity) {
+                return Err(ConnectRefusal::BadCertificate);
+            }
+            principal
+        }
+        Err(refused) if refused.of.is_none() && is_vouched_for => {
+            by_connect(greeter, connect, from).map_err(beside_nobody)?
+        }
+        Err(refused) => {
+            tracing::debug!(%from, %fingerprint, why = %refused.why, "a certificate was refused");
+            return Err(ConnectRefusal::BadCertificate);
+        }
+    };
+    Ok(principal.with_certificate(ends_ms))
+}
+
+/// A certificate of nobody with nothing beside it is refused as that (TB-03).
+fn beside_nobody(refusal: ConnectRefusal) -> ConnectRefusal {
+    match refusal {
+        ConnectRefusal::UnknownClientId | ConnectRefusal::NoCredentials => {
+            ConnectRefusal::BadCertificate
+        }
+        other => other,
+    }
+}
 
 /// TB-01, TB-02 and TB-04: the user name is the device access token, and a password beside it is
 /// ignored; or client id, user name and password are those of MQTT Basic.
 /// Tokens of users are the password, or the user name where there is none (ID-42).
-pub(super) fn authenticate(
+fn by_connect(
     greeter: &Greeter,
     connect: &Connect<'_>,
     from: IpAddr,

@@ -24,7 +24,7 @@ use super::places::{Place, TLS_BYTES};
 use super::proxy;
 use super::stream::{Detached, Socket, Stream};
 use super::throttle::{self, Verdict};
-use super::tls::{self, Tls};
+use super::tls::{self, Certificate, Tls};
 use super::told::{self, Shown};
 use super::wills;
 use crate::audit::ClientId;
@@ -94,6 +94,8 @@ struct Guest {
     from: IpAddr,
     place: Place,
     stage: Stage,
+    /// What it showed in the TLS handshake.
+    certificate: Certificate,
 }
 
 /// How far it has come.
@@ -138,6 +140,7 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted) {
         from,
         place,
         stage: Stage::Proxy,
+        certificate: Certificate::None,
     };
     let mut bytes = Vec::new();
     let steps = async {
@@ -153,7 +156,8 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted) {
     };
     let leftover = bytes.split_off(connect_len.min(bytes.len()));
     let from = guest.from;
-    let admitted = greeter.guarded(from, || admit(&greeter, &bytes, from));
+    let certificate = std::mem::replace(&mut guest.certificate, Certificate::None);
+    let admitted = greeter.guarded(from, || admit(&greeter, &bytes, (from, &certificate)));
     match admitted.unwrap_or(Err(Failure::Silent(Refusal::BadConnect))) {
         Ok((principal, opening, told_id)) => {
             drop(bytes);
@@ -209,6 +213,7 @@ impl Guest {
         self.place.charge(TLS_BYTES).await;
         let mut stream = Box::new(tls.accept(Socket::new(socket)).await?);
         stream.get_mut().0.handshake_done();
+        self.certificate = tls.certificate(&stream);
         self.stage = Stage::Connect;
         Ok(Stream::Tls(stream))
     }
@@ -300,7 +305,11 @@ async fn read_connect(
 type Admitted = (Principal, Opening, ClientId);
 
 /// Who it is, and whether it may come in.
-fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<Admitted, Failure> {
+fn admit(
+    greeter: &Greeter,
+    packet: &[u8],
+    (from, certificate): (IpAddr, &Certificate),
+) -> Result<Admitted, Failure> {
     let connect = match wire::decode_connect(packet) {
         Ok(connect) => connect,
         Err(WireError::UnsupportedVersion { .. }) => {
@@ -341,7 +350,7 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<Admitted, Fai
             Failure::Silent(Refusal::PacketTooLarge)
         });
     }
-    let principal = authenticate(greeter, &connect, from)
+    let principal = authenticate(greeter, &connect, (from, certificate))
         .map_err(|refusal| failed(greeter, &connect, from, refusal))?;
     if let Some(will) = &connect.will {
         // SEC-37: decided now; on device topics a will is allowed and has no effect (TB-15).
@@ -433,6 +442,7 @@ pub(super) fn metric(refusal: ConnectRefusal) -> Refusal {
         | ConnectRefusal::MissingUserName
         | ConnectRefusal::NoCredentials
         | ConnectRefusal::BadAuthenticationMethod => Refusal::BadCredential,
+        ConnectRefusal::BadCertificate => Refusal::BadCertificate,
         ConnectRefusal::TokenNotYet => Refusal::TokenNotYet,
         ConnectRefusal::TokenExpired => Refusal::TokenExpired,
         ConnectRefusal::TokenNetwork => Refusal::TokenNetwork,

@@ -1,4 +1,7 @@
-//! The TLS side of a listener: the one file of the data path that names `rustls`.
+//! The TLS side of a listener: the one place of the data path that names `rustls`.
+
+mod clients;
+mod validity;
 
 use std::io;
 use std::sync::Arc;
@@ -15,6 +18,10 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::metrics::TlsFailure;
 
+pub(super) use clients::Certificate;
+pub use clients::{CLIENT_PEM_BYTES_MAX, ClientCertificate, Clients};
+pub use validity::not_after;
+
 /// TLS on the server's side of a connection over `S`.
 pub type TlsStream<S> = tokio_rustls::server::TlsStream<S>;
 
@@ -22,22 +29,43 @@ pub type TlsStream<S> = tokio_rustls::server::TlsStream<S>;
 /// can be replaced while the broker runs.
 #[derive(Clone)]
 pub struct Tls {
-    config: Arc<ArcSwap<ServerConfig>>,
+    offer: Arc<ArcSwap<Offer>>,
+}
+
+struct Offer {
+    config: Arc<ServerConfig>,
+    /// What is asked of clients: by `config`, and again at CONNECT.
+    clients: Option<Arc<Clients>>,
 }
 
 impl Tls {
     /// A listener that offers `config` (TLS 1.2 and 1.3, SEC-70).
     #[must_use]
     pub fn new(config: Arc<ServerConfig>) -> Self {
+        Self::asking(config, None)
+    }
+
+    /// As [`Tls::new`], asking clients for certificates; `config` has the verifier of `clients`.
+    #[must_use]
+    pub fn asking(config: Arc<ServerConfig>, clients: Option<Arc<Clients>>) -> Self {
+        let offer = Arc::new(Offer { config, clients });
         Self {
-            config: Arc::new(ArcSwap::new(config)),
+            offer: Arc::new(ArcSwap::new(offer)),
         }
     }
 
-    /// Offers `config` from the next handshake on. Connections there are keep what they have
-    /// (SEC-71).
-    pub fn replace(&self, config: Arc<ServerConfig>) {
-        self.config.store(config);
+    /// Offers `config` from the next handshake on, and judges by `clients` from the next CONNECT
+    /// on. Connections there are keep what they have (SEC-71).
+    pub fn replace(&self, config: Arc<ServerConfig>, clients: Option<Arc<Clients>>) {
+        self.offer.store(Arc::new(Offer { config, clients }));
+    }
+
+    /// The certificate that the client of a connection showed, as it is judged now.
+    pub(super) fn certificate<S>(&self, stream: &TlsStream<S>) -> Certificate {
+        match &self.offer.load().clients {
+            Some(clients) => clients.judge(stream.get_ref().1.peer_certificates()),
+            None => Certificate::None,
+        }
     }
 
     /// The handshake. It has no deadline of its own: the caller's covers it and CONNECT.
@@ -48,7 +76,7 @@ impl Tls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let acceptor = TlsAcceptor::from(self.config.load_full());
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.offer.load().config));
         acceptor.accept(socket).await
     }
 }
@@ -70,6 +98,9 @@ pub(super) fn failure(error: &io::Error) -> TlsFailure {
             TlsFailure::NoSharedVersion
         }
         Some(Error::PeerIncompatible(_)) => TlsFailure::NoSharedCipher,
+        Some(Error::NoCertificatesPresented | Error::InvalidCertificate(_)) => {
+            TlsFailure::ClientCertificate
+        }
         Some(Error::AlertReceived(
             Alert::UnknownCA
             | Alert::BadCertificate
@@ -158,6 +189,10 @@ fn advice(why: TlsFailure) -> Option<&'static str> {
         TlsFailure::NotTls => {
             Some("what came is not TLS: MQTT without TLS has a port of its own (mqtt.listen)")
         }
+        TlsFailure::ClientCertificate => Some(
+            "they show no certificate, or none of mqtts.client_authority, which \
+             mqtts.client_certificate = \"required\" asks for",
+        ),
         TlsFailure::Timeout => Some("handshakes take longer than 10 s: is the network that slow?"),
         TlsFailure::Flood => Some("more handshake bytes or key updates came than a client needs"),
         TlsFailure::ClientAlert | TlsFailure::Closed | TlsFailure::Other => None,

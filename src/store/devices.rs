@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::basic::{self, BasicRow};
+use super::certificate::{self, CertificateRow};
 use super::terms::TermsRow;
 use super::{StoreError, Unsigned, sessions, suspects};
 
@@ -31,6 +32,9 @@ pub struct DeviceRow {
 
 /// The kind of a credential of MQTT Basic.
 pub const BASIC: u8 = 3;
+
+/// The kind of a credential that is a client's certificate.
+pub const CERTIFICATE: u8 = 4;
 
 /// The kind of a device.
 pub const DEVICE: u8 = 0;
@@ -64,6 +68,8 @@ pub struct CredentialRow {
     pub retires_older: bool,
     /// What it is compared with, if it is of MQTT Basic.
     pub basic: Option<BasicRow>,
+    /// What it stands for, if it is a certificate.
+    pub certificate: Option<CertificateRow>,
 }
 
 /// What a new credential consists of; its terms come after it.
@@ -131,8 +137,8 @@ pub fn credentials(
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([device.number], credential_row)?;
     let mut credentials = rows.collect::<Result<Vec<_>, _>>()?;
-    for credential in credentials.iter_mut().filter(|held| held.kind == BASIC) {
-        credential.basic = basic::of(connection, credential.id)?;
+    for credential in &mut credentials {
+        read_more(connection, credential)?;
     }
     Ok(credentials)
 }
@@ -157,9 +163,7 @@ pub fn owner_of(
     let Some((mut credential, number)) = found else {
         return Ok(None);
     };
-    if credential.kind == BASIC {
-        credential.basic = basic::of(connection, credential.id)?;
-    }
+    read_more(connection, &mut credential)?;
     let sql = "SELECT number, id, name, created_ms, generation, profile, label, kind
                FROM device WHERE number = ?1";
     let device = connection
@@ -378,6 +382,16 @@ pub(super) fn device_row(row: &Row<'_>) -> rusqlite::Result<DeviceRow> {
     })
 }
 
+/// What stands in the table of its kind.
+fn read_more(connection: &Connection, credential: &mut CredentialRow) -> Result<(), StoreError> {
+    match credential.kind {
+        BASIC => credential.basic = basic::of(connection, credential.id)?,
+        CERTIFICATE => credential.certificate = certificate::of(connection, credential.id)?,
+        _ => {}
+    }
+    Ok(())
+}
+
 fn credential_row(row: &Row<'_>) -> rusqlite::Result<CredentialRow> {
     Ok(CredentialRow {
         id: row.get::<_, Unsigned>(0)?.0,
@@ -390,5 +404,6 @@ fn credential_row(row: &Row<'_>) -> rusqlite::Result<CredentialRow> {
         retires_older: row.get(7)?,
         terms: TermsRow::from_columns(row, 8)?,
         basic: None,
+        certificate: None,
     })
 }

@@ -13,7 +13,7 @@ pub(super) const APPLICATION_ID: i64 = 0x546f_6c6c;
 /// Step n (counting from 1) leads to schema version n.
 pub(super) const STEPS: &[&str] = &[
     VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7, VERSION_8,
-    VERSION_9, VERSION_10, VERSION_11,
+    VERSION_9, VERSION_10, VERSION_11, VERSION_12,
 ];
 
 /// `device.number` keeps joins on small integers; `device.id` is what the world sees.
@@ -280,6 +280,16 @@ CREATE TABLE audit_outbox (
     at_ms INTEGER NOT NULL,
     event TEXT NOT NULL,
     members TEXT NOT NULL
+) STRICT;
+";
+
+/// Certificates of clients are credentials of kind 4: `credential.digest` is that of the
+/// fingerprint, and `credential.expires_ms` is never later than `ends_ms`, the certificate's end.
+const VERSION_12: &str = "
+CREATE TABLE certificate (
+    credential INTEGER PRIMARY KEY REFERENCES credential (id) ON DELETE CASCADE,
+    fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
+    ends_ms INTEGER NOT NULL
 ) STRICT;
 ";
 

@@ -20,6 +20,7 @@
 pub mod admin_tokens;
 pub mod basic;
 pub mod bulk;
+pub mod certificate;
 pub mod devices;
 mod error;
 mod file;

@@ -1,7 +1,8 @@
 """One errand with paho-mqtt, printing what its callbacks tell the user.
 
 Arguments: one JSON object with port, version ("3.1", "3.1.1" or "5") and messages (a list of
-[qos, payload]), and optionally token, password, client_id and ca_file.
+[qos, payload]), and optionally token, password, client_id, ca_file, certificate
+and key.
 """
 
 import json
@@ -57,7 +58,7 @@ client.on_disconnect = on_disconnect
 if "token" in errand:
     client.username_pw_set(errand["token"], errand.get("password"))
 if "ca_file" in errand:
-    client.tls_set(ca_certs=errand["ca_file"])
+    client.tls_set(errand["ca_file"], errand.get("certificate"), errand.get("key"))
 client.connect("localhost", errand["port"])
 client.loop_start()
 if not connected.wait(TIMEOUT_S):

@@ -1,10 +1,10 @@
 """Holds the description that a broker serves against what the broker does.
 
 Argument: one JSON object with `host` and `port` of the HTTP listener, `token` (of full rights),
-`access_key`, and `device`, which has telemetry. Every endpoint is called so that every status it is
-described with comes, each reply is validated against its schema, and one JSON object is printed:
-`wrong` lists what does not fit. An undescribed status or member is wrong, and so is a status or a
-member that is described and never seen.
+`access_key`, `certificate` (PEM), and `device`, which has telemetry. Every endpoint is called so
+that every status it is described with comes, each reply is validated against its schema, and one
+JSON object is printed: `wrong` lists what does not fit. An undescribed status or member is wrong,
+and so is a status or a member that is described and never seen.
 """
 
 import base64
@@ -285,6 +285,11 @@ def credentials(ours, one):
     if second["connections_max"] != 5 or second["expires_ms"] != first["expires_ms"]:
         wrong.append(f"{add}: other terms than before: {second}")
     call(add, {"password": "p"}, expect=422, **named)
+    certificate = {"certificate": site["certificate"]}
+    call(add, certificate, expect=201, **named)
+    call(add, certificate, expect=200, **named)
+    call(add, {**certificate, "user_name": "u"}, expect=422, **named)
+    call(add, {"certificate": "-----BEGIN CERTIFICATE-----"}, expect=422, **named)
     call(end, credential=first["id"], expect=404, **named)
     call(end, credential=second["id"], expect=200, **named)
     call(f"delete{ours}", expect=200, **named)

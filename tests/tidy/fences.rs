@@ -49,7 +49,7 @@ const FENCES: &[(&str, &[&str])] = &[
     (
         "rustls",
         &[
-            "src/net/tls.rs",
+            "src/net/tls",
             "src/app/certificates",
             "src/cli/bench/tls.rs",
             "src/cli/users/link.rs",
@@ -72,7 +72,7 @@ const FENCES: &[(&str, &[&str])] = &[
             "src/audit/record.rs",
             "src/cli/",
             "src/http/",
-            "src/app/certificates",
+            "src/net/tls/validity.rs",
             "src/broker/feed/",
         ],
     ),

@@ -17,18 +17,21 @@ use rustls::{
     client::verify_server_name,
     crypto::aws_lc_rs,
     pki_types::{PrivateKeyDer, ServerName, pem::PemObject},
-    server::{ClientHello, ParsedCertificate, ProducesTickets, ResolvesServerCert},
+    server::{
+        ClientHello, NoClientAuth, ParsedCertificate, ProducesTickets, ResolvesServerCert,
+        danger::ClientCertVerifier,
+    },
     sign::CertifiedKey,
 };
 
 use super::{
-    CertificateError, Prepared, broken, load_server_config, not_after, pem_error, prepare,
-    provider, read_chain, refuse_exposed,
+    CertificateError, Prepared, broken, clients::clients, load_config, not_after, pem_error,
+    prepare, provider, read_chain, refuse_exposed,
 };
 use crate::audit::{Audit, Event, What};
 use crate::config::{CertificatePair, Config};
 use crate::metrics::DoorFigures;
-use crate::net::tls::Tls;
+use crate::net::tls::{Clients, Tls};
 
 /// How often it is seen whether our own pair is to be renewed.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(12 * 60 * 60);
@@ -44,8 +47,11 @@ pub struct Reloader {
     config: Config,
     /// The server's own; the others are in `config`.
     pair: CertificatePair,
-    tickets: Arc<dyn ProducesTickets>,
+    tickets: Tickets,
+    /// For HTTP.
     tls: Tls,
+    /// For MQTT, where clients may be asked for certificates.
+    mqtts: Tls,
     figures: DoorFigures,
     /// What was done is told to it.
     audit: Option<Audit>,
@@ -53,6 +59,13 @@ pub struct Reloader {
     seen: Vec<Option<Stamp>>,
     /// When it was last seen whether our own pair is to be renewed; wall clock.
     renewed: SystemTime,
+}
+
+/// Keys of session tickets: a session that did not show a certificate is not resumed where one is
+/// asked for.
+struct Tickets {
+    https: Arc<dyn ProducesTickets>,
+    mqtts: Arc<dyn ProducesTickets>,
 }
 
 /// What changes when a file is written or replaced.
@@ -78,21 +91,25 @@ impl Reloader {
         for note in &notes {
             tracing::info!("{note}");
         }
-        let tickets =
-            aws_lc_rs::Ticketer::new().map_err(|error| broken(&pair.key, "private key", &error))?;
-        let others = &config.mqtts.more_pairs;
-        let seen = [&pair].into_iter().chain(others).flat_map(stamps).collect();
-        let serving = serving(&pair, others, Arc::clone(&tickets))?;
-        let reloader = Reloader {
+        let ticketer =
+            || aws_lc_rs::Ticketer::new().map_err(|error| broken(&pair.key, "private key", &error));
+        let tickets = Tickets {
+            https: ticketer()?,
+            mqtts: ticketer()?,
+        };
+        let (https, mqtts, clients) = serving(&pair, config, &tickets)?;
+        let mut reloader = Reloader {
             config: config.clone(),
             pair,
             tickets,
-            tls: Tls::new(serving),
+            tls: Tls::new(https),
+            mqtts: Tls::asking(mqtts, clients),
             figures,
             audit: None,
-            seen,
+            seen: Vec::new(),
             renewed: now,
         };
+        reloader.seen = reloader.stamps();
         reloader.note_end(now);
         Ok(reloader)
     }
@@ -102,10 +119,16 @@ impl Reloader {
         self.audit = Some(audit);
     }
 
-    /// What listeners offer, always the newest.
+    /// What HTTP listeners offer, always the newest.
     #[must_use]
     pub fn tls(&self) -> Tls {
         self.tls.clone()
+    }
+
+    /// What MQTT listeners offer, always the newest.
+    #[must_use]
+    pub fn mqtts(&self) -> Tls {
+        self.mqtts.clone()
     }
 
     /// Reads the files again if one has changed. Blocking.
@@ -132,12 +155,12 @@ impl Reloader {
     /// Reads the files again. Blocking. True if what they hold serves now.
     pub fn reload(&mut self, now: SystemTime) -> bool {
         self.seen = self.stamps();
-        let others = &self.config.mqtts.more_pairs;
-        let serving = serving(&self.pair, others, Arc::clone(&self.tickets));
+        let serving = serving(&self.pair, &self.config, &self.tickets);
         let is_taken = serving.is_ok();
         let told = match serving {
-            Ok(serving) => {
-                self.tls.replace(serving);
+            Ok((https, mqtts, clients)) => {
+                self.tls.replace(https, None);
+                self.mqtts.replace(mqtts, clients);
                 self.note_end(now);
                 tracing::info!("new handshakes use the certificates as they are in the files now");
                 Event::new(What::CertificatesReloaded)
@@ -164,7 +187,10 @@ impl Reloader {
     }
 
     fn stamps(&self) -> Vec<Option<Stamp>> {
-        self.pairs().flat_map(stamps).collect()
+        let clients = &self.config.mqtts.clients;
+        let asked = [&clients.authority, &clients.revocations];
+        let asked = asked.into_iter().flatten().map(|path| stamp(path));
+        self.pairs().flat_map(stamps).chain(asked).collect()
     }
 
     /// Says when the first of the certificates ends.
@@ -187,23 +213,36 @@ impl Reloader {
     }
 }
 
-/// The settings for the pairs: the first is for everybody, the others for the names they hold.
+/// What HTTP and MQTT listeners offer, and what is asked of MQTT clients.
+type Serving = (Arc<ServerConfig>, Arc<ServerConfig>, Option<Arc<Clients>>);
+
+/// Reads all files: the first pair is for everybody, the others for the names they hold.
 fn serving(
     first: &CertificatePair,
-    others: &[CertificatePair],
-    tickets: Arc<dyn ProducesTickets>,
-) -> Result<Arc<ServerConfig>, CertificateError> {
-    let mut config = ServerConfig::clone(load_server_config(first)?.as_ref());
-    config.ticketer = tickets;
-    config.send_tls13_tickets = TICKETS;
-    if !others.is_empty() {
-        let others = others.iter().map(certified).collect::<Result<_, _>>()?;
-        config.cert_resolver = Arc::new(ByName {
-            others,
-            first: config.cert_resolver,
-        });
-    }
-    Ok(Arc::new(config))
+    config: &Config,
+    tickets: &Tickets,
+) -> Result<Serving, CertificateError> {
+    let others = config.mqtts.more_pairs.iter().map(certified);
+    let others: Vec<_> = others.collect::<Result<_, _>>()?;
+    let clients = clients(&config.mqtts.clients)?;
+    let offer = |verifier: Arc<dyn ClientCertVerifier>, tickets: &Arc<dyn ProducesTickets>| {
+        let mut offer = ServerConfig::clone(load_config(first, verifier)?.as_ref());
+        offer.ticketer = Arc::clone(tickets);
+        offer.send_tls13_tickets = TICKETS;
+        if !others.is_empty() {
+            offer.cert_resolver = Arc::new(ByName {
+                others: others.clone(),
+                first: offer.cert_resolver,
+            });
+        }
+        Ok::<_, CertificateError>(Arc::new(offer))
+    };
+    let https = offer(Arc::new(NoClientAuth), &tickets.https)?;
+    let mqtts = match &clients {
+        Some(clients) => offer(clients.verifier(), &tickets.mqtts)?,
+        None => Arc::clone(&https),
+    };
+    Ok((https, mqtts, clients))
 }
 
 fn certified(pair: &CertificatePair) -> Result<Arc<CertifiedKey>, CertificateError> {

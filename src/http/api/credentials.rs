@@ -18,6 +18,9 @@ pub struct AddCredential {
     /// The password; any without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<TokenText>,
+    /// A certificate in PEM form, in place of all of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
     /// Its terms; where it takes the place of another, what is different from those of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<Terms>,

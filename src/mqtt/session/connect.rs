@@ -42,6 +42,9 @@ pub enum ConnectRefusal {
     UnsupportedVersion,
     /// Unknown token, wrong user name or password.
     BadCredentials,
+    /// A certificate that is not good now or nobody's, or one identity's beside the token of
+    /// another (SEC-22).
+    BadCertificate,
     /// A bad, expired or revoked token of a user, or one of another user than the user name says.
     BadUserToken,
     /// A token whose time has not begun. The client is told what it would be told of any other, as
@@ -91,7 +94,7 @@ impl ConnectRefusal {
                 (ReasonCode::BadUserNameOrPassword, 0x05)
             }
             Self::BadUserToken | Self::MissingUserName => (ReasonCode::BadUserNameOrPassword, 0x04),
-            Self::NotAuthorized => (ReasonCode::NotAuthorized, 0x05),
+            Self::NotAuthorized | Self::BadCertificate => (ReasonCode::NotAuthorized, 0x05),
             Self::UnknownClientId => (ReasonCode::ClientIdentifierNotValid, 0x02),
             Self::NoCredentials => (ReasonCode::NotAuthorized, 0x05),
             Self::ClientIdRequired => (ReasonCode::ClientIdentifierNotValid, 0x02),

@@ -6,8 +6,31 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 use time::{Date, Month, PrimitiveDateTime, Time};
 
+/// When a certificate is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Validity {
+    /// From when on.
+    pub(super) not_before: SystemTime,
+    /// Until when.
+    pub(super) not_after: SystemTime,
+    /// The same; wall clock, ms.
+    pub(super) not_after_ms: u64,
+}
+
+impl Validity {
+    pub(super) fn holds_at(self, now: SystemTime) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
+    }
+}
+
 /// When a certificate ends; `None` when its DER cannot be read that far.
+#[must_use]
 pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    validity(certificate).map(|life| life.not_after)
+}
+
+/// When a certificate is good; `None` when its DER cannot be read that far.
+pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
     let (_, certificate, _) = element(certificate)?;
     let (_, mut fields, _) = element(certificate)?; // tbsCertificate
     let (tag, _, rest) = element(fields)?;
@@ -18,9 +41,16 @@ pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
         fields = element(fields)?.2;
     }
     let (_, validity, _) = element(fields)?;
-    let (_, _, rest) = element(validity)?; // notBefore
+    let (tag, text, rest) = element(validity)?;
+    let not_before = moment(tag, text)?;
     let (tag, text, _) = element(rest)?;
-    moment(tag, text)
+    let not_after = moment(tag, text)?;
+    let since = not_after.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(Validity {
+        not_before,
+        not_after,
+        not_after_ms: u64::try_from(since.as_millis()).ok()?,
+    })
 }
 
 /// `[0] EXPLICIT`, left out by version 1.
