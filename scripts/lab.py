@@ -1,4 +1,4 @@
-"""What bench-peers, count-instructions and soak share: brokers in processes, devices with tokens.
+"""What the bench scripts share: brokers in processes, devices with tokens.
 
 A broker is started on core 0 when it is to be measured, the generator (tollgate bench) on core 1.
 """
@@ -15,6 +15,7 @@ import time
 
 PASSWORD = "x"  # Mosquitto wants one; the user name is the token, as for Tollgate
 APP_TOKEN = "bench-application-token"  # of subscribers, and of who publishes to them
+FED_TOKEN = "bench-application-fed"  # of who subscribes to the devices' telemetry
 START_LIMIT_S = 60
 STOP_LIMIT_S = 60
 MOSQUITTO = """\
@@ -31,6 +32,17 @@ log_type error
 set_tcp_nodelay true
 max_queued_messages 0
 max_connections -1
+"""
+
+NATS = """\
+listen: "127.0.0.1:{client_port}"
+server_name: bench
+max_connections: 100000
+jetstream {{ store_dir: "{dir}", sync_interval: always }}
+mqtt {{ listen: "127.0.0.1:{port}" }}
+authorization {{ users: [
+{users}
+] }}
 """
 
 
@@ -153,6 +165,19 @@ def mosquitto(home, wrap, count, certificates, more=""):
     return Broker("mosquitto", command, port, tls_port)
 
 
+def nats(program, folder, wrap, count):
+    """The same users; every message of QoS 1 is synced before its ack."""
+    home = folder / "nats"
+    home.mkdir()
+    port, client_port = free_ports(2)
+    users = [FED_TOKEN, *map(token, range(count))]
+    lines = (f'{{ user: "{user}", password: "{PASSWORD}" }}' for user in users)
+    config = NATS.format(port=port, client_port=client_port, dir=home / "store",
+                         users="\n".join(lines))
+    (home / "nats.conf").write_text(config)
+    return Broker("nats", wrap([program, "-c", str(home / "nats.conf")]), port)
+
+
 def create_devices(broker, folder, count):
     """All in one change."""
     rows = ({"name": f"bench-{number}", "token": token(number)} for number in range(count))
@@ -160,11 +185,13 @@ def create_devices(broker, folder, count):
     post(broker, folder, "/admin/v1/bulk/devices", "application/x-ndjson", body)
 
 
-def create_app(broker, folder):
-    """An application that may publish and receive below bench/."""
+def create_apps(broker, folder):
+    """An application that may publish and receive below bench/, and one that is fed telemetry."""
     scope = ["bench/#"]
-    body = {"name": "bench-app", "token": APP_TOKEN, "publish": scope, "subscribe": scope}
-    post(broker, folder, "/admin/v1/apps", "application/json", json.dumps(body))
+    apps = [{"name": "bench-app", "token": APP_TOKEN, "publish": scope, "subscribe": scope},
+            {"name": "bench-fed", "token": FED_TOKEN, "subscribe": ["v1/devices/+/telemetry"]}]
+    for app in apps:
+        post(broker, folder, "/admin/v1/apps", "application/json", json.dumps(app))
 
 
 def post(broker, folder, path, content_type, body):

@@ -157,7 +157,7 @@ fn the_defaults_are_those_that_are_documented() {
     assert_eq!(config.device.payload_size_max_bytes, 65_536);
     assert_eq!(config.device.sessions, DeviceSessions::One);
     assert_eq!(config.device.string_value_size_max_bytes, None);
-    assert_eq!(config.journal.commit_interval.as_micros(), 500);
+    assert_eq!(config.journal.commit_interval.as_micros(), 1000);
     assert_eq!(config.history.head_size_max_bytes, 64 << 20);
     assert!(config.workers.count.get() >= 1);
     assert_eq!(config.mqtts.own_pair, None);

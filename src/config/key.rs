@@ -382,7 +382,7 @@ pub(super) const JOURNAL_SIZE_MAX_BYTES: Key = Key::new(
 pub(super) const JOURNAL_COMMIT_INTERVAL_US: Key = Key::new(
     "journal",
     "commit_interval_us",
-    "500",
+    "1000",
     Shape::Number {
         least: 0,
         most: 1_000_000,

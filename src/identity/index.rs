@@ -2,7 +2,7 @@
 //!
 //! The key is the first 16 bytes of the digest: 128 bits that nobody can aim at without the
 //! registry key, so the rest is not kept here (the database has all 32). A million tokens take
-//! 50 to 70 MB, their ends included ([`table`]); what few tokens have stands beside it
+//! 60 to 75 MB, their ends included ([`table`]); what few tokens have stands beside it
 //! ([`super::terms::TermsTable`]).
 //!
 //! The index has [`PARTS`] parts, each with a lock of its own: a change of one, and its growth,

@@ -35,8 +35,6 @@ struct Committer {
     /// What was taken from the queue and is not written yet.
     taken: Vec<Pending>,
     wakes: Vec<Wake>,
-    /// When the next commit may start.
-    next_start: Instant,
 }
 
 /// The body of the thread: commits until the journal is closed or has failed.
@@ -48,7 +46,6 @@ pub(super) fn run(shared: &Arc<Shared>) -> Result<(), JournalError> {
         next,
         taken: Vec::new(),
         wakes: Vec::new(),
-        next_start: Instant::now(),
     };
     let unwind = std::panic::AssertUnwindSafe(|| committer.commit_until_closed());
     let result =
@@ -69,13 +66,15 @@ impl Committer {
         // Before there is work, so that the first commit does not wait for a segment.
         self.next_segment()?;
         while self.wait_for_work() {
-            // In this thread, not by the runtime's timers: those have steps of 1 ms.
-            std::thread::sleep(self.next_start.saturating_duration_since(Instant::now()));
-            self.next_start = Instant::now() + self.shared.options.commit_interval;
+            let next_start = Instant::now() + self.shared.options.commit_interval;
             lock(&self.shared.queue).take(&mut self.taken);
             while !self.taken.is_empty() {
                 self.commit()?;
             }
+            // In this thread, not by the runtime's timers: those have steps of 1 ms. And before
+            // work is looked for: while clients send, there is some by then, and nobody had to
+            // wake this thread for it.
+            std::thread::sleep(next_start.saturating_duration_since(Instant::now()));
         }
         self.segment
             .as_mut()

@@ -76,6 +76,7 @@ pub use options::{
     OnCommit, Recovery, Verification,
 };
 pub use prefix::PrefixPart;
+pub use queue::BATCHES_IN_FLIGHT_MAX;
 pub use reader::{Entry, Reader};
 pub use record::{
     BATCH_BYTES_MAX, Batch, BatchFull, Offset, RECORD_BODY_BYTES_MAX, RECORD_HEADER_BYTES, Record,

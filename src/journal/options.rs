@@ -41,14 +41,14 @@ impl std::fmt::Debug for OnCommit {
 }
 
 impl JournalOptions {
-    /// The defaults for a directory: segments of 64 MiB, no size cap, 500 µs, ballast of 64 MiB.
+    /// The defaults for a directory: segments of 64 MiB, no size cap, 1 ms, ballast of 64 MiB.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> JournalOptions {
         JournalOptions {
             dir: dir.into(),
             segment_bytes: 64 * 1024 * 1024,
             size_max_bytes: u64::MAX,
-            commit_interval: Duration::from_micros(500),
+            commit_interval: Duration::from_micros(1000),
             ballast_bytes: 64 * 1024 * 1024,
             on_commit: None,
         }

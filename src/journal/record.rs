@@ -245,6 +245,11 @@ impl Batch {
         &self.bytes
     }
 
+    /// Bytes its buffer has room for without another allocation.
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub(super) fn has_sessions(&self) -> bool {
         self.has_sessions
     }

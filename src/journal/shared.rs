@@ -62,7 +62,7 @@ impl Shared {
             durable: AtomicU64::new(next - 1),
             // What an earlier process wrote may be of sessions.
             sessions: AtomicU64::new(next - 1),
-            queue: Mutex::new(Queue::new(next)),
+            queue: Mutex::new(Queue::new(next, batch_bytes_max)),
             work: Condvar::new(),
             index: Mutex::new(index),
             holds: Arc::default(),

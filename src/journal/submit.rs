@@ -9,7 +9,8 @@ use super::shared::{Shared, lock};
 /// Runs on the journal's thread: it must be short and must not panic.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// One worker's way into the journal. Two of its batches may be in flight.
+/// One worker's way into the journal. Some of its batches may be in flight, up to 16 and about as
+/// many bytes as two full ones.
 pub struct Submitter {
     shared: Arc<Shared>,
     slot: usize,
@@ -26,8 +27,9 @@ impl Submitter {
     /// accepted, changes nothing, and answers the last offset handed out.
     ///
     /// # Errors
-    /// The batch itself, unchanged, while two batches of this submitter are in flight, and while
-    /// the journal is full, failed or closed. Except for the last two the wake says when to retry.
+    /// The batch itself, unchanged, while as much of this submitter as may be is in flight, and
+    /// while the journal is full, failed or closed. Except for the last two the wake says when to
+    /// retry.
     pub fn submit(&mut self, batch: Batch) -> Result<Offset, Batch> {
         if batch.bytes_len() > self.shared.batch_bytes_max {
             return Err(batch);

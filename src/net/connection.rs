@@ -29,6 +29,10 @@ use crate::mqtt::wire::QoS;
 /// Reads one connection does before the others get their turn.
 const READS_PER_TURN: usize = 4;
 
+/// The start of a packet that is put before what is read next, in bytes: copying more each time
+/// would cost more than it saves.
+const JOINED_BYTES_MAX: usize = 4 * 1024;
+
 /// One connection. It is shared by its own task and the worker, both on one thread; the inner
 /// state is borrowed for the length of one synchronous step and never across an await.
 pub(super) struct Connection {
@@ -158,6 +162,29 @@ impl Inner {
         }
     }
 
+    /// Copies the kept start of a packet to the front of the buffer that is read into, and tells
+    /// its length; a long one stays where it is, and the rest is added to it there.
+    fn join(&self, buffer: &mut [u8]) -> usize {
+        let kept = self.partial.len();
+        match buffer.get_mut(..kept) {
+            Some(front) if kept <= JOINED_BYTES_MAX => {
+                front.copy_from_slice(&self.partial);
+                kept
+            }
+            _ => 0,
+        }
+    }
+
+    /// Keeps the start of a packet; nothing that is kept is in front of it. A large buffer that
+    /// an earlier one needed is not kept for a small one: every connection may have one.
+    fn keep(&mut self, rest: &[u8]) {
+        let is_large = self.partial.capacity() > rest.len().max(2 * JOINED_BYTES_MAX);
+        if rest.is_empty() || is_large {
+            self.partial = Vec::new();
+        }
+        self.partial.extend_from_slice(rest);
+    }
+
     /// Lets the connection's task end at its first turn.
     pub(super) fn ends_with(&mut self, end: End) {
         self.ends_with = Some(end);
@@ -250,7 +277,9 @@ impl Connection {
             if inner.is_stalled || worker.is_stopping() {
                 return Poll::Pending;
             }
-            let read = match inner.output.poll_read(cx, buffer) {
+            let joined = inner.join(buffer);
+            let room = buffer.get_mut(joined..).unwrap_or_default();
+            let read = match inner.output.poll_read(cx, room) {
                 Poll::Ready(Ok(0)) => {
                     inner.input_ended = true;
                     return inner.poll_half_closed();
@@ -262,7 +291,10 @@ impl Connection {
                 Poll::Ready(Ok(read)) => read,
                 Poll::Pending => return Poll::Pending,
             };
-            let bytes = buffer.get(..read).unwrap_or(&[]);
+            if joined > 0 {
+                inner.partial.clear();
+            }
+            let bytes = buffer.get(..joined + read).unwrap_or(&[]);
             if let Err(end) = self.received(worker, inner, bytes) {
                 return Poll::Ready(end);
             }
@@ -285,18 +317,18 @@ impl Connection {
         let outcome = if inner.partial.is_empty() {
             let (taken, outcome) =
                 self.consume(worker, inner, bytes, clocks, replies, &mut recorded);
-            inner
-                .partial
-                .extend_from_slice(bytes.get(taken..).unwrap_or(&[]));
+            inner.keep(bytes.get(taken..).unwrap_or(&[]));
             outcome
         } else {
             let mut input = std::mem::take(&mut inner.partial);
             input.extend_from_slice(bytes);
             let (taken, outcome) =
                 self.consume(worker, inner, &input, clocks, replies, &mut recorded);
-            if taken < input.len() {
-                input.drain(..taken);
-                inner.partial = input;
+            match input.get(taken..) {
+                // It goes on growing where it is.
+                Some(_) if taken == 0 => inner.partial = input,
+                Some(rest) => inner.keep(rest),
+                None => {}
             }
             outcome
         };

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::journal::Offset;
+use crate::journal::{BATCHES_IN_FLIGHT_MAX, Offset};
 use crate::mqtt::wire::QoS;
 
 /// What one worker's acks may take while they wait, in bytes. Beyond it nothing that is answered in
@@ -122,9 +122,12 @@ impl Ledger {
     pub(super) fn recycle(&mut self, mut acks: Acks) {
         self.bytes = self.bytes.saturating_sub(acks.size());
         acks.clear();
-        let is_large = acks.bytes.capacity() > SPARE_BYTES_MAX;
-        if self.spare.len() < SPARE_BATCHES_MAX && !is_large {
-            self.spare.push(acks);
+        let room = acks.bytes.capacity();
+        if self.spare.len() < SPARE_BATCHES_MAX && room <= SPARE_BYTES_MAX {
+            // The largest is used first: the others grow only where all of them are needed.
+            let smaller = |other: &Acks| other.bytes.capacity() <= room;
+            let place = self.spare.iter().rposition(smaller);
+            self.spare.insert(place.map_or(0, |at| at + 1), acks);
         }
     }
 }
@@ -176,7 +179,7 @@ impl Acks {
 }
 
 /// Batches kept for reuse: as many as can be sealed at once, and the open one.
-const SPARE_BATCHES_MAX: usize = 4;
+const SPARE_BATCHES_MAX: usize = BATCHES_IN_FLIGHT_MAX + 1;
 
 /// A batch that grew beyond this, in bytes, is given back to the system.
 const SPARE_BYTES_MAX: usize = 256 * 1024;

@@ -135,7 +135,7 @@ impl Outbox {
         self.ledger.push(slot, generation, bytes, places);
     }
 
-    /// Gives the open batch to the committer and seals its acks. False while two batches are in
+    /// Gives the open batch to the committer and seals its acks. False while enough batches are in
     /// flight or the journal takes nothing; call again when it wakes this worker.
     pub(super) fn hand_over(&mut self) -> bool {
         if !self.batch.is_empty() {

@@ -32,6 +32,40 @@ const BAD_PAYLOADS: [&[u8]; 11] = [
     b"\xff\xfe",
 ];
 
+/// The start of a packet comes with the end of the one before, the rest only when that was
+/// acknowledged: so it is another read, and more of them for the longer ones.
+#[test]
+fn a_packet_may_come_in_pieces_of_any_length() {
+    let (broker, token) = site();
+    let version = Version::V311;
+    let mut wire = connect(&broker, version, &token);
+    let cuts = [
+        1, 2, 3, 60, 4_095, 4_096, 4_097, 4_098, 9_000, 40_000, 1, 50_000,
+    ];
+    let mut rest = Vec::new();
+    for (number, cut) in (1..).zip(cuts) {
+        let filler = "x".repeat(cut + 10);
+        let payload = format!(r#"{{"filler":"{filler}","number":{number}}}"#);
+        let bytes = publish(version, 1, number, TELEMETRY, payload.as_bytes());
+        let (start, end) = bytes.split_at(cut);
+        rest.extend_from_slice(start);
+        wire.send(&rest);
+        if number > 1 {
+            wire.expect(&format!("4002{:04x}", number - 1));
+        }
+        rest = end.to_vec();
+    }
+    wire.send(&rest);
+    wire.expect(&format!("4002{:04x}", cuts.len()));
+    let mut stored: Vec<_> = broker.values("a", "number");
+    stored.sort_unstable_by_key(|value| value.as_u64());
+    assert_eq!(
+        stored,
+        (1..=12).collect::<Vec<u64>>(),
+        "each of them, whole"
+    );
+}
+
 #[test]
 fn tb_13_every_qos_has_its_flow() {
     let (broker, token) = site();

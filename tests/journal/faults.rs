@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 use tollgate::journal::{
-    Entry, FullReason, JournalError, JournalOptions, JournalStatus, Offset, Submitter,
+    BATCHES_IN_FLIGHT_MAX, Entry, FullReason, JournalError, JournalOptions, JournalStatus, Offset,
+    Submitter,
 };
 
 use super::fault_disk::{Call, FaultDisk, Refusal, Unsynced};
@@ -385,31 +386,37 @@ fn hold_a_commit(disk: &FaultDisk, bench: &Bench, submitter: &mut Submitter, seg
     until("the write", || disk.changes() > writes);
 }
 
-/// Two batches are taken, and no third; another submitter is not held up, and all that waited is
-/// one commit. Nothing is durable before its sync.
+/// So many batches are taken, and no more; another submitter is not held up, and all that waited
+/// is one commit. Nothing is durable before its sync.
 #[test]
-fn two_batches_of_a_submitter_are_in_flight() {
+fn some_batches_of_a_submitter_are_in_flight() {
+    let most = BATCHES_IN_FLIGHT_MAX as u64;
     let disk = FaultDisk::new(1);
     let bench = open(&disk);
     let (mut one, mut other) = (bench.submitter(), bench.submitter());
     hold_a_commit(&disk, &bench, &mut one, SEGMENT_BYTES);
-    assert_eq!(bench.submit(&mut one, &[(2, 10)]), Some(Offset::new(2)));
+    for number in 2..=most {
+        let taken = bench.submit(&mut one, &[(number, 10)]);
+        assert_eq!(taken, Some(Offset::new(number)));
+    }
     assert!(!one.can_submit());
-    let mut third = one.take_batch();
-    let (header, body) = sample(3, 10);
-    third.push(&header, &body).unwrap();
-    let mut third = one.submit(third).expect_err("two are in flight");
-    assert_eq!(third.records(), 1);
-    assert_eq!(bench.submit(&mut other, &[(3, 10)]), Some(Offset::new(3)));
-    assert_eq!(bench.submit(&mut other, &[(4, 10)]), Some(Offset::new(4)));
+    let mut another = one.take_batch();
+    let (header, body) = sample(most + 1, 10);
+    another.push(&header, &body).unwrap();
+    let mut another = one.submit(another).expect_err("enough are in flight");
+    assert_eq!(another.records(), 1);
+    for number in [most + 1, most + 2] {
+        let taken = bench.submit(&mut other, &[(number, 10)]);
+        assert_eq!(taken, Some(Offset::new(number)));
+    }
     assert_eq!(bench.journal.durable(), Offset::ZERO);
     assert_eq!(bench.read_all(), (vec![], vec![]));
     assert!(!bench.woken.load(Ordering::SeqCst));
     disk.hold_syncs(false);
-    assert!(bench.wait(Offset::new(4)));
+    assert!(bench.wait(Offset::new(most + 2)));
     assert_eq!(bench.journal.usage().commits, 2);
-    while let Err(back) = one.submit(third) {
-        third = back;
+    while let Err(back) = one.submit(another) {
+        another = back;
         std::thread::yield_now();
     }
 }

@@ -81,7 +81,8 @@ impl Table {
                     }
                     return;
                 }
-                Err(place) if self.has_room() && self.put(place, slot) => {
+                Err(place) if self.has_room() => {
+                    self.put(place, slot);
                     self.len += 1;
                     return;
                 }
@@ -131,21 +132,22 @@ impl Table {
         Err(self.slots.len())
     }
 
-    /// Puts a slot before the one at `place`; those in its way move by one. False if the tail is
-    /// full.
-    fn put(&mut self, place: usize, slot: Slot) -> bool {
+    /// Puts a slot before the one at `place`; those in its way move by one. A tail that is full
+    /// becomes longer.
+    fn put(&mut self, place: usize, slot: Slot) {
         let mut behind = (place..).zip(self.slots.get(place..).unwrap_or_default());
-        let Some((free, _)) = behind.find(|(_, slot)| !slot.is_taken()) else {
-            return false;
-        };
-        let Some(moved) = self.slots.get_mut(place..=free) else {
-            return false;
-        };
-        moved.rotate_right(1);
-        if let Some(first) = moved.first_mut() {
-            *first = slot;
+        let free = behind.find(|(_, slot)| !slot.is_taken()).map(|(at, _)| at);
+        let free = free.unwrap_or_else(|| {
+            self.slots.reserve_exact(TAIL);
+            self.slots.push(Slot::FREE);
+            self.slots.len() - 1
+        });
+        if let Some(moved) = self.slots.get_mut(place..=free) {
+            moved.rotate_right(1);
+            if let Some(first) = moved.first_mut() {
+                *first = slot;
+            }
         }
-        true
     }
 
     fn has_room(&self) -> bool {
@@ -284,6 +286,22 @@ mod tests {
             }
             check(&table, &model);
         }
+    }
+
+    #[test]
+    fn keys_that_begin_alike_are_told_apart() {
+        let mut table = Table::with_capacity(0, 0);
+        let key = |last: u8| {
+            let mut key = [0xff; 16];
+            key[15] = last;
+            DigestKey(key)
+        };
+        let mut model = BTreeMap::new();
+        for number in 0..100 {
+            table.insert(key(number), held(number.into()));
+            model.insert(key(number).0, number.into());
+        }
+        check(&table, &model);
     }
 
     #[test]
