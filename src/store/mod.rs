@@ -45,7 +45,7 @@ pub use rusqlite::{Connection, Transaction};
 
 pub use error::StoreError;
 pub use integer::Unsigned;
-pub use snapshot::snapshot;
+pub use snapshot::{look, snapshot};
 
 use readers::Readers;
 use writer::Writer;
