@@ -60,10 +60,13 @@ def write_tokens(path, count):
     path.write_text("".join(token(number) + "\n" for number in range(count)))
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def free_ports(count):
+    """Different ones: all are held until the last is found."""
+    with contextlib.ExitStack() as held:
+        listeners = [held.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 class Broker:
@@ -108,14 +111,14 @@ def pinned(core, command):
 
 
 def raw(program, wrap):
-    port = free_port()
+    [port] = free_ports(1)
     command = [program, "bench", "raw", "--listen", f"127.0.0.1:{port}", "--seconds", "86400"]
     return Broker("raw", wrap(command), port)
 
 
 def tollgate(program, folder, wrap, settings=None):
     """Its directories are in `folder`; what it made there before is still there."""
-    port, tls_port, http_port = free_port(), free_port(), free_port()
+    port, tls_port, http_port = free_ports(3)
     environment = dict(
         os.environ,
         TOLLGATE_MQTT_LISTEN=f"127.0.0.1:{port}",
@@ -132,7 +135,7 @@ def tollgate(program, folder, wrap, settings=None):
 
 def mosquitto(home, wrap, count, certificates, more=""):
     """The tokens of `count` devices are its users; it has the certificate of that Tollgate."""
-    port, tls_port = free_port(), free_port()
+    port, tls_port = free_ports(2)
     passwords = home / "passwords"
     users = [APP_TOKEN, *map(token, range(count))]
     passwords.write_text("".join(f"{user}:{PASSWORD}\n" for user in users))

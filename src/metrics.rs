@@ -110,6 +110,7 @@ struct Shared {
     admin_tokens: Gauge,
     tokens: Gauge,
     tokens_with_terms: Gauge,
+    basic_credentials: Gauge,
     users: UsersHandles,
     process: Process,
 }
@@ -151,6 +152,7 @@ impl Metrics {
                 admin_tokens: one_gauge(&list::ADMIN_TOKENS),
                 tokens: one_gauge(&list::TOKENS),
                 tokens_with_terms: one_gauge(&list::TOKENS_WITH_TERMS),
+                basic_credentials: one_gauge(&list::BASIC_CREDENTIALS),
                 users: UsersHandles::new(),
                 process: Process::new(),
             }
@@ -240,6 +242,15 @@ impl Metrics {
         self.shared.scopes.set(scopes as f64);
         self.shared.tokens.set(tokens as f64);
         self.shared.tokens_with_terms.set(with_terms as f64);
+    }
+
+    /// Takes over how many of the tokens are MQTT Basic credentials.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a figure on a chart, exact up to 2^53"
+    )]
+    pub fn set_basic_credentials(&self, credentials: u64) {
+        self.shared.basic_credentials.set(credentials as f64);
     }
 
     /// Takes over how many admin tokens there are.

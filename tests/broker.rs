@@ -7,6 +7,9 @@
 mod common;
 
 #[cfg(test)]
+#[path = "broker/basic.rs"]
+mod basic;
+#[cfg(test)]
 #[path = "broker/connect.rs"]
 mod connect;
 #[cfg(test)]

@@ -4,6 +4,9 @@
 mod common;
 
 #[cfg(test)]
+#[path = "clients/credentials.rs"]
+mod credentials;
+#[cfg(test)]
 #[path = "clients/embedded.rs"]
 mod embedded;
 #[cfg(test)]

@@ -65,6 +65,10 @@ events! {
     Replaced = "replaced" in Admin,
     /// Tokens ended because their time was over.
     Expired = "expired" in Admin,
+    /// A device or application has a credential more, or another in the place of one.
+    CredentialAdded = "credential_added" in Admin,
+    /// One credential of several ended.
+    CredentialEnded = "credential_ended" in Admin,
     /// When, from where and for what tokens are good was changed.
     TermsChanged = "terms_changed" in Admin,
     /// All tokens of a device, application or user ended.

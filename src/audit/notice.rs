@@ -17,6 +17,9 @@ const TOKEN_BEGINNINGS: [&str; 3] = ["tgd_", "tga_", "eyJ"];
 /// What is told of a client id that holds a token.
 const HIDDEN: &str = "(hidden: it holds a token)";
 
+/// What is told of one that came without user name and password.
+const HIDDEN_ALONE: &str = "(hidden: it came alone, and may be a credential)";
+
 /// A client that was let in.
 #[derive(Clone, Debug)]
 pub struct Connected {
@@ -45,8 +48,8 @@ pub struct RefusedClientNotice {
     pub reason: &'static str,
     /// It is one of too many failures from its address.
     pub is_throttled: bool,
-    /// The keyed digest of what it showed as its token.
-    pub digest: Option<Box<[u8; 32]>>,
+    /// Keyed digests of what it showed: its credential may be found by one of them.
+    pub digests: Vec<[u8; 32]>,
     /// Its identity and credential, if they are known.
     pub known: Option<(Uuid, u64)>,
 }
@@ -91,6 +94,15 @@ impl ClientId {
             return ClientId(HIDDEN.into());
         }
         ClientId::new(text)
+    }
+
+    /// One that came without anything else, and so may be the credential.
+    #[must_use]
+    pub fn alone(text: &str) -> ClientId {
+        match text {
+            "" => ClientId::default(),
+            _ => ClientId(HIDDEN_ALONE.into()),
+        }
     }
 
     pub(super) fn as_str(&self) -> &str {

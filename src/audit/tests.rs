@@ -505,7 +505,7 @@ fn refused(from: [u8; 4], client_id: &str) -> RefusedClientNotice {
         client_id: ClientId::new(client_id),
         reason: "bad_credential",
         is_throttled: false,
-        digest: Some(Box::new([7; 32])),
+        digests: vec![[7; 32]],
         known: None,
     }
 }

@@ -473,7 +473,8 @@ fn known(shared: &Shared, client: &RefusedClientNotice, look_ups: &mut u32) -> O
             ended_ms: None,
         });
     }
-    let digest = client.digest.as_deref()?;
-    *look_ups = look_ups.checked_sub(1)?;
-    shared.look_up(digest)
+    client.digests.iter().find_map(|digest| {
+        *look_ups = look_ups.checked_sub(1)?;
+        shared.look_up(digest)
+    })
 }

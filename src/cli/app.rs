@@ -7,6 +7,7 @@ use crate::{
     cli::{
         CliError,
         client::{Client, Target},
+        credential,
         identity::{
             self, ChosenToken, Filters, Kind, Limits, Overlap, details, listed, live_tokens,
         },
@@ -70,6 +71,8 @@ enum Command {
     Rollback(Named),
     /// End all tokens of applications, their connections and sessions; of several all or none
     Revoke(Leaving),
+    /// Add, list or end what lets an application in besides its token
+    Credential(credential::Arguments),
     /// Remove an application, its tokens and its sessions
     Delete {
         #[command(flatten)]
@@ -136,6 +139,7 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
             identity::rotate::<AppView>(&client, &named.app, wanted, json)
         }
         Command::Rollback(Named { app }) => identity::roll_back::<AppView>(&client, &app, json),
+        Command::Credential(arguments) => credential::run::<AppView>(&client, arguments, json),
         Command::Delete { named, dry } => revoke::delete::<AppView>(&client, &named.app, dry, json),
     }
 }

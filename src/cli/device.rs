@@ -13,6 +13,7 @@ use crate::{
     cli::{
         CliError,
         client::{Client, Target},
+        credential,
         identity::{self, ChosenToken, Filters, Kind, Limits, Overlap, details, live_tokens},
         moment, print, print_json,
         revoke::{self, DryRun},
@@ -78,6 +79,8 @@ enum Command {
     Rollback(Named),
     /// End all tokens of devices, their connections and sessions; of several all or none
     Revoke(Leaving),
+    /// Add, list or end what lets a device in besides its token
+    Credential(credential::Arguments),
     /// Remove a device, its tokens and its telemetry
     Delete {
         #[command(flatten)]
@@ -149,6 +152,7 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Command::Rollback(Named { device }) => {
             identity::roll_back::<DeviceView>(&client, &device, json)
         }
+        Command::Credential(arguments) => credential::run::<DeviceView>(&client, arguments, json),
         Command::Revoke(leaving) => {
             let how = (leaving.dry, leaving.since.as_deref());
             revoke::run::<DeviceView>(&client, leaving.devices, how, json)

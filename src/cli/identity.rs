@@ -252,9 +252,27 @@ pub(super) fn details<T: Kind>(one: &T) -> String {
     out
 }
 
+/// Only the credentials of one.
+pub(super) fn credentials_of<T: Kind>(
+    client: &Client,
+    one: &str,
+    json: bool,
+) -> Result<(), CliError> {
+    let view: T = client.get(&path_of::<T>(one))?;
+    if json {
+        return print_json(&view.credentials());
+    }
+    print(&credentials(&view))
+}
+
 /// A line for each credential, with a heading; nothing without any.
 fn credentials<T: Kind>(one: &T) -> String {
-    let rows: Vec<_> = one.credentials().iter().map(credential_row).collect();
+    credential_lines(one.credentials())
+}
+
+/// The same.
+pub(super) fn credential_lines(credentials: &[CredentialView]) -> String {
+    let rows: Vec<_> = credentials.iter().map(credential_row).collect();
     if rows.is_empty() {
         return String::new();
     }
@@ -315,7 +333,11 @@ fn credential_row(credential: &CredentialView) -> [String; 4] {
         }
     };
     let kind = shown(&credential.kind).replace('_', " ");
-    let chosen = if credential.chosen { " (chosen)" } else { "" };
+    let chosen = match credential.asks_for.as_slice() {
+        [] if credential.chosen => " (chosen)".to_owned(),
+        [] => String::new(),
+        asks_for => format!(" ({})", shown(&asks_for.join(", ").replace('_', " "))),
+    };
     [
         credential.id.to_string(),
         format!("{kind}{chosen}"),
@@ -356,16 +378,21 @@ const INPUT_BYTES_MAX: u64 = 4_096;
 
 /// The one token on standard input: its first line.
 pub(super) fn read_token() -> Result<TokenText, CliError> {
+    read_secret("token")
+}
+
+/// Reads a secret from standard input, asking a person for it by this name.
+pub(super) fn read_secret(what: &str) -> Result<TokenText, CliError> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
-        eprint!("token: ");
+        eprint!("{what}: ");
     }
     let mut text = String::new();
     let mut input = stdin.lock().take(INPUT_BYTES_MAX);
     input.read_line(&mut text).map_err(CliError::Input)?;
     let token = text.trim_end_matches(['\r', '\n']);
     if token.is_empty() {
-        return Err(CliError::Usage("standard input holds no token".to_owned()));
+        return Err(CliError::Usage(format!("standard input holds no {what}")));
     }
     Ok(TokenText::new(token.to_owned()))
 }

@@ -21,6 +21,7 @@ mod backup;
 mod bench;
 mod check;
 mod client;
+mod credential;
 mod device;
 mod error;
 mod identity;
@@ -180,6 +181,15 @@ mod tests {
             "DELETE /admin/v1/admin-tokens/{admin_token}",
         ),
         ("app create", "POST /admin/v1/apps"),
+        (
+            "app credential add",
+            "POST /admin/v1/apps/{app}/credentials",
+        ),
+        ("app credential list", "GET /admin/v1/apps/{app}"),
+        (
+            "app credential remove",
+            "DELETE /admin/v1/apps/{app}/credentials/{credential}",
+        ),
         ("app delete", "DELETE /admin/v1/apps/{app}"),
         ("app limit", "PATCH /admin/v1/apps/{app}/terms"),
         ("app list", "GET /admin/v1/apps"),
@@ -193,6 +203,15 @@ mod tests {
         ("bench", "a client of any broker"),
         ("check", "looks at this machine, and starts nothing"),
         ("device create", "POST /admin/v1/devices"),
+        (
+            "device credential add",
+            "POST /admin/v1/devices/{device}/credentials",
+        ),
+        ("device credential list", "GET /admin/v1/devices/{device}"),
+        (
+            "device credential remove",
+            "DELETE /admin/v1/devices/{device}/credentials/{credential}",
+        ),
         ("device delete", "DELETE /admin/v1/devices/{device}"),
         ("device export", "GET /admin/v1/bulk/devices"),
         ("device import", "POST /admin/v1/bulk/devices"),

@@ -24,6 +24,9 @@ pub(super) struct Arguments {
     /// as far as the journal goes back
     #[arg(long, value_name = "START")]
     from: Option<String>,
+    /// Leave out what is marked as perhaps somebody else's (device revoke --since)
+    #[arg(long)]
+    without_suspect: bool,
     /// Print one JSON object a line, as the broker sends it
     #[arg(long)]
     json: bool,
@@ -42,6 +45,8 @@ struct Line<'a> {
     device: String,
     #[serde(borrow)]
     payload: Option<&'a RawValue>,
+    #[serde(default)]
+    suspect: bool,
     missed_from: Option<u64>,
     missed_to: Option<u64>,
 }
@@ -59,6 +64,9 @@ pub(super) fn run(arguments: &Arguments, sources: &Sources) -> Result<(), CliErr
     }
     if let Some(from) = &arguments.from {
         parameters.push(format!("from={}", path_step(from)));
+    }
+    if arguments.without_suspect {
+        parameters.push("without_suspect=true".to_owned());
     }
     let reader = client.stream(&format!("/telemetry/tail?{}", parameters.join("&")))?;
     for line in reader.lines() {
@@ -87,7 +95,8 @@ fn row(line: &str) -> String {
     let payload = read.payload.map_or("", RawValue::get);
     let text = serde_json::from_str::<String>(payload).unwrap_or_else(|_| payload.to_owned());
     let moment = moment::show_unsigned(read.ts);
-    format!("{moment}  {}  {}\n", shown(&name), shown(&text))
+    let mark = if read.suspect { "  (suspect)" } else { "" };
+    format!("{moment}  {}  {}{mark}\n", shown(&name), shown(&text))
 }
 
 #[cfg(test)]
@@ -100,6 +109,11 @@ mod tests {
         assert_eq!(row(line), "1970-01-01T00:00:00.000Z  boiler  {\"t\":25}\n");
         let line = r#"{"offset":1,"ts":0,"device":"i","name":"","payload":"{'a':\u001b}"}"#;
         assert_eq!(row(line), "1970-01-01T00:00:00.000Z  i  {'a':\\u{1b}}\n");
+        let line = r#"{"ts":0,"name":"boiler","suspect":true,"payload":1}"#;
+        assert_eq!(
+            row(line),
+            "1970-01-01T00:00:00.000Z  boiler  1  (suspect)\n"
+        );
         let line = r#"{"missed_from":3,"missed_to":9}"#;
         assert_eq!(row(line), "(records 3 to 9 are not there any more)\n");
     }

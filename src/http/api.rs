@@ -7,6 +7,7 @@
 mod admins;
 mod apps;
 mod audit;
+mod credentials;
 mod revocations;
 mod tokens;
 mod users;
@@ -21,6 +22,7 @@ use crate::identity::DeviceToken;
 pub use admins::{AdminTokenCreated, AdminTokenPage, AdminTokenView, CreateAdminToken};
 pub use apps::{AppChanged, AppCreated, AppPage, AppRotated, AppView};
 pub use audit::{RefusedClient, RefusedClients};
+pub use credentials::{AddCredential, CredentialAdded};
 pub use revocations::{Receipt, Revocation, Revoke, RevokeAll, RevokedView, SuspectView};
 pub use tokens::{
     ChangeTerms, Terms, TokenCheck, TokenReport, TokenUsage, UsageConnection, UsagePage,
@@ -178,8 +180,11 @@ pub struct DeviceView {
 pub struct CredentialView {
     /// Public id of the credential, the one that audit and logs name.
     pub id: u64,
-    /// What it is: `access_token`.
+    /// What it is: `access_token`, `mqtt_basic`.
     pub kind: String,
+    /// What of `client_id`, `user_name` and `password` a client must show, with MQTT Basic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asks_for: Vec<String>,
     /// When it was issued.
     pub created_ms: u64,
     /// When it was revoked; absent while it is live.

@@ -140,6 +140,9 @@ fn note_figures(shared: &ServiceState) {
         .set_registry(registry.devices_total(), tokens, scopes);
     shared
         .metrics
+        .set_basic_credentials(count(registry.basic_credentials()));
+    shared
+        .metrics
         .set_admin_tokens(count(registry.admin_tokens_total()));
     let users = registry.user_totals();
     shared.metrics.set_users(UsersFigures {

@@ -25,6 +25,7 @@ mod body;
 mod bulk;
 mod caller;
 mod connection;
+mod credentials;
 mod gate;
 mod health;
 mod history;

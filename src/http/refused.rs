@@ -64,6 +64,8 @@ codes! {
     UserNotFound = NOT_FOUND "user_not_found",
     /// No such admin token.
     AdminTokenNotFound = NOT_FOUND "admin_token_not_found",
+    /// No such live credential.
+    CredentialNotFound = NOT_FOUND "credential_not_found",
     /// The endpoint exists, but not with this method.
     MethodNotAllowed = METHOD_NOT_ALLOWED "method_not_allowed",
     /// The body did not arrive in time.

@@ -11,8 +11,8 @@ use super::access::{Needs, guard, in_form_of};
 use super::refused::{Code, Refused};
 use super::service::Shared;
 use super::{
-    admins, audit, backup, bulk, health, history, identities, identity_service, platform,
-    revocations, tail, tokens,
+    admins, audit, backup, bulk, credentials, health, history, identities, identity_service,
+    platform, revocations, tail, tokens,
 };
 use crate::identity::{AdminScope, Application, Device};
 
@@ -76,6 +76,16 @@ macro_rules! identities {
                 OPERATE,
                 concat!("/admin/v1/", $list, "/", $one, "/scope"),
                 identities::scope::<$kind>,
+            ),
+            post(
+                OPERATE,
+                concat!("/admin/v1/", $list, "/", $one, "/credentials"),
+                credentials::add::<$kind>,
+            ),
+            delete(
+                OPERATE,
+                concat!("/admin/v1/", $list, "/", $one, "/credentials/{credential}"),
+                credentials::end::<$kind>,
             ),
             patch(
                 OPERATE,

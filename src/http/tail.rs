@@ -50,6 +50,9 @@ struct Line<'a> {
     ts: u64,
     device: Uuid,
     name: &'a str,
+    /// Perhaps somebody else's (`revoke --since`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    suspect: bool,
     payload: Payload<'a>,
 }
 
@@ -77,7 +80,8 @@ pub(super) async fn tail(
     let mut parameters = Parameters::new(query.as_deref())?;
     let names = parameters.list("devices")?.unwrap_or_default();
     let from = parameters.text("from")?;
-    parameters.finish(&["devices", "from"])?;
+    let without_suspect = parameters.flag("without_suspect")?;
+    parameters.finish(&["devices", "from", "without_suspect"])?;
     if names.len() > DEVICES_MAX {
         return Err(bad("devices", &format!("names more than {DEVICES_MAX}")));
     }
@@ -102,6 +106,7 @@ pub(super) async fn tail(
             registry,
             caller,
             wanted,
+            without_suspect,
             not_before_ms: 0,
             lines,
         };
@@ -124,6 +129,7 @@ struct Tail {
     names: HashMap<Uuid, String>,
     /// Empty for all.
     wanted: HashSet<Uuid>,
+    without_suspect: bool,
     not_before_ms: u64,
     lines: mpsc::Sender<Bytes>,
 }
@@ -197,7 +203,8 @@ impl Tail {
         if header.kind != RecordKind::Telemetry || is_dead || !is_wanted {
             return;
         }
-        if header.received_ms < self.not_before_ms {
+        let suspect = self.registry.is_suspect(device, header.credential, offset);
+        if header.received_ms < self.not_before_ms || (suspect && self.without_suspect) {
             return;
         }
         self.not_before_ms = 0;
@@ -222,6 +229,7 @@ impl Tail {
                 ts: header.received_ms,
                 device,
                 name,
+                suspect,
                 payload,
             },
             part,

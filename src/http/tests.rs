@@ -251,7 +251,8 @@ fn device() -> DeviceView {
         subscribe: filters(),
         credentials: vec![CredentialView {
             id: 1,
-            kind: "access_token".to_owned(),
+            kind: "mqtt_basic".to_owned(),
+            asks_for: filters(),
             created_ms: 1,
             revoked_ms: Some(2),
             chosen: true,
@@ -313,6 +314,17 @@ fn devices() -> Bodies {
         device: device(),
         token: token(),
     };
+    let add = AddCredential {
+        client_id: Some(token()),
+        user_name: Some(token()),
+        password: Some(token()),
+        terms: Some(Terms::default()),
+        replace: true,
+    };
+    let added = CredentialAdded {
+        credential: device().credentials[0].clone(),
+        receipt: Some(Receipt::default()),
+    };
     vec![
         ("DeviceView", json(&device())),
         ("CredentialView", json(&device().credentials[0])),
@@ -324,6 +336,8 @@ fn devices() -> Bodies {
             }),
         ),
         ("DeviceCreated", json(&created)),
+        ("AddCredential", json(&add)),
+        ("CredentialAdded", json(&added)),
     ]
 }
 

@@ -3,7 +3,7 @@
 use super::api::{AppView, CredentialView, DeviceView, Terms, TokenReport};
 use super::refused::{Code, Refused};
 use crate::identity::{
-    self, Application, CredentialInfo, CredentialKind, Device, DeviceName, IdentityKind,
+    self, Application, BasicInfo, CredentialInfo, CredentialKind, Device, DeviceName, IdentityKind,
     RegistryError, Rights, TermsChange, TokenHint,
 };
 use crate::limits::Network;
@@ -38,30 +38,44 @@ pub(super) fn app_view(application: Application) -> AppView {
 }
 
 fn credential_views(credentials: Vec<CredentialInfo>) -> Vec<CredentialView> {
-    let view = |credential: CredentialInfo| {
-        let terms = credential.terms;
-        CredentialView {
-            id: credential.id,
-            kind: match credential.kind {
-                CredentialKind::AccessToken => "access_token",
-                CredentialKind::UserToken => "user_token",
-                _ => "unknown",
-            }
-            .to_owned(),
-            created_ms: credential.created_ms,
-            revoked_ms: credential.revoked_ms,
-            chosen: credential.chosen,
-            not_before_ms: terms.not_before_ms,
-            expires_ms: terms.expires_ms,
-            rights: rights_view(terms.rights),
-            networks: networks_view(&terms.networks),
-            connections_max: terms.connections_max,
-            messages_max: terms.messages_max,
-            superseded_by: credential.superseded_by,
-            retires_older: credential.retires_older,
+    credentials.into_iter().map(credential_view).collect()
+}
+
+/// A credential as the API shows it.
+pub(super) fn credential_view(credential: CredentialInfo) -> CredentialView {
+    let terms = credential.terms;
+    CredentialView {
+        id: credential.id,
+        kind: match credential.kind {
+            CredentialKind::AccessToken => "access_token",
+            CredentialKind::UserToken => "user_token",
+            CredentialKind::MqttBasic => "mqtt_basic",
+            _ => "unknown",
         }
-    };
-    credentials.into_iter().map(view).collect()
+        .to_owned(),
+        asks_for: credential.basic.map(asks_for).unwrap_or_default(),
+        created_ms: credential.created_ms,
+        revoked_ms: credential.revoked_ms,
+        chosen: credential.chosen,
+        not_before_ms: terms.not_before_ms,
+        expires_ms: terms.expires_ms,
+        rights: rights_view(terms.rights),
+        networks: networks_view(&terms.networks),
+        connections_max: terms.connections_max,
+        messages_max: terms.messages_max,
+        superseded_by: credential.superseded_by,
+        retires_older: credential.retires_older,
+    }
+}
+
+fn asks_for(basic: BasicInfo) -> Vec<String> {
+    let parts = [
+        (basic.client_id, "client_id"),
+        (basic.user_name, "user_name"),
+        (basic.password, "password"),
+    ];
+    let wanted = parts.into_iter().filter(|(is_wanted, _)| *is_wanted);
+    wanted.map(|(_, name)| name.to_owned()).collect()
 }
 
 /// The names of rights, where they are not all.
@@ -156,7 +170,8 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
     let code = match error {
         RegistryError::NameTaken { .. } | RegistryError::AdminTokenExists { .. } => Code::NameTaken,
         RegistryError::NoAdminToken { .. } => Code::AdminTokenNotFound,
-        RegistryError::TokenTaken { .. } => Code::TokenTaken,
+        RegistryError::TokenTaken { .. } | RegistryError::NamesTaken { .. } => Code::TokenTaken,
+        RegistryError::NoCredential { .. } => Code::CredentialNotFound,
         RegistryError::NotFound { kind, .. } => match kind {
             IdentityKind::Device => Code::DeviceNotFound,
             IdentityKind::Application => Code::AppNotFound,
@@ -181,6 +196,8 @@ pub(super) fn refused_by_registry(error: &RegistryError) -> Refused {
         }
         RegistryError::NoAdminToken { .. } => refused.target("admin_token"),
         RegistryError::TokenTaken { .. } => refused.target("token"),
+        RegistryError::NamesTaken { .. } => refused.target("user_name"),
+        RegistryError::NoCredential { .. } => refused.target("credential"),
         RegistryError::NotFound { kind, .. } => refused.target(match kind {
             IdentityKind::Device => "device",
             IdentityKind::Application => "app",

@@ -217,13 +217,17 @@ fn succession(
     wanted: &TermsChange,
 ) -> Result<Terms, RegistryError> {
     refuse_taken(transaction, &new.digest)?;
-    let before = devices::credentials(transaction, row)?;
+    let mut before = devices::credentials(transaction, row)?;
+    // Of another kind, one may allow more than the last token did.
+    if before.iter().any(|held| held.kind == new.kind) {
+        before.retain(|held| held.kind == new.kind);
+    }
     let before = before.last().map(|last| renewed(last, new.created_ms));
     wanted.of(before.unwrap_or_default(), kind, new.created_ms)
 }
 
 /// Adds a credential with terms.
-fn add_credential(
+pub(super) fn add_credential(
     transaction: &Transaction<'_>,
     row: &DeviceRow,
     new: &NewCredential,
@@ -235,6 +239,7 @@ fn add_credential(
     };
     let live = LiveRow {
         id: devices::insert_credential(transaction, row, &new)?,
+        kind: new.kind,
         digest: new.digest,
         expires_ms: new.expires_ms,
         terms: terms.row(),

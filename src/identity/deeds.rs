@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::changes::{As, Changed, Ended, Outfit, Rescoped};
-use super::{AdminTokenInfo, IdentityKind, Rights, Since, Terms};
+use super::{AdminTokenInfo, BasicInfo, IdentityKind, Rights, Since, Terms};
 use crate::audit::{Event, What};
 use crate::store::scopes::Filters;
 use crate::store::terms::LiveRow;
@@ -107,6 +107,38 @@ pub(super) fn left<'a>(what: What, all: impl Iterator<Item = Left<'a>>) -> Vec<E
         events.push(event.number("more_ended", more.1));
     }
     events
+}
+
+/// An identity has a credential besides its tokens; `replaced`: in the place of that one.
+pub(super) fn credential_added(
+    kind: IdentityKind,
+    (id, name): (Uuid, &str),
+    made: &LiveRow,
+    (basic, replaced): (BasicInfo, Option<u64>),
+) -> Event {
+    let ended: Vec<u64> = replaced.into_iter().collect();
+    let asks = [
+        ("client_id", basic.client_id),
+        ("user_name", basic.user_name),
+        ("password", basic.password),
+    ];
+    let asks = asks.iter().filter(|(_, is_asked)| *is_asked);
+    let event = of(What::CredentialAdded, kind, id, name)
+        .number("credential", made.id)
+        .texts("asks", asks.map(|(what, _)| *what))
+        .numbers("ended", &ended);
+    with_terms(event, &terms_of(made))
+}
+
+/// One credential of an identity ended.
+pub(super) fn credential_ended<T>(
+    whose: As<T>,
+    (id, _): (Uuid, u32),
+    shown: &T,
+    credential: u64,
+) -> Event {
+    let event = of(What::CredentialEnded, whose.kind, id, (whose.name)(shown));
+    event.numbers("ended", &[credential])
 }
 
 /// Devices were added, but for rows that are bad.

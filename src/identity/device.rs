@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{RegistryError, Terms};
+use super::{BasicInfo, RegistryError, Terms};
 use crate::store::devices::{self, CredentialRow, DeviceRow};
 use crate::store::scopes::Filters;
 
@@ -207,6 +207,8 @@ pub struct CredentialInfo {
     pub superseded_by: Option<u64>,
     /// When it is first used, those it took the place of end.
     pub retires_older: bool,
+    /// What it asks for, if it is of MQTT Basic.
+    pub basic: Option<BasicInfo>,
 }
 
 impl CredentialInfo {
@@ -228,6 +230,8 @@ pub enum CredentialKind {
     AccessToken,
     /// A token of the identity service, as the MQTT password.
     UserToken,
+    /// Client id, user name and password.
+    MqttBasic,
     /// Written by a newer version.
     Unknown,
 }
@@ -237,11 +241,14 @@ impl CredentialKind {
     pub(super) const ACCESS_TOKEN: u8 = 1;
     /// The number in the database.
     pub(super) const USER_TOKEN: u8 = 2;
+    /// The number in the database.
+    pub(super) const MQTT_BASIC: u8 = devices::BASIC;
 
     fn from_number(number: u8) -> CredentialKind {
         match number {
             Self::ACCESS_TOKEN => CredentialKind::AccessToken,
             Self::USER_TOKEN => CredentialKind::UserToken,
+            Self::MQTT_BASIC => CredentialKind::MqttBasic,
             _ => CredentialKind::Unknown,
         }
     }
@@ -304,6 +311,7 @@ impl CredentialInfo {
             terms: Terms::from_row(&row.terms, row.expires_ms),
             superseded_by: row.superseded_by,
             retires_older: row.retires_older,
+            basic: row.basic.map(BasicInfo::from),
         };
         rows.into_iter().map(info).collect()
     }

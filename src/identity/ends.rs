@@ -114,6 +114,7 @@ impl Registry {
         self.change(told, work, move |changed, shared| {
             shared.count(whose.kind, -1);
             shared.scopes.remove(changed.id);
+            shared.marks.forget(changed.id);
             let change = shared.end(whose.kind, &changed, After::IdentityGoes);
             let mut tombstones = shared
                 .tombstones

@@ -32,6 +32,21 @@ pub enum RegistryError {
         /// Whether it has been ended there.
         ended: bool,
     },
+    /// Client id and user name of MQTT Basic name one credential, a user name also a token.
+    #[error(
+        "that client id or user name {} {kind} {owner:?}; choose another{}",
+        if *.ended { "belonged to an ended credential of" } else { "is in use already by" },
+        if *.ended { ", or give it another password" }
+        else { ", or replace that credential if it is the same one's" }
+    )]
+    NamesTaken {
+        /// What has or had them.
+        kind: IdentityKind,
+        /// The name of who has or had them.
+        owner: String,
+        /// Whether that has been ended.
+        ended: bool,
+    },
     /// No such thing.
     #[error("there is no {what}")]
     NotFound {
@@ -39,6 +54,16 @@ pub enum RegistryError {
         kind: IdentityKind,
         /// What was looked for: `device "boiler"`.
         what: String,
+    },
+    /// No such live credential.
+    #[error("{kind} {name:?} has no live credential {credential}")]
+    NoCredential {
+        /// What it was looked for at.
+        kind: IdentityKind,
+        /// The name of that.
+        name: String,
+        /// Its number.
+        credential: u64,
     },
     /// A value that cannot be used.
     #[error("{field} {what}")]

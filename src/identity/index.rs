@@ -29,6 +29,8 @@ pub(super) struct TokenEntry {
     pub(super) expires_s: u32,
     /// More holds for it, which stands in the table of terms.
     pub(super) has_terms: bool,
+    /// It is of MQTT Basic, and may ask for a password ([`super::basic::Basics`]).
+    pub(super) is_basic: bool,
     /// Something is to be done when it is used: it ends others, or another took its place.
     pub(super) is_watched: bool,
 }
@@ -51,6 +53,12 @@ const HAS_TERMS: u8 = 0x80;
 
 /// Beside the kind.
 const IS_WATCHED: u8 = 0x40;
+
+/// Beside the kind.
+const IS_BASIC: u8 = 0x20;
+
+/// What stands beside the kind.
+const FLAGS: u8 = HAS_TERMS | IS_WATCHED | IS_BASIC;
 
 // The figure above: table slots are at most 2.1 per entry, each with one byte of its own.
 const _: () = assert!(size_of::<(DigestKey, PackedEntry)>() <= 46);
@@ -123,7 +131,8 @@ impl PackedEntry {
             expires_s: entry.expires_s.to_le_bytes(),
             kind: entry.kind
                 | if entry.has_terms { HAS_TERMS } else { 0 }
-                | if entry.is_watched { IS_WATCHED } else { 0 },
+                | if entry.is_watched { IS_WATCHED } else { 0 }
+                | if entry.is_basic { IS_BASIC } else { 0 },
         })
     }
 
@@ -133,9 +142,10 @@ impl PackedEntry {
             identity: Uuid::from_bytes(self.identity),
             credential: u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]),
             generation: u32::from_le_bytes(self.generation),
-            kind: self.kind & !(HAS_TERMS | IS_WATCHED),
+            kind: self.kind & !FLAGS,
             expires_s: u32::from_le_bytes(self.expires_s),
             has_terms: self.kind & HAS_TERMS != 0,
+            is_basic: self.kind & IS_BASIC != 0,
             is_watched: self.kind & IS_WATCHED != 0,
         }
     }

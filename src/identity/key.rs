@@ -20,6 +20,18 @@ const ADMIN_LABEL: &[u8] = b"tollgate admin token\n";
 /// Put before a user's token: it is never a device's, whatever its text.
 const USER_LABEL: &[u8] = b"tollgate user token\n";
 
+/// Put before a client id that opens the door by itself.
+const CLIENT_ID_LABEL: &[u8] = b"tollgate mqtt client id\n";
+
+/// Put before a client id and a user name that do so together.
+const BOTH_LABEL: &[u8] = b"tollgate mqtt client id and user name\n";
+
+/// Put before a password.
+const PASSWORD_LABEL: &[u8] = b"tollgate mqtt password\n";
+
+/// Put before the digest of names that ended, when they are given out again.
+const RELEASED_LABEL: &[u8] = b"tollgate released names\n";
+
 /// Digested for the key that seals access keys.
 const SEALING_LABEL: &[u8] = b"tollgate sealing of access keys 1\n";
 
@@ -42,6 +54,32 @@ impl RegistryKey {
 
     pub(super) fn user_digest(&self, token: &str) -> Digest {
         self.digest(&[USER_LABEL, token.as_bytes()])
+    }
+
+    /// Of a client id that opens the door by itself.
+    pub(super) fn client_id_digest(&self, client_id: &str) -> Digest {
+        self.digest(&[CLIENT_ID_LABEL, client_id.as_bytes()])
+    }
+
+    /// Of a client id and a user name that open the door together. Neither holds a line feed.
+    pub(super) fn both_digest(&self, client_id: &str, user_name: &str) -> Digest {
+        let parts = [
+            BOTH_LABEL,
+            client_id.as_bytes(),
+            b"\n",
+            user_name.as_bytes(),
+        ];
+        self.digest(&parts)
+    }
+
+    /// What a credential that ended is remembered by, when its names are another's now.
+    pub(super) fn released_digest(&self, names: &Digest, credential: u64) -> Digest {
+        self.digest(&[RELEASED_LABEL, names, &credential.to_le_bytes()])
+    }
+
+    /// Of a password, for the credential that is found by this.
+    pub(super) fn password_digest(&self, found_by: &Digest, password: &[u8]) -> Digest {
+        self.digest(&[PASSWORD_LABEL, found_by, password])
     }
 
     /// The key that access keys are sealed with.

@@ -7,13 +7,16 @@
 mod admin_tokens;
 mod applications;
 pub mod base64;
+mod basic;
 mod changes;
+mod credentials;
 mod deeds;
 mod device;
 mod ends;
 mod error;
 mod index;
 mod key;
+mod marks;
 mod permit;
 mod principal;
 mod quota;
@@ -35,7 +38,9 @@ mod users;
 
 pub use admin_tokens::{ADMIN_TOKENS_MAX, Admin, AdminScope, AdminTokenInfo};
 pub use applications::{APPLICATIONS_MAX, Application};
+pub use basic::{BasicInfo, NewBasic, Shown};
 pub use changes::{APPLICATION, As, DEVICE, ENDED_CREDENTIALS_KEPT, Identified, USER};
+pub use credentials::{Added, Adding};
 pub use device::{
     CredentialInfo, CredentialKind, DEFAULT_PROFILE, Device, DeviceName, DevicePage, IdentityKind,
     Page, User,

@@ -77,7 +77,7 @@ impl fmt::Display for TokenRefusal {
     }
 }
 
-const UNKNOWN: NotAdmitted = NotAdmitted {
+pub(super) const UNKNOWN: NotAdmitted = NotAdmitted {
     why: TokenRefusal::Unknown,
     of: None,
 };
@@ -95,9 +95,7 @@ impl Registry {
             return Err(UNKNOWN);
         }
         let shared = self.shared();
-        let key = TokenKey::new(&shared.key.token_digest(user_name));
-        let entry = shared.index.find(key).ok_or(UNKNOWN)?;
-        shared.principal(key, entry, from)
+        shared.admit(&shared.key.token_digest(user_name), None, from)
     }
 
     /// As [`Registry::admit`] from nowhere in particular: a token that is bound to networks does
@@ -167,7 +165,7 @@ impl Registry {
 }
 
 impl Shared {
-    fn principal(
+    pub(super) fn principal(
         &self,
         key: TokenKey,
         entry: TokenEntry,

@@ -22,10 +22,12 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::admin_tokens::AdminTokens;
+use super::basic::Basics;
 use super::changes::{self, As, Identified, Outfit};
 use super::deeds;
 use super::index::TokenIndex;
 use super::key::{self, RegistryKey};
+use super::marks::Marks;
 use super::retire;
 use super::scopes::{SCOPES_BYTES_MAX, Scopes};
 use super::terms::{Terms, TermsTable};
@@ -42,7 +44,7 @@ pub use crate::store::bulk::ListedDevice;
 use crate::audit::{Audit, Caller};
 use crate::store::devices::{self, NewCredential};
 use crate::store::terms::{self as rows, LiveRow};
-use crate::store::{Connection, Store, Transaction, scopes};
+use crate::store::{Connection, Store, Transaction, scopes, suspects};
 
 /// Devices the registry holds at most: at about 100 bytes of memory each, 400 MB. More are refused;
 /// requests that share the commit which reaches the limit still get in.
@@ -67,6 +69,8 @@ pub struct Registry {
 pub(super) struct Shared {
     pub(super) key: RegistryKey,
     pub(super) index: TokenIndex,
+    /// What MQTT Basic credentials are compared with.
+    pub(super) basics: Basics,
     /// Of the tokens that have any beside an end.
     pub(super) terms: TermsTable,
     /// When the next token ends by itself; wall clock, ms; `u64::MAX` if none does. Set by the
@@ -89,6 +93,8 @@ pub(super) struct Shared {
     pub(super) users: Users,
     /// Who may ask the admin API for what.
     pub(super) admins: AdminTokens,
+    /// What is perhaps somebody else's.
+    pub(super) marks: Marks,
     // A leaf lock: pushed to by the writer thread, copied by readers.
     pub(super) tombstones: RwLock<Vec<(Uuid, u64)>>,
 }
@@ -148,6 +154,8 @@ impl Registry {
         let admins = AdminTokens::open(&store)?;
         let scopes = Scopes::new(SCOPES_BYTES_MAX);
         let terms = TermsTable::default();
+        let marks = Marks::default();
+        let basics = store.read(Basics::read)?;
         let ((devices, applications), tombstones, index, next_end) = store.read(|connection| {
             let devices = devices::count(connection, devices::DEVICE)?;
             let applications = devices::count(connection, devices::APPLICATION)?;
@@ -163,6 +171,7 @@ impl Registry {
                 let scope = scopes.common(kind, &scoped.filters);
                 scopes.hold(scoped.id, &scoped.name, scope);
             })?;
+            marks.set(&suspects::of(connection, None)?);
             let tombstones = devices::tombstones(connection)?;
             let next_end = rows::next_end(connection)?;
             Ok(((devices, applications), tombstones, index, next_end))
@@ -170,6 +179,7 @@ impl Registry {
         let shared = Arc::new(Shared {
             key: secrets.key().clone(),
             index,
+            basics,
             terms,
             next_end_ms: AtomicU64::new(next_end.unwrap_or(u64::MAX)),
             first_uses: Mutex::default(),
@@ -182,6 +192,7 @@ impl Registry {
             audit: OnceLock::new(),
             users,
             admins,
+            marks,
             tombstones: RwLock::new(tombstones),
         });
         Ok(Registry {

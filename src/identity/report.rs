@@ -6,7 +6,8 @@ use super::key::Digest;
 use super::registry::now_ms;
 use super::token::{self, TOKEN_BYTES_MAX};
 use super::{
-    IdentityKind, Registry, RegistryError, Terms, TokenHint, TokenRefusal, USER_TOKEN_BYTES_MAX,
+    IdentityKind, Registry, RegistryError, Shown, Terms, TokenHint, TokenRefusal,
+    USER_TOKEN_BYTES_MAX,
 };
 use crate::audit::Known;
 use crate::store::devices::{self, CredentialRow, DeviceRow};
@@ -65,19 +66,31 @@ pub struct LiveToken {
 }
 
 impl Registry {
-    /// What a refused client showed, as a digest; `None` for what no token can be.
+    /// What a refused client showed, as the digests that a credential may be found by; none for
+    /// what no credential can be.
     #[must_use]
-    pub fn shown_digest(&self, user_name: &str) -> Option<Box<Digest>> {
-        let is_token = !user_name.is_empty() && user_name.len() <= TOKEN_BYTES_MAX;
-        is_token.then(|| Box::new(self.shared().key.token_digest(user_name)))
+    pub fn shown_digests(&self, shown: Shown<'_>) -> Vec<Digest> {
+        let key = &self.shared().key;
+        let can_be = |text: &str| (1..=TOKEN_BYTES_MAX).contains(&text.len());
+        let (client_id, user_name) = (shown.client_id, shown.user_name.unwrap_or_default());
+        match (can_be(client_id), can_be(user_name)) {
+            (true, true) => vec![
+                key.both_digest(client_id, user_name),
+                key.token_digest(user_name),
+            ],
+            (_, true) => vec![key.token_digest(user_name)],
+            (true, _) if user_name.is_empty() => vec![key.client_id_digest(client_id)],
+            _ => Vec::new(),
+        }
     }
 
-    /// As [`Registry::shown_digest`], of what a user shows.
+    /// As [`Registry::shown_digests`], of what a user shows.
     #[must_use]
-    pub fn shown_user_digest(&self, token: &[u8]) -> Option<Box<Digest>> {
+    pub fn shown_user_digests(&self, token: &[u8]) -> Vec<Digest> {
         let is_token = !token.is_empty() && token.len() <= USER_TOKEN_BYTES_MAX;
-        let token = std::str::from_utf8(token).ok().filter(|_| is_token)?;
-        Some(Box::new(self.shared().key.user_digest(token)))
+        let token = std::str::from_utf8(token).ok().filter(|_| is_token);
+        let digest = token.map(|token| self.shared().key.user_digest(token));
+        digest.into_iter().collect()
     }
 
     /// Whose credential that is or was, for what is told of a refused client.
@@ -145,6 +158,14 @@ fn report(
     }
     let terms = Terms::from_row(&credential.terms, credential.expires_ms);
     let is_early = terms.not_before_ms.is_some_and(|at| at > now_ms);
+    let asks_more = credential
+        .basic
+        .is_some_and(|basic| basic.password.is_some());
+    let refused = if is_early {
+        Some(TokenRefusal::NotYet.to_string())
+    } else {
+        asks_more.then(|| "it is a user name, and asks for a password too".to_owned())
+    };
     TokenReport::Live(LiveToken {
         kind,
         name: owner.name,
@@ -153,7 +174,7 @@ fn report(
         since_ms: credential.created_ms,
         publish: scope.publish().map(str::to_owned).collect(),
         subscribe: scope.subscribe().map(str::to_owned).collect(),
-        refused: is_early.then(|| TokenRefusal::NotYet.to_string()),
+        refused,
         terms,
     })
 }

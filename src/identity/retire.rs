@@ -18,7 +18,7 @@ use super::index::{TokenEntry, TokenIndex};
 use super::key::Digest;
 use super::registry::{Shared, now_ms};
 use super::terms::{self, Terms, TermsTable};
-use super::{Change, IdentityKind, Registry, RegistryError, TermsChange};
+use super::{Change, CredentialKind, IdentityKind, Registry, RegistryError, TermsChange};
 use crate::audit::What;
 use crate::store::devices;
 use crate::store::terms::{self as rows, LiveRow};
@@ -214,6 +214,7 @@ pub(super) fn learn(
         kind: kind.number(),
         expires_s: terms::index_seconds(expires_ms),
         has_terms,
+        is_basic: held.kind == CredentialKind::MQTT_BASIC,
         is_watched: held.retires_older || held.superseded_by.is_some(),
     };
     index.insert(&held.digest, entry);
@@ -249,6 +250,7 @@ impl Shared {
     pub(super) fn forget_tokens(&self, credentials: impl IntoIterator<Item = u64>) {
         for credential in credentials {
             self.terms.forget([credential]);
+            self.basics.forget([credential]);
             self.uses.remove(&credential);
         }
     }

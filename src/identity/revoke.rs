@@ -70,6 +70,7 @@ impl Registry {
             let rows = find_all(transaction, &whom)?;
             check_marks(transaction, rows.len(), since)?;
             let mut all = Vec::with_capacity(rows.len());
+            let mut marks = Vec::new();
             for row in rows {
                 let kind = IdentityKind::from_number(row.kind);
                 let at_ms = now_ms();
@@ -77,6 +78,7 @@ impl Registry {
                 if let Some(since) = since {
                     let first = (since.first_offset, since.from_ms);
                     suspects::mark(transaction, row.id, first, at_ms)?;
+                    marks.extend(suspects::of(transaction, Some(row.id))?);
                 }
                 if keeps(kind) == After::StateGoes {
                     devices::drop_sessions(transaction, row.id)?;
@@ -89,14 +91,15 @@ impl Registry {
                 };
                 all.push((kind, changed));
             }
-            Ok(all)
+            Ok((all, marks))
         };
-        let told = move |all: &Vec<(IdentityKind, Changed<String>)>| {
+        let told = move |(all, _): &(Vec<(IdentityKind, Changed<String>)>, _)| {
             let all = all.iter();
             all.map(|(kind, changed)| deeds::revoked(*kind, changed, since))
                 .collect()
         };
-        self.change_all(told, work, |all, shared| {
+        self.change_all(told, work, |(all, marks), shared| {
+            shared.marks.set(&marks);
             let all = all.into_iter();
             all.map(|(kind, changed)| shared.revoked(kind, changed))
                 .collect()
@@ -110,6 +113,12 @@ impl Registry {
     /// The database failed.
     pub fn suspects(&self, device: Option<Uuid>) -> Result<Vec<SuspectRow>, RegistryError> {
         self.ask(|snapshot| Ok(suspects::of(snapshot, device)?))
+    }
+
+    /// Whether a record that this credential of a device wrote is marked. Touches memory only.
+    #[must_use]
+    pub fn is_suspect(&self, device: Uuid, credential: u64, offset: u64) -> bool {
+        self.shared().marks.hold(device, credential, offset)
     }
 
     /// The last record of the journal that had surely come before a time (wall clock, ms); `None`

@@ -1,4 +1,5 @@
-//! Rotation with overlap (SEC-53): old and new tokens live side by side for a grace time.
+//! Rotation with overlap (SEC-53): old and new tokens live side by side for a grace time. A new
+//! token takes the place of all that opened the door before, MQTT Basic credentials too.
 //!
 //! # Invariants
 //! 1. The old token ends at the end of the grace time, or before, at its own end or when the new
@@ -30,8 +31,8 @@ pub const GRACE_DEFAULT_S: u64 = 86_400;
 /// Longest grace time, in seconds: 90 days.
 pub const GRACE_MAX_S: u64 = 7_776_000;
 
-/// Live tokens of one device or application; a rotation with a grace time that would make more is
-/// refused.
+/// Live credentials of one device or application; a rotation with a grace time, or one more
+/// credential, that would make more is refused.
 pub const LIVE_TOKENS_MAX: usize = 8;
 
 /// Tokens whose first use is to end others and waits for the clock of tokens; one beyond is noted
@@ -129,12 +130,10 @@ impl Registry {
         let work = move |transaction: &Transaction<'_>| {
             let row = changes::find(transaction, whose.kind, &name_or_id)?;
             let mut live = rows::live(transaction, &row)?;
-            let newest = live.pop();
-            let newest = newest.filter(|new| {
-                let mut older = live.iter();
-                older.any(|old| old.superseded_by == Some(new.id))
-            });
-            let Some(newest) = newest else {
+            // Credentials that were added since are not in the way.
+            let newest = live.iter().filter_map(|old| old.superseded_by).max();
+            let place = live.iter().position(|held| Some(held.id) == newest);
+            let Some(newest) = place.map(|place| live.swap_remove(place)) else {
                 return Err(nothing_to_roll_back(whose.kind, &row.name));
             };
             rows::end(transaction, newest.id, now_ms())?;

@@ -260,6 +260,7 @@ fn the_index_finds_what_is_live_and_knows_what_is_gone() {
         kind: 2,
         expires_s: u32::MAX,
         has_terms: true,
+        is_basic: true,
         is_watched: true,
     };
     index.insert(&one, first);
@@ -273,6 +274,7 @@ fn the_index_finds_what_is_live_and_knows_what_is_gone() {
         kind: 0,
         expires_s: 0,
         has_terms: false,
+        is_basic: false,
         is_watched: false,
         ..first
     };
@@ -413,6 +415,7 @@ fn a_million_tokens() {
         kind: 0,
         expires_s: 4_000_000_000,
         has_terms: false,
+        is_basic: false,
         is_watched: false,
     };
     let before = resident_kib();

@@ -345,13 +345,19 @@ pub(super) const TOKENS: Figure = figure(
     "tollgate_tokens",
     Kind::Gauge,
     Unit::Count,
-    "Tokens that open the door.",
+    "Tokens and other credentials that open the door.",
 );
 pub(super) const TOKENS_WITH_TERMS: Figure = figure(
     "tollgate_tokens_with_terms",
     Kind::Gauge,
     Unit::Count,
     "Tokens with a beginning, networks or rights of their own.",
+);
+pub(super) const BASIC_CREDENTIALS: Figure = figure(
+    "tollgate_basic_credentials",
+    Kind::Gauge,
+    Unit::Count,
+    "Of the tokens, those that are MQTT Basic credentials.",
 );
 pub(super) const ADMIN_TOKENS: Figure = figure(
     "tollgate_admin_tokens",
@@ -474,6 +480,7 @@ pub const FIGURES: &[Figure] = &[
     ADMIN_TOKENS,
     TOKENS,
     TOKENS_WITH_TERMS,
+    BASIC_CREDENTIALS,
     users::USERS,
     users::USER_TOKENS,
     users::USER_TOKENS_ISSUED,

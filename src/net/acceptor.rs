@@ -229,7 +229,7 @@ impl Door {
             client_id: ClientId::default(),
             reason: why.label(),
             is_throttled: false,
-            digest: None,
+            digests: Vec::new(),
             known: None,
         });
     }

@@ -319,16 +319,10 @@ impl Connection {
             }
         }
         let before = buffer.len();
-        let (mut offset, mut ts, mut missed) = ([0; 20], [0; 20], [0; 20]);
-        let pairs = [
-            ("offset", digits(record.offset, &mut offset)),
-            ("ts", digits(record.received_ms, &mut ts)),
-            (
-                "missed_from",
-                digits(slice.missed_from.unwrap_or(0), &mut missed),
-            ),
-        ];
-        let count = if slice.missed_from.is_some() { 3 } else { 2 };
+        let registry = &worker.shared.registry;
+        let is_suspect = registry.is_suspect(record.device, record.credential, record.offset);
+        let mut digits = Default::default();
+        let (pairs, count) = told_of(record, slice.missed_from, is_suspect, &mut digits);
         let publish = Publish {
             dup: is_again,
             qos: packet_id.map_or(QoS::AtMostOnce, |_| QoS::AtLeastOnce),
@@ -463,6 +457,29 @@ fn topic_of<'t>(record: &FedRecord, text: &'t mut [u8; TOPIC_BYTES]) -> Option<&
     record.device.hyphenated().encode_lower(id);
     after.copy_from_slice(b"/telemetry");
     std::str::from_utf8(text).ok()
+}
+
+/// What a message says of itself in user properties: so many of these.
+fn told_of<'t>(
+    record: &FedRecord,
+    missed_from: Option<u64>,
+    is_suspect: bool,
+    [offset, ts, missed]: &'t mut [[u8; 20]; 3],
+) -> ([(&'static str, &'t str); 4], usize) {
+    let mut pairs = [
+        ("offset", digits(record.offset, offset)),
+        ("ts", digits(record.received_ms, ts)),
+        Default::default(),
+        Default::default(),
+    ];
+    let missed = missed_from.map(|from| ("missed_from", digits(from, missed)));
+    let more = [missed, is_suspect.then_some(("suspect", "true"))];
+    let mut count = 2;
+    for (place, pair) in pairs.iter_mut().skip(2).zip(more.into_iter().flatten()) {
+        *place = pair;
+        count += 1;
+    }
+    (pairs, count)
 }
 
 /// A number in decimal, at the end of `text`.

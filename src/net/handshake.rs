@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 use super::acceptor::Accepted;
+use super::authenticate::authenticate;
 use super::greeter::Greeter;
 use super::output::Output;
 use super::places::{Place, TLS_BYTES};
 use super::proxy;
-use super::retire;
 use super::stream::{Detached, Socket, Stream};
 use super::throttle::{self, Verdict};
 use super::tls::{self, Tls};
@@ -29,7 +29,7 @@ use super::told::{self, Shown};
 use super::wills;
 use crate::audit::ClientId;
 use crate::broker::SessionKey;
-use crate::identity::{Action, IdentityKind, Principal, QuotaPlace, USER_ID_PREFIX};
+use crate::identity::{Action, IdentityKind, Principal, QuotaPlace};
 use crate::metrics::{ConnectRefusal as Refusal, TlsFailure};
 use crate::mqtt::session::{ConnectRefusal, Opening};
 use crate::mqtt::topic::Topic;
@@ -356,56 +356,6 @@ fn admit(greeter: &Greeter, packet: &[u8], from: IpAddr) -> Result<Admitted, Fai
     Ok((principal, opening, told::client_id(&connect)))
 }
 
-/// TB-01 and TB-04: the user name is the device access token; a password beside it is ignored.
-/// Tokens of users are the password, or the user name where there is none (ID-42).
-fn authenticate(
-    greeter: &Greeter,
-    connect: &Connect<'_>,
-    from: IpAddr,
-) -> Result<Principal, ConnectRefusal> {
-    let user_name = connect.user_name.unwrap_or("");
-    if let Some((id, token)) = user_token(user_name, connect.password.unwrap_or(&[])) {
-        let user = greeter.shared.registry.authenticate_user(id, token);
-        // A device's token may have any form.
-        let device = || greeter.shared.registry.admit(user_name, Some(from)).ok();
-        return user.or_else(device).ok_or(ConnectRefusal::BadUserToken);
-    }
-    match greeter.shared.registry.admit(user_name, Some(from)) {
-        Ok(principal) => return Ok(principal),
-        Err(refused) => {
-            if let Some(refusal) = retire::known_token(refused) {
-                return Err(refusal);
-            }
-        }
-    }
-    let is_old = connect.version != Version::V5;
-    Err(match (connect.user_name, connect.password) {
-        (None | Some(""), _) if is_old && greeter.shared.empty_user_name_code_4 => {
-            ConnectRefusal::MissingUserName
-        }
-        (None, None) if connect.client_id.is_empty() => ConnectRefusal::NoCredentials,
-        (None, None) => ConnectRefusal::UnknownClientId,
-        _ => ConnectRefusal::BadCredentials,
-    })
-}
-
-/// The id and the token of a user, if it is one who connects: the id is empty where the token says
-/// it all.
-fn user_token<'c>(user_name: &'c str, password: &'c [u8]) -> Option<(&'c str, &'c [u8])> {
-    if user_name.starts_with(USER_ID_PREFIX) {
-        return Some((user_name, password));
-    }
-    if user_name.is_empty() {
-        return is_like_jwt(password).then_some(("", password));
-    }
-    (password.is_empty() && is_like_jwt(user_name.as_bytes())).then_some(("", user_name.as_bytes()))
-}
-
-/// Whether a text begins like a signed token and has its three parts.
-fn is_like_jwt(text: &[u8]) -> bool {
-    text.starts_with(b"eyJ") && text.iter().filter(|byte| **byte == b'.').count() == 2
-}
-
 /// A failed authentication: refused as what it is, or as one of too many (SEC-27).
 fn failed(
     greeter: &Greeter,
@@ -413,11 +363,12 @@ fn failed(
     from: IpAddr,
     refusal: ConnectRefusal,
 ) -> Failure {
-    let credential = connect.user_name.unwrap_or("");
+    let user_name = connect.user_name.filter(|name| !name.is_empty());
+    // Client ids alone can be credentials too.
+    let credential = user_name.unwrap_or(connect.client_id);
     let version = connect.version;
     tracing::debug!(%from, ?refusal, "no session: authentication failed");
-    let of_user = user_token(credential, connect.password.unwrap_or(&[]));
-    let shown = Shown::failed(&greeter.shared, connect, of_user.map(|(_, token)| token));
+    let shown = Shown::failed(&greeter.shared, connect);
     match (greeter.shared.guards.throttle).failed(from, credential, Instant::now()) {
         Verdict::Ordinary => Failure::Refused(refusal, version, shown),
         Verdict::Delayed => Failure::Throttled(version, throttle::DELAY, shown),

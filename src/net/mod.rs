@@ -1,10 +1,10 @@
 //! Sockets: the acceptor, the workers, TLS, and one connection's life.
 //!
 //! [`acceptor`] deals sockets out, as far as there are [`places`]; [`handshake`] takes one as far
-//! as CONNECT on the thread of a [`greeter`], in turns ([`turnstile`]), and [`throttle`] slows down
-//! who guesses; [`home`] opens its session on the session's home worker, [`leave`] keeps or ends
-//! it; [`connection`] reads it and [`incoming`] takes what it says; [`guard`] says what a panic
-//! ends; [`retire`] is the clock of tokens.
+//! as CONNECT on the thread of a [`greeter`], in turns ([`turnstile`]), [`authenticate`] says who
+//! it is, and [`throttle`] slows down who guesses; [`home`] opens its session on the session's home
+//! worker, [`leave`] keeps or ends it; [`connection`] reads it and [`incoming`] takes what it says;
+//! [`guard`] says what a panic ends; [`retire`] is the clock of tokens.
 //!
 //! [`publish`] passes a message through the gate to the journal, or by [`route`] to the home
 //! workers of those who get it ([`layers`]: in which records), where [`deliver`] writes it;
@@ -14,6 +14,7 @@
 //! thread all this runs on.
 
 mod acceptor;
+mod authenticate;
 mod connection;
 mod deliver;
 mod durables;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
+use super::authenticate;
 use super::connection::Connection;
 use super::greeter::Greeter;
 use super::handshake::Arrival;
@@ -19,7 +20,7 @@ use crate::mqtt::wire::Connect;
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     client_id: ClientId,
-    digest: Option<Box<[u8; 32]>>,
+    digests: Vec<[u8; 32]>,
     known: Option<(Uuid, u64)>,
 }
 
@@ -32,15 +33,15 @@ impl Shown {
         }
     }
 
-    /// With a credential that opens nothing: the token of a user, or else the user name.
-    pub(super) fn failed(shared: &Shared, connect: &Connect<'_>, of_user: Option<&[u8]>) -> Shown {
+    /// With a credential that opens nothing.
+    pub(super) fn failed(shared: &Shared, connect: &Connect<'_>) -> Shown {
         let registry = &shared.registry;
-        let digest = match of_user {
-            Some(token) => registry.shown_user_digest(token),
-            None => registry.shown_digest(connect.user_name.unwrap_or("")),
+        let digests = match authenticate::user_token(connect) {
+            Some((_, token)) => registry.shown_user_digests(token),
+            None => registry.shown_digests(authenticate::shown(connect)),
         };
         Shown {
-            digest,
+            digests,
             ..Shown::of(connect)
         }
     }
@@ -65,6 +66,10 @@ impl Shown {
 pub(super) fn client_id(connect: &Connect<'_>) -> ClientId {
     let password = std::str::from_utf8(connect.password.unwrap_or(&[]));
     let shown = [connect.user_name.unwrap_or(""), password.unwrap_or("")];
+    if shown == ["", ""] {
+        // It may be the credential itself (TB-02).
+        return ClientId::alone(connect.client_id);
+    }
     ClientId::beside(connect.client_id, shown)
 }
 
@@ -76,7 +81,7 @@ impl Shared {
             client_id: shown.client_id,
             reason: why.label(),
             is_throttled: why == Refusal::Throttled,
-            digest: shown.digest,
+            digests: shown.digests,
             known: shown.known,
         });
     }

@@ -4,6 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
+use super::basic::{self, BasicRow};
 use super::terms::{LiveRow, TermsRow};
 use super::{StoreError, Unsigned, sessions, suspects};
 
@@ -27,6 +28,9 @@ pub struct DeviceRow {
     /// [`DEVICE`], [`APPLICATION`], [`USER`], or what a newer version added.
     pub kind: u8,
 }
+
+/// The kind of a credential of MQTT Basic.
+pub const BASIC: u8 = 3;
 
 /// The kind of a device.
 pub const DEVICE: u8 = 0;
@@ -58,6 +62,8 @@ pub struct CredentialRow {
     pub superseded_by: Option<u64>,
     /// When it is first used, those it took the place of end.
     pub retires_older: bool,
+    /// What it is compared with, if it is of MQTT Basic.
+    pub basic: Option<BasicRow>,
 }
 
 /// What a new credential consists of; its terms come after it.
@@ -144,7 +150,11 @@ pub fn credentials(
                WHERE c.device = ?1 ORDER BY c.id";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([device.number], credential_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut credentials = rows.collect::<Result<Vec<_>, _>>()?;
+    for credential in credentials.iter_mut().filter(|held| held.kind == BASIC) {
+        credential.basic = basic::of(connection, credential.id)?;
+    }
+    Ok(credentials)
 }
 
 /// Whose credential has this digest, live or ended.
@@ -164,9 +174,12 @@ pub fn owner_of(
             Ok((credential_row(row)?, row.get::<_, i64>(13)?))
         })
         .optional()?;
-    let Some((credential, number)) = found else {
+    let Some((mut credential, number)) = found else {
         return Ok(None);
     };
+    if credential.kind == BASIC {
+        credential.basic = basic::of(connection, credential.id)?;
+    }
     let sql = "SELECT number, id, name, created_ms, generation, profile, label, kind
                FROM device WHERE number = ?1";
     let device = connection
@@ -181,7 +194,7 @@ pub fn each_live(
     mut visit: impl FnMut(LiveCredential),
 ) -> Result<(), StoreError> {
     let sql = "SELECT d.id, d.generation, d.kind,
-                      c.id, c.digest, c.expires_ms, c.superseded_by, c.retires_older,
+                      c.id, c.kind, c.digest, c.expires_ms, c.superseded_by, c.retires_older,
                       t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max
                FROM credential AS c CROSS JOIN device AS d ON d.number = c.device
                LEFT JOIN terms AS t ON t.credential = c.id
@@ -266,6 +279,18 @@ pub fn end_credentials(
     forget_ended(connection, device, kept)?;
     ended.sort_unstable();
     Ok(ended)
+}
+
+/// Gives a credential that ended another digest, so that somebody may have what it was found by.
+pub fn set_digest(
+    connection: &Connection,
+    credential: u64,
+    digest: &[u8; 32],
+) -> Result<(), StoreError> {
+    let sql = "UPDATE credential SET digest = ?2 WHERE id = ?1";
+    let values = params![Unsigned(credential), digest];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
 }
 
 /// Forgets the oldest ended credentials of a device, so that at most `kept` stay.
@@ -408,5 +433,6 @@ fn credential_row(row: &Row<'_>) -> rusqlite::Result<CredentialRow> {
         superseded_by: row.get::<_, Option<Unsigned>>(6)?.map(|id| id.0),
         retires_older: row.get(7)?,
         terms: TermsRow::from_columns(row, 8)?,
+        basic: None,
     })
 }

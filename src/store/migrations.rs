@@ -13,7 +13,7 @@ pub(super) const APPLICATION_ID: i64 = 0x546f_6c6c;
 /// Step n (counting from 1) leads to schema version n.
 pub(super) const STEPS: &[&str] = &[
     VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7, VERSION_8,
-    VERSION_9, VERSION_10,
+    VERSION_9, VERSION_10, VERSION_11,
 ];
 
 /// `device.number` keeps joins on small integers; `device.id` is what the world sees.
@@ -261,9 +261,20 @@ CREATE TABLE admin_token (
 ) STRICT;
 ";
 
+/// MQTT Basic credentials are credentials of kind 3; `basic` says what they are compared with: the
+/// client id (form 1), the user name (2) or both (3), which `credential.digest` stands for, and
+/// perhaps a password.
+const VERSION_10: &str = "
+CREATE TABLE basic (
+    credential INTEGER PRIMARY KEY REFERENCES credential (id) ON DELETE CASCADE,
+    form INTEGER NOT NULL CHECK (form IN (1, 2, 3)),
+    password BLOB CHECK (password IS NULL OR length(password) = 32)
+) STRICT;
+";
+
 /// `audit_outbox`: what the audit is to tell of changes that are committed here, until its file has
 /// it. Numbers are never used twice: they stand in the file too, so that none is told twice.
-const VERSION_10: &str = "
+const VERSION_11: &str = "
 CREATE TABLE audit_outbox (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     at_ms INTEGER NOT NULL,

@@ -18,6 +18,7 @@
 //! requests are there or not.
 
 pub mod admin_tokens;
+pub mod basic;
 pub mod bulk;
 pub mod devices;
 mod error;

@@ -26,6 +26,8 @@ pub struct TermsRow {
 pub struct LiveRow {
     /// `credential.id`.
     pub id: u64,
+    /// Meaning given by `identity`.
+    pub kind: u8,
     /// HMAC-SHA-256 under the registry key.
     pub digest: [u8; 32],
     /// When it ends by itself; wall clock, ms.
@@ -70,16 +72,17 @@ impl TermsRow {
 }
 
 impl LiveRow {
-    /// The columns id, digest, `expires_ms`, `superseded_by`, `retires_older` and those of `terms`
-    /// from place `at` on.
+    /// The columns id, kind, digest, `expires_ms`, `superseded_by`, `retires_older` and those of
+    /// `terms` from place `at` on.
     pub(super) fn from_columns(row: &Row<'_>, at: usize) -> rusqlite::Result<LiveRow> {
         Ok(LiveRow {
             id: row.get::<_, Unsigned>(at)?.0,
-            digest: row.get(at + 1)?,
-            expires_ms: row.get::<_, Option<Unsigned>>(at + 2)?.map(|at| at.0),
-            superseded_by: row.get::<_, Option<Unsigned>>(at + 3)?.map(|id| id.0),
-            retires_older: row.get(at + 4)?,
-            terms: TermsRow::from_columns(row, at + 5)?,
+            kind: row.get(at + 1)?,
+            digest: row.get(at + 2)?,
+            expires_ms: row.get::<_, Option<Unsigned>>(at + 3)?.map(|at| at.0),
+            superseded_by: row.get::<_, Option<Unsigned>>(at + 4)?.map(|id| id.0),
+            retires_older: row.get(at + 5)?,
+            terms: TermsRow::from_columns(row, at + 6)?,
         })
     }
 }
@@ -125,7 +128,7 @@ pub fn set_expiry(
 
 /// The live credentials of an identity, oldest first.
 pub fn live(connection: &Connection, identity: &DeviceRow) -> Result<Vec<LiveRow>, StoreError> {
-    let sql = "SELECT c.id, c.digest, c.expires_ms, c.superseded_by, c.retires_older,
+    let sql = "SELECT c.id, c.kind, c.digest, c.expires_ms, c.superseded_by, c.retires_older,
                       t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max
                FROM credential AS c LEFT JOIN terms AS t ON t.credential = c.id
                WHERE c.device = ?1 AND c.revoked_ms IS NULL ORDER BY c.id";

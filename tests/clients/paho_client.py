@@ -1,7 +1,7 @@
 """One errand with paho-mqtt, printing what its callbacks tell the user.
 
 Arguments: one JSON object with port, version ("3.1", "3.1.1" or "5") and messages (a list of
-[qos, payload]), and optionally token, client_id and ca_file.
+[qos, payload]), and optionally token, password, client_id and ca_file.
 """
 
 import json
@@ -55,7 +55,7 @@ client.on_connect = on_connect
 client.on_publish = on_publish
 client.on_disconnect = on_disconnect
 if "token" in errand:
-    client.username_pw_set(errand["token"])
+    client.username_pw_set(errand["token"], errand.get("password"))
 if "ca_file" in errand:
     client.tls_set(ca_certs=errand["ca_file"])
 client.connect("localhost", errand["port"])

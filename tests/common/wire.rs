@@ -250,9 +250,24 @@ impl Wire {
             Ok(count) => self.received.extend_from_slice(&chunk[..count]),
             Err(error) if is_closed(error.kind()) => self.ended = true,
             Err(error) => assert!(
-                matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+                // Interrupted: a read with a limit ends so when the machine was halted and goes on.
+                matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ),
                 "reading failed: {error}"
             ),
+        }
+    }
+}
+
+/// One read, again where a halt of the machine interrupted it (signal(7): reads with a limit are
+/// not begun anew by the kernel).
+pub(crate) fn read_some(from: &mut impl Read, into: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match from.read(into) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }

@@ -22,7 +22,7 @@ use super::{
 use crate::common::{
     broker::{Broker, Setup},
     packets::{self, Connect, TELEMETRY, VERSIONS, Version, log_in, publish},
-    wire::{ANSWER_LIMIT, Wire},
+    wire::{ANSWER_LIMIT, Wire, read_some},
 };
 
 /// A way in which a broker goes away and comes back.
@@ -398,7 +398,7 @@ fn expect_ack_after_sync(
     let mut received = early;
     while !has_packet(&received, ack) {
         let mut chunk = [0; 256];
-        let count = socket.read(&mut chunk).expect("the acknowledgement comes");
+        let count = read_some(&mut socket, &mut chunk).expect("the acknowledgement comes");
         assert_ne!(count, 0, "closed instead: {received:02x?}");
         received.extend(&chunk[..count]);
     }

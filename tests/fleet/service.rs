@@ -1,6 +1,7 @@
 //! What a service manager hears, and the unit file that it is given.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -28,7 +29,12 @@ fn supervised() -> (Setup, UnixDatagram) {
 
 fn heard(socket: &UnixDatagram) -> String {
     let mut message = [0; 512];
-    let len = socket.recv(&mut message).expect("a message in time");
+    let len = loop {
+        match socket.recv(&mut message) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {} // the machine was halted
+            received => break received.expect("a message in time"),
+        }
+    };
     String::from_utf8_lossy(&message[..len]).trim().to_owned()
 }
 

@@ -4,7 +4,7 @@ use std::{fs, io::Read as _, io::Write as _, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, now_ms};
+use crate::harness::{Server, now_ms, read_some};
 
 const TOKENS: &str = "/admin/v1/admin-tokens";
 
@@ -36,9 +36,13 @@ pub(crate) fn filled(path: &str) -> String {
         step => step,
     });
     let path = steps.collect::<Vec<_>>().join("/");
-    // Without it this one goes on for ever.
-    let tail = path.ends_with("/tail").then_some("?devices=nothing");
-    path + tail.unwrap_or_default()
+    // Without it these go on for ever.
+    let query = match path.rsplit('/').next() {
+        Some("tail") => "?devices=nothing",
+        Some("events") => "?events=nothing",
+        _ => "",
+    };
+    path + query
 }
 
 fn create(server: &Server, name: &str, scope: &str) -> String {
@@ -154,12 +158,12 @@ fn a_revoked_admin_token_opens_nothing_and_a_tail_that_it_began_ends() {
     tail.write_all(request.as_bytes()).unwrap();
     // Headers first: from there on what is published is in it.
     let mut some = [0; 4096];
-    let count = tail.read(&mut some).unwrap();
+    let count = read_some(&mut tail, &mut some).unwrap();
     assert!(some[..count].starts_with(b"HTTP/1.1 200"));
     server.publish(device, r#"{"a":1}"#);
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains(r#"{"a":1}"#) {
-        let count = tail.read(&mut some).unwrap();
+        let count = read_some(&mut tail, &mut some).unwrap();
         assert!(count > 0, "the tail goes on while its token is one");
         seen.extend_from_slice(&some[..count]);
     }

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex, mpsc},
     thread,
@@ -316,6 +316,17 @@ pub(crate) fn read_to_end(stream: &mut impl Read) -> Reply {
     parse(&bytes)
 }
 
+/// One read, again where a halt of the machine interrupted it (signal(7): reads with a limit are
+/// not begun anew by the kernel).
+pub(crate) fn read_some(from: &mut impl Read, into: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match from.read(into) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Reads one reply with a JSON body, as text, and leaves the connection open.
 pub(crate) fn read_reply(stream: &mut impl Read) -> String {
     let mut bytes = Vec::new();
@@ -327,7 +338,7 @@ pub(crate) fn read_reply(stream: &mut impl Read) -> String {
         body.is_some_and(|body| serde_json::from_str::<Value>(&body).is_ok())
     };
     while !is_whole(&bytes) {
-        match stream.read(&mut some) {
+        match read_some(stream, &mut some) {
             Ok(0) => break,
             Ok(count) => bytes.extend_from_slice(&some[..count]),
             Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&bytes)),

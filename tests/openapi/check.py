@@ -216,6 +216,7 @@ def everywhere():
         good = {"publish": []} if name.startswith("scope") else None
         good = {"terms": {"not_before_ms": 1}} if name.startswith("terms") else good
         good = {"devices": ["nothing"]} if name == "revokeAll" else good
+        good = {"user_name": "nobody's name"} if name.startswith("addCredential") else good
         if "{" in path:
             call(name, good, expect=400, **dummies(name, "%FF"))
         if "404" in operation["responses"]:
@@ -267,6 +268,26 @@ def identities(ours, one, made):
     call(show, expect=200, **{one: "second"})
     for name in ("first", "second"):
         call(f"delete{ours}", expect=200, **{one: name})
+
+
+def credentials(ours, one):
+    """What opens the door besides tokens."""
+    add, end = f"addCredential{ours}", f"endCredential{ours}"
+    call(f"create{ours}", {"name": "named"}, expect=201)
+    named = {one: "named"}
+    body = {"client_id": "c", "user_name": "basic-of-" + one, "password": "p"}
+    terms = {"connections_max": 5, "expires_ms": 4102444800000}
+    first = call(add, {**body, "terms": terms}, expect=201, **named).json["credential"]
+    call(add, body, expect=200, **named)
+    body["password"] = "another"
+    call(add, body, expect=409, **named)
+    second = call(add, {**body, "replace": True}, expect=201, **named).json["credential"]
+    if second["connections_max"] != 5 or second["expires_ms"] != first["expires_ms"]:
+        wrong.append(f"{add}: other terms than before: {second}")
+    call(add, {"password": "p"}, expect=422, **named)
+    call(end, credential=first["id"], expect=404, **named)
+    call(end, credential=second["id"], expect=200, **named)
+    call(f"delete{ours}", expect=200, **named)
 
 
 def fleet():
@@ -351,6 +372,8 @@ def audit():
 everywhere()
 identities("Device", "device", "devices")
 identities("App", "app", "apps")
+credentials("Device", "device")
+credentials("App", "app")
 call("checkToken", {"token": "tgd_mistyped"}, expect=200)
 fleet()
 service()

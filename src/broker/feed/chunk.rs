@@ -21,8 +21,10 @@ pub struct FedRecord {
     pub offset: u64,
     /// Wall clock at arrival, ms.
     pub received_ms: u64,
-    /// Who sent it.
+    /// Who sent it,
     pub device: Uuid,
+    /// and the credential it came in with.
+    pub credential: u64,
     start: usize,
     len: usize,
 }
@@ -295,6 +297,7 @@ fn fill(chunk: &mut Chunk, more: &mut VecDeque<Arc<Chunk>>, batch: &RecordBatch<
             offset,
             received_ms: header.received_ms,
             device: header.device,
+            credential: header.credential,
             start: 0,
             len: 0,
         };

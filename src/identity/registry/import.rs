@@ -183,9 +183,8 @@ impl Import {
         }
         let kind = IdentityKind::Device;
         let shared = &self.registry.shared;
-        let room = shared
-            .devices_max
-            .saturating_sub(shared.devices.load(Ordering::Relaxed));
+        let held = shared.devices.load(Ordering::Relaxed);
+        let room = shared.devices_max.saturating_sub(held);
         if self.rows.len() as u64 > room {
             let limit = shared.devices_max;
             return Err(RegistryError::Full { kind, limit });
@@ -241,13 +240,11 @@ impl Import {
 
     fn next(&mut self) -> Result<u32, RegistryError> {
         if self.seen as usize >= IMPORT_ROWS_MAX {
-            return Err(RegistryError::Invalid {
-                field: "rows",
-                what: format!(
-                    "are more than {IMPORT_ROWS_MAX}, the limit of one import; import the file in \
-                     parts"
-                ),
-            });
+            let what = format!(
+                "are more than {IMPORT_ROWS_MAX}, the limit of one import; import the file in parts"
+            );
+            let field = "rows";
+            return Err(RegistryError::Invalid { field, what });
         }
         self.seen += 1;
         Ok(self.seen)
@@ -438,6 +435,7 @@ impl Shared {
             }
             let held = LiveRow {
                 id: *credential,
+                kind: CredentialKind::ACCESS_TOKEN,
                 digest: row.digest,
                 expires_ms: None,
                 terms: TermsRow::default(),

@@ -373,6 +373,7 @@ impl Shared {
             kind: IdentityKind::User.number(),
             expires_s: 0,
             has_terms: false,
+            is_basic: false,
             is_watched: false,
         };
         self.index.insert(&issued.digest, entry);

@@ -148,17 +148,7 @@ impl Manifest {
             crc32c,
         };
         let text = serde_json::to_string(&stored).map_err(io::Error::other)?;
-        let unfinished = dir.join(format!("{NAME}{UNFINISHED}"));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&unfinished)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&unfinished, dir.join(NAME))?;
-        sync_dir(dir)
+        replace(dir, NAME, &text)
     }
 }
 
@@ -200,6 +190,25 @@ pub(super) fn offsets(name: &str) -> Option<(Offset, Offset)> {
     let first = parts.next()?.parse().ok()?;
     let last = parts.next()?.parse().ok()?;
     Some((Offset::new(first), Offset::new(last)))
+}
+
+/// Puts this text in place of a file of the directory, durably: the old one or the new one is there
+/// whenever the machine ends.
+///
+/// # Errors
+/// What the system says; the old one stands then.
+pub(super) fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    let unfinished = dir.join(format!("{name}{UNFINISHED}"));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, dir.join(name))?;
+    sync_dir(dir)
 }
 
 /// Makes the directory and those above it; nobody else looks into it.

@@ -189,8 +189,8 @@ impl Columns {
             rows = rows.min(column.have()?);
         }
         batch.clear();
-        self.ts.take(rows, &mut batch.ts);
-        self.offsets.take(rows, &mut batch.offsets);
+        self.ts.take(rows, &mut batch.ts)?;
+        self.offsets.take(rows, &mut batch.offsets)?;
         let credentials = &mut batch.credentials;
         self.credentials.take(rows, |value, count| {
             credentials.extend(std::iter::repeat_n(value, count));

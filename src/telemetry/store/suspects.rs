@@ -5,14 +5,12 @@
 //! anew at each start and with each mark; queries do not read it.
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 
 use uuid::Uuid;
 
-use super::manifest::{UNFINISHED, sync_dir};
+use super::manifest;
 use super::rows::Row;
 use crate::journal::Offset;
 
@@ -50,8 +48,7 @@ impl Suspect {
 
 /// Writes all marks, and no file where there never was one.
 pub(super) fn write(dir: &Path, marks: &[SuspectMark]) -> io::Result<()> {
-    let path = dir.join(NAME);
-    if marks.is_empty() && !path.exists() {
+    if marks.is_empty() && !dir.join(NAME).exists() {
         return Ok(());
     }
     let mut text = String::from("device,first_offset,credential_max,from_ms,revoked_ms\n");
@@ -70,15 +67,5 @@ pub(super) fn write(dir: &Path, marks: &[SuspectMark]) -> io::Result<()> {
             mark.revoked_ms
         );
     }
-    let unfinished = dir.join(format!("{NAME}{UNFINISHED}"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    sync_dir(dir)
+    manifest::replace(dir, NAME, &text)
 }

@@ -112,7 +112,7 @@ impl Fixed for [u8; 16] {
     }
 }
 
-/// Numbers of a dictionary: `visit` hears each stretch of them. True if there were so many.
+/// Numbers of a dictionary: `visit` hears each stretch of them. `None` if there are fewer.
 pub(super) fn listed(bytes: &[u8], count: usize, visit: impl FnMut(u32, usize)) -> Option<()> {
     let (width, rest) = bytes.split_first()?;
     unpack::hybrid(rest, u32::from(*width), count, visit)
@@ -331,11 +331,12 @@ impl Numbers {
         Ok(self.list.len() - self.used)
     }
 
-    /// As [`Stretched::take`].
-    pub(super) fn take(&mut self, rows: usize, out: &mut Vec<i64>) {
+    /// As [`Stretched::take`]; an error if there are fewer.
+    pub(super) fn take(&mut self, rows: usize, out: &mut Vec<i64>) -> Result<(), String> {
         let now = self.list.get(self.used..self.used + rows);
-        out.extend_from_slice(now.unwrap_or_default());
+        out.extend_from_slice(now.ok_or_else(|| garbled(self.chunk.place))?);
         self.used += rows;
+        Ok(())
     }
 }
 
