@@ -15,3 +15,6 @@ mod mount;
 #[cfg(test)]
 #[path = "fleet/service.rs"]
 mod service;
+#[cfg(test)]
+#[path = "fleet/terms.rs"]
+mod terms;

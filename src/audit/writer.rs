@@ -186,6 +186,8 @@ impl Writer {
     /// Takes up what there is; answers whether there was something.
     fn round(&mut self) -> bool {
         let asked = self.shared.asked();
+        // Before the others are taken up: what is told before a change is written before it.
+        let staged = self.shared.staged();
         let now = Instant::now();
         let clients = self.clients(now);
         while self.pending.len() < EVENTS_MAX
@@ -198,7 +200,10 @@ impl Writer {
         if is_paused {
             self.lose(clients.len());
         } else {
-            let results = [self.write_changes(), self.write_clients(&clients, now)];
+            let results = [
+                self.write_changes(staged),
+                self.write_clients(&clients, now),
+            ];
             let mut errors = Vec::new();
             for result in results {
                 match result {
@@ -218,20 +223,21 @@ impl Writer {
         has_worked
     }
 
-    /// Copies events of changes from the state database, then writes the others of that book;
-    /// all are synced.
-    fn write_changes(&mut self) -> Result<usize, StoreError> {
+    /// Copies events of changes up to `staged` from the state database, and writes the others of
+    /// that book between them, by their times; all are synced.
+    fn write_changes(&mut self, staged: u64) -> Result<usize, StoreError> {
         let mut total = 0;
         loop {
-            let staged = self.shared.staged();
-            let waiting = if staged > self.change {
+            let mut waiting = if staged > self.change {
                 let from = self.change;
                 self.store
                     .read(|connection| outbox::after(connection, from, CHANGES_AT_ONCE))?
             } else {
                 Vec::new()
             };
-            let is_all = waiting.len() < CHANGES_AT_ONCE as usize;
+            let read = waiting.len();
+            waiting.retain(|row| row.number <= staged);
+            let is_all = read < CHANGES_AT_ONCE as usize || waiting.len() < read;
             let count = waiting.len() + self.pending.len();
             if count > 0 {
                 self.write_admin(&waiting)?;
@@ -256,10 +262,8 @@ impl Writer {
             event: &row.event,
             members,
         });
-        let others = self.pending.iter().map(entry);
-        self.admin
-            .append(changes.chain(others))
-            .map_err(|error| full(&error))?;
+        let entries = by_time(self.pending.iter().map(entry), changes);
+        self.admin.append(entries).map_err(|error| full(&error))?;
         self.change = waiting.last().map_or(self.change, |row| row.number);
         let count = waiting.len() + self.pending.len();
         self.pending.clear();
@@ -446,6 +450,19 @@ impl Writer {
     }
 }
 
+/// Two rows of entries as one, by their times; the order within each stays.
+fn by_time<'e>(
+    first: impl Iterator<Item = Entry<'e>>,
+    second: impl Iterator<Item = Entry<'e>>,
+) -> impl Iterator<Item = Entry<'e>> {
+    let (mut first, mut second) = (first.peekable(), second.peekable());
+    std::iter::from_fn(move || match (first.peek(), second.peek()) {
+        (Some(a), Some(b)) if b.time_ms < a.time_ms => second.next(),
+        (None, _) => second.next(),
+        _ => first.next(),
+    })
+}
+
 fn entry((time_ms, event): &Timed<Event>) -> Entry<'_> {
     Entry {
         time_ms: *time_ms,
@@ -477,4 +494,32 @@ fn known(shared: &Shared, client: &RefusedClientNotice, look_ups: &mut u32) -> O
         *look_ups = look_ups.checked_sub(1)?;
         shared.look_up(digest)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_before_a_change_is_written_before_it() {
+        let entries = |times: &'static [u64], event| {
+            times.iter().map(move |time_ms| Entry {
+                time_ms: *time_ms,
+                event,
+                members: "",
+            })
+        };
+        let merged = by_time(entries(&[1, 5, 5], "note"), entries(&[3, 5, 2], "change"));
+        let merged: Vec<_> = merged.map(|entry| (entry.event, entry.time_ms)).collect();
+        // The order of each stays, also where a clock was set back.
+        let expected = [
+            ("note", 1),
+            ("change", 3),
+            ("note", 5),
+            ("note", 5),
+            ("change", 5),
+            ("change", 2),
+        ];
+        assert_eq!(merged, expected);
+    }
 }

@@ -342,6 +342,9 @@ pub struct DeviceEntry {
     /// Patterns of the topics it may receive besides its own; absent without any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subscribe: Vec<String>,
+    /// Terms of its newest live token, or of the newest that ended; absent without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
 }
 
 /// Body of `POST /admin/v1/backup`.

@@ -18,14 +18,14 @@ use tokio::time::timeout;
 
 use super::REQUEST_TIME_MAX;
 use super::api::{
-    DeviceEntry, EXPORT_PER_PAGE_MAX, ExportPage, IMPORT_ROWS_MAX, Imported, RowError,
+    DeviceEntry, EXPORT_PER_PAGE_MAX, ExportPage, IMPORT_ROWS_MAX, Imported, RowError, Terms,
 };
 use super::body;
 use super::caller::caller;
 use super::parameters::Parameters;
 use super::refused::{Code, Refused};
 use super::service::Shared;
-use super::views::refused_by_registry;
+use super::views::{change_of, refused_by_registry, terms_view};
 use crate::identity::{Import, ImportRow};
 
 /// Path of both, whole. Not below `devices`: a device may have any name.
@@ -61,6 +61,8 @@ struct Line<'a> {
     publish: Vec<String>,
     #[serde(default)]
     subscribe: Vec<String>,
+    #[serde(default)]
+    terms: Option<Terms>,
 }
 
 /// What the staging thread is told.
@@ -125,17 +127,18 @@ pub(super) async fn export(
     let (devices, more) = shared.lanes.registry(call).await?;
     let next = devices.last().filter(|_| more);
     Ok(Json(ExportPage {
-        next: next.map(|device| device.name.clone()),
+        next: next.map(|(device, _)| device.name.clone()),
         total: shared.registry.devices_total(),
         devices: devices
             .into_iter()
-            .map(|device| DeviceEntry {
+            .map(|(device, terms)| DeviceEntry {
                 name: device.name,
                 id: device.id,
                 profile: device.profile,
                 label: device.label,
                 publish: device.scope.publish().map(str::to_owned).collect(),
                 subscribe: device.scope.subscribe().map(str::to_owned).collect(),
+                terms: terms_view(&terms),
             })
             .collect(),
     }))
@@ -242,18 +245,22 @@ fn stage_line(import: &mut Import, line: &[u8]) -> Result<(), Refused> {
     // serde would take an array for the fields in their order, which nobody documented.
     let is_object = line.trim_ascii_start().first() == Some(&b'{');
     let staged = match serde_json::from_slice::<Line<'_>>(line) {
-        _ if !is_object => import.unreadable("is no JSON object".to_owned()),
-        Ok(row) => import.add(&ImportRow {
-            name: &row.name,
-            token: &row.token,
-            id: row.id.as_deref(),
-            profile: row.profile.as_deref(),
-            label: row.label.as_deref(),
-            publish: &row.publish,
-            subscribe: &row.subscribe,
-        }),
+        _ if !is_object => import.unreadable("row", "is no JSON object".to_owned()),
+        Ok(mut row) => match row.terms.take().map(change_of).transpose() {
+            Ok(terms) => import.add(&ImportRow {
+                name: &row.name,
+                token: &row.token,
+                id: row.id.as_deref(),
+                profile: row.profile.as_deref(),
+                label: row.label.as_deref(),
+                publish: &row.publish,
+                subscribe: &row.subscribe,
+                terms: terms.as_ref(),
+            }),
+            Err((field, what)) => import.unreadable(field, what),
+        },
         // Read again for words that hold no value of the caller's (SEC-55).
-        Err(_) => import.unreadable(body::fault_of::<Line<'_>>(line)),
+        Err(_) => import.unreadable("row", body::fault_of::<Line<'_>>(line)),
     };
     staged.map_err(|error| refused_by_registry(&error))
 }

@@ -548,6 +548,7 @@ fn fleet() -> Bodies {
         label: "l".to_owned(),
         publish: filters(),
         subscribe: filters(),
+        terms: Some(Terms::default()),
     };
     vec![
         ("RowError", json(&row())),

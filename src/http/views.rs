@@ -78,6 +78,20 @@ fn asks_for(basic: BasicInfo) -> Vec<String> {
     wanted.map(|(_, name)| name.to_owned()).collect()
 }
 
+/// The terms that there are, as they would be asked for; `None` without any.
+pub(super) fn terms_view(held: &identity::Terms) -> Option<Terms> {
+    let networks = networks_view(&held.networks);
+    let terms = Terms {
+        not_before_ms: held.not_before_ms.map(Some),
+        expires_ms: held.expires_ms.map(Some),
+        rights: rights_view(held.rights).map(Some),
+        networks: (!networks.is_empty()).then_some(networks),
+        connections_max: held.connections_max.map(Some),
+        messages_max: held.messages_max.map(Some),
+    };
+    (terms != Terms::default()).then_some(terms)
+}
+
 /// The names of rights, where they are not all.
 fn rights_view(rights: Rights) -> Option<Vec<String>> {
     let names = || rights.iter().map(|right| right.to_string()).collect();
@@ -90,20 +104,28 @@ fn networks_view(networks: &[Network]) -> Vec<String> {
 
 /// The terms that a caller wants.
 pub(super) fn terms_change(wanted: Option<Terms>) -> Result<TermsChange, Refused> {
-    let Some(wanted) = wanted else {
-        return Ok(TermsChange::default());
-    };
+    let change = wanted.map(change_of).transpose();
+    change
+        .map(Option::unwrap_or_default)
+        .map_err(|(field, what)| {
+            Refused::new(Code::BadField, format!("{field} {what}")).target(field)
+        })
+}
+
+/// The terms that a caller wants; or which field is wrong, and what with it, as the rest of a
+/// sentence.
+pub(super) fn change_of(wanted: Terms) -> Result<TermsChange, (&'static str, String)> {
     let rights = wanted.rights.map(|names| match names {
         None => Ok(Rights::ALL),
         Some(names) => Rights::named(names.iter().map(String::as_str)),
     });
-    let rights = rights.transpose();
-    let rights = rights.map_err(|error| refused_by_registry(&error))?;
-    let network = |text: &String| -> Result<Network, Refused> {
-        text.parse().map_err(|error| {
-            let message = format!("networks has {text:?}, which is {error}");
-            Refused::new(Code::BadField, message).target("networks")
-        })
+    let rights = rights.transpose().map_err(|error| match error {
+        RegistryError::Invalid { field, what } => (field, what),
+        other => ("rights", other.to_string()),
+    })?;
+    let network = |text: &String| -> Result<Network, (&'static str, String)> {
+        let parsed = text.parse();
+        parsed.map_err(|error| ("networks", format!("has {text:?}, which is {error}")))
     };
     let networks = wanted
         .networks

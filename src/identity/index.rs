@@ -2,19 +2,31 @@
 //!
 //! The key is the first 16 bytes of the digest: 128 bits that nobody can aim at without the
 //! registry key, so the rest is not kept here (the database has all 32). A million tokens take
-//! 99 MB at the worst point of the table's growth, their ends included; what few tokens have
-//! stands beside it ([`super::terms::TermsTable`]).
+//! 50 to 70 MB, their ends included ([`table`]); what few tokens have stands beside it
+//! ([`super::terms::TermsTable`]).
+//!
+//! The index has [`PARTS`] parts, each with a lock of its own: a change of one, and its growth,
+//! holds up only those who look there.
 //!
 //! # Invariant
 //! A credential is current as long as the entry that it was found by names it: what ends is taken
 //! out here, whoever holds a [`super::Principal`] of it.
 
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+mod table;
 
-use dashmap::{DashMap, DashSet};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use dashmap::DashSet;
 use uuid::Uuid;
 
-use super::key::{self, Digest};
+use super::key::Digest;
+use table::{DigestKey, Table};
+
+/// Parts of the index: a thousand tokens in each of a million, so that one grows in 0.1 ms.
+const PARTS: usize = 1 << PART_BITS;
+
+/// Bits at the front of a digest that choose its part.
+const PART_BITS: u32 = 10;
 
 /// What authentication needs about a live credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +48,13 @@ pub(super) struct TokenEntry {
 }
 
 /// [`TokenEntry`] without padding.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PackedEntry {
     identity: [u8; 16],
     credential: [u8; CREDENTIAL_BYTES],
     generation: [u8; 4],
     expires_s: [u8; 4],
+    /// The kind and the flags; 0 where nothing stands.
     kind: u8,
 }
 
@@ -57,31 +70,41 @@ const IS_WATCHED: u8 = 0x40;
 /// Beside the kind.
 const IS_BASIC: u8 = 0x20;
 
-/// What stands beside the kind.
-const FLAGS: u8 = HAS_TERMS | IS_WATCHED | IS_BASIC;
+/// Beside the kind, of every entry.
+const IS_TAKEN: u8 = 0x10;
 
-// The figure above: table slots are at most 2.1 per entry, each with one byte of its own.
-const _: () = assert!(size_of::<(DigestKey, PackedEntry)>() <= 46);
+/// What the flags leave for the kind.
+const KIND_MAX: u8 = IS_TAKEN - 1;
 
 /// Live credentials, and which identities are gone.
 pub(super) struct TokenIndex {
-    tokens: DashMap<DigestKey, PackedEntry, BuildHasherDefault<IdentityHasher>>,
+    parts: Box<[Part]>,
     /// Identities that were deleted since the process began, about 20 bytes each; emptied by a
     /// restart.
     deleted: DashSet<Uuid>,
 }
 
+/// In a cache line of its own, so that who reads one part does not slow down another.
+#[repr(align(64))]
+struct Part {
+    // A leaf lock, held for one search or change.
+    table: RwLock<Table>,
+}
+
 impl TokenIndex {
     pub(super) fn with_capacity(tokens: usize) -> TokenIndex {
+        let part = |_| Part {
+            table: RwLock::new(Table::with_capacity(tokens / PARTS, PART_BITS)),
+        };
         TokenIndex {
-            tokens: DashMap::with_capacity_and_hasher(tokens, BuildHasherDefault::default()),
+            parts: (0..PARTS).map(part).collect(),
             deleted: DashSet::new(),
         }
     }
 
     pub(super) fn find(&self, key: TokenKey) -> Option<TokenEntry> {
         // Copied out: the guard is a lock and must not outlive this line.
-        let packed = *self.tokens.get(&key.0)?;
+        let packed = *self.part(&key.0).read().get(&key.0)?;
         Some(packed.unpacked())
     }
 
@@ -91,13 +114,15 @@ impl TokenIndex {
             let credential = entry.credential;
             return tracing::error!(credential, "the numbers of credentials are used up");
         };
-        self.tokens.insert(DigestKey::new(digest), packed);
+        let key = DigestKey::new(digest);
+        self.part(&key).write().insert(key, packed);
     }
 
     /// Forgets credentials that ended.
     pub(super) fn end<'d>(&self, digests: impl IntoIterator<Item = &'d Digest>) {
         for digest in digests {
-            self.tokens.remove(&DigestKey::new(digest));
+            let key = DigestKey::new(digest);
+            self.part(&key).write().remove(&key);
         }
     }
 
@@ -112,16 +137,42 @@ impl TokenIndex {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.tokens.len()
+        self.parts.iter().map(|part| part.read().len()).sum()
+    }
+
+    fn part(&self, key: &DigestKey) -> &Part {
+        let number = key.first() >> (u64::BITS - PART_BITS);
+        let part = usize::try_from(number).ok();
+        let part = part.and_then(|number| self.parts.get(number));
+        part.expect("there is a part for all that so many bits can say")
+    }
+}
+
+impl Part {
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl PackedEntry {
-    /// `None` for a number that has no place.
+    /// No token.
+    const FREE: PackedEntry = PackedEntry {
+        identity: [0; 16],
+        credential: [0; CREDENTIAL_BYTES],
+        generation: [0; 4],
+        expires_s: [0; 4],
+        kind: 0,
+    };
+
+    /// `None` for a number or a kind that has no place.
     fn new(entry: TokenEntry) -> Option<PackedEntry> {
         let number = entry.credential.to_le_bytes();
         let (credential, beyond) = number.split_first_chunk()?;
-        if beyond.iter().any(|byte| *byte != 0) {
+        if beyond.iter().any(|byte| *byte != 0) || entry.kind > KIND_MAX {
             return None;
         }
         Some(PackedEntry {
@@ -130,10 +181,15 @@ impl PackedEntry {
             generation: entry.generation.to_le_bytes(),
             expires_s: entry.expires_s.to_le_bytes(),
             kind: entry.kind
+                | IS_TAKEN
                 | if entry.has_terms { HAS_TERMS } else { 0 }
                 | if entry.is_watched { IS_WATCHED } else { 0 }
                 | if entry.is_basic { IS_BASIC } else { 0 },
         })
+    }
+
+    fn is_taken(&self) -> bool {
+        self.kind & IS_TAKEN != 0
     }
 
     fn unpacked(self) -> TokenEntry {
@@ -142,7 +198,7 @@ impl PackedEntry {
             identity: Uuid::from_bytes(self.identity),
             credential: u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]),
             generation: u32::from_le_bytes(self.generation),
-            kind: self.kind & !FLAGS,
+            kind: self.kind & KIND_MAX,
             expires_s: u32::from_le_bytes(self.expires_s),
             has_terms: self.kind & HAS_TERMS != 0,
             is_basic: self.kind & IS_BASIC != 0,
@@ -158,56 +214,5 @@ pub(super) struct TokenKey(DigestKey);
 impl TokenKey {
     pub(super) fn new(digest: &Digest) -> TokenKey {
         TokenKey(DigestKey::new(digest))
-    }
-}
-
-/// The first half of a digest.
-#[derive(Clone, Copy, Eq)]
-struct DigestKey([u8; 16]);
-
-impl std::fmt::Debug for DigestKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("DigestKey(redacted)")
-    }
-}
-
-impl DigestKey {
-    fn new(digest: &Digest) -> DigestKey {
-        let (first, _) = digest.split_first_chunk().expect("32 bytes hold 16");
-        DigestKey(*first)
-    }
-}
-
-impl PartialEq for DigestKey {
-    fn eq(&self, other: &DigestKey) -> bool {
-        key::equal(&self.0, &other.0)
-    }
-}
-
-impl Hash for DigestKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let (first, _) = self.0.split_first_chunk().expect("16 bytes hold 8");
-        state.write_u64(u64::from_le_bytes(*first));
-    }
-}
-
-/// Digests are as even as a hash can be: they are their own hash.
-#[derive(Default)]
-struct IdentityHasher(u64);
-
-impl Hasher for IdentityHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // Not used by `DigestKey`; correct for any other key all the same.
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
     }
 }

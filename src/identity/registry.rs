@@ -10,6 +10,7 @@
 //! 4. A token that was ended is not given out again while it is remembered.
 
 mod import;
+mod load;
 mod told;
 
 use std::collections::HashSet;
@@ -28,8 +29,7 @@ use super::deeds;
 use super::index::TokenIndex;
 use super::key::{self, RegistryKey};
 use super::marks::Marks;
-use super::retire;
-use super::scopes::{SCOPES_BYTES_MAX, Scopes};
+use super::scopes::Scopes;
 use super::terms::{Terms, TermsTable};
 use super::users::Users;
 use super::{
@@ -43,12 +43,13 @@ pub use crate::store::bulk::ListedDevice;
 
 use crate::audit::{Audit, Caller};
 use crate::store::devices::{self, NewCredential};
-use crate::store::terms::{self as rows, LiveRow};
-use crate::store::{Connection, Store, Transaction, scopes, suspects};
+use crate::store::terms::LiveRow;
+use crate::store::{Connection, Store, Transaction};
 
-/// Devices the registry holds at most: at about 100 bytes of memory each, 400 MB. More are refused;
-/// requests that share the commit which reaches the limit still get in.
-pub const DEVICES_MAX: u64 = 4_000_000;
+/// Devices the registry holds at most: at about 65 bytes of memory each, with one token and no
+/// scope, 1 GB. More are refused; requests that share the commit which reaches the limit still get
+/// in.
+pub const DEVICES_MAX: u64 = 16_000_000;
 
 /// The `meta` entry that recognises the registry key.
 const KEY_CHECK: &str = "registry_key_check";
@@ -150,50 +151,29 @@ impl Registry {
         topics: UserTopics,
     ) -> Result<Registry, RegistryError> {
         check_key(&store, secrets)?;
-        let users = Users::open(&store, secrets.key(), secrets.signer(), topics)?;
+        let loaded = load::load(&store)?;
+        let counts = loaded.counts;
+        let key = secrets.key();
+        let users = Users::open(&store, key, secrets.signer(), topics, counts.users)?;
         let admins = AdminTokens::open(&store)?;
-        let scopes = Scopes::new(SCOPES_BYTES_MAX);
-        let terms = TermsTable::default();
-        let marks = Marks::default();
-        let basics = store.read(Basics::read)?;
-        let ((devices, applications), tombstones, index, next_end) = store.read(|connection| {
-            let devices = devices::count(connection, devices::DEVICE)?;
-            let applications = devices::count(connection, devices::APPLICATION)?;
-            // One token each is the rule. Too few or too many is only a question of speed.
-            let index = TokenIndex::with_capacity(usize::try_from(devices).unwrap_or(0));
-            devices::each_live(connection, |live| {
-                let kind = IdentityKind::from_number(live.kind);
-                let owner = (live.device, live.generation);
-                retire::learn(&index, &terms, kind, owner, &live.row);
-            })?;
-            scopes::each(connection, |scoped| {
-                let kind = IdentityKind::from_number(scoped.kind);
-                let scope = scopes.common(kind, &scoped.filters);
-                scopes.hold(scoped.id, &scoped.name, scope);
-            })?;
-            marks.set(&suspects::of(connection, None)?);
-            let tombstones = devices::tombstones(connection)?;
-            let next_end = rows::next_end(connection)?;
-            Ok(((devices, applications), tombstones, index, next_end))
-        })?;
         let shared = Arc::new(Shared {
-            key: secrets.key().clone(),
-            index,
-            basics,
-            terms,
-            next_end_ms: AtomicU64::new(next_end.unwrap_or(u64::MAX)),
+            key: key.clone(),
+            index: loaded.index,
+            basics: loaded.basics,
+            terms: loaded.terms,
+            next_end_ms: AtomicU64::new(loaded.next_end_ms.unwrap_or(u64::MAX)),
             first_uses: Mutex::default(),
             uses: DashMap::new(),
             permits: Default::default(),
-            scopes,
-            devices: AtomicU64::new(devices),
-            applications: AtomicU64::new(applications),
+            scopes: loaded.scopes,
+            devices: AtomicU64::new(counts.devices),
+            applications: AtomicU64::new(counts.applications),
             devices_max,
             audit: OnceLock::new(),
             users,
             admins,
-            marks,
-            tombstones: RwLock::new(tombstones),
+            marks: loaded.marks,
+            tombstones: RwLock::new(loaded.tombstones),
         });
         Ok(Registry {
             store,

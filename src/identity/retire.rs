@@ -193,7 +193,7 @@ fn no_such_token(kind: IdentityKind, name: &str, credential: Option<u64>) -> Reg
     RegistryError::Invalid { field, what }
 }
 
-/// As [`Shared::learn`], while the registry is loaded.
+/// As [`Shared::learn`], for a token of which nothing is known yet: while the registry is loaded.
 pub(super) fn learn(
     index: &TokenIndex,
     table: &TermsTable,
@@ -218,9 +218,6 @@ pub(super) fn learn(
         is_watched: held.retires_older || held.superseded_by.is_some(),
     };
     index.insert(&held.digest, entry);
-    if !has_terms {
-        table.forget([held.id]);
-    }
 }
 
 impl Shared {
@@ -241,6 +238,9 @@ impl Shared {
     /// generation.
     pub(super) fn learn(&self, kind: IdentityKind, owner: (Uuid, u32), held: &LiveRow) {
         learn(&self.index, &self.terms, kind, owner, held);
+        if held.terms.is_none() {
+            self.terms.forget([held.id]);
+        }
         if held.superseded_by.is_none() {
             self.uses.remove(&held.id);
         }

@@ -1,10 +1,13 @@
 //! The terms of a token: when it is valid, from where, and what it allows (SEC-54).
 //!
 //! Tokens without terms cost nothing. The end of a token stands in the index; what few have (the
-//! beginning, rights, networks) in a table beside it, about 150 bytes each and 17 for each network.
+//! beginning, rights, networks, quotas) in a table beside it, about 30 bytes each. What many tokens
+//! have alike is kept once; with a quota, or where nobody else has the same, it is about 150 bytes
+//! more and 17 for each network.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
 
@@ -203,7 +206,12 @@ pub(super) fn from_index_seconds(seconds: u32) -> Option<u64> {
 #[derive(Default)]
 pub(super) struct TermsTable {
     held: DashMap<u64, Arc<Held>>,
+    // A leaf lock, taken by the writer thread and when the registry is loaded.
+    common: Mutex<HashMap<TermsRow, Arc<Held>>>,
 }
+
+/// Different terms that are remembered so that the next token can share them: a megabyte of them.
+const COMMON_MAX: usize = 4_096;
 
 /// What is asked when a token is shown.
 pub(super) struct Held {
@@ -215,6 +223,15 @@ pub(super) struct Held {
 }
 
 impl Held {
+    fn new(row: &TermsRow, quota: Option<Arc<Quota>>) -> Held {
+        Held {
+            quota,
+            not_before_ms: row.not_before_ms.unwrap_or(0),
+            rights: row.rights.map_or(Rights::ALL, Rights::from_bits),
+            networks: networks(row).into_iter().collect(),
+        }
+    }
+
     /// Whether it may be used from there. Who is not said to be anywhere is in no network.
     pub(super) fn is_from(&self, address: Option<IpAddr>) -> bool {
         self.networks.is_empty() || address.is_some_and(|address| self.networks.contains(address))
@@ -237,13 +254,26 @@ impl TermsTable {
         if let Some(quota) = &quota {
             quota.limit(row.connections_max, row.messages_max);
         }
-        let held = Held {
-            quota: quota.filter(|_| has_quota),
-            not_before_ms: row.not_before_ms.unwrap_or(0),
-            rights: row.rights.map_or(Rights::ALL, Rights::from_bits),
-            networks: networks(row).into_iter().collect(),
+        let held = match quota.filter(|_| has_quota) {
+            // The count of what is used is the token's own.
+            Some(quota) => Arc::new(Held::new(row, Some(quota))),
+            None => self.common(row),
         };
-        self.held.insert(credential, Arc::new(held));
+        self.held.insert(credential, held);
+    }
+
+    fn common(&self, row: &TermsRow) -> Arc<Held> {
+        let mut common = self.common.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = common.get(row) {
+            return Arc::clone(held);
+        }
+        let held = Arc::new(Held::new(row, None));
+        if common.len() >= COMMON_MAX {
+            // Whoever has them keeps them; who comes next shares with those that come then.
+            common.clear();
+        }
+        common.insert(row.clone(), Arc::clone(&held));
+        held
     }
 
     /// Forgets credentials that ended, or of which the index says that there is nothing.

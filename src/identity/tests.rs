@@ -1,5 +1,7 @@
 //! The pure parts: token text, names, the permit, the index.
 
+mod large;
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;
@@ -392,74 +394,4 @@ fn the_registry_refuses_devices_beyond_its_limit() {
     ));
     reopened.delete("one", 1).unwrap();
     create(&reopened, "three").unwrap();
-}
-
-/// What a lookup costs beside its digest, among a million tokens in random order (target: 150 ns),
-/// and what they take in memory with an end each (target: 100 MB): from the shell, the resident
-/// set before and after.
-#[test]
-#[ignore = "prints figures; run it in release mode"]
-fn a_million_tokens() {
-    use std::time::Instant;
-
-    let tokens: u64 = std::env::var("TOLLGATE_TEST_DEVICES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1_000_000);
-    let key = vector_key();
-    let token = |number: u64| format!("token-of-the-meter-number-{number:08}");
-    let entry = |credential| TokenEntry {
-        identity: Uuid::new_v4(),
-        credential,
-        generation: 1,
-        kind: 0,
-        expires_s: 4_000_000_000,
-        has_terms: false,
-        is_basic: false,
-        is_watched: false,
-    };
-    let before = resident_kib();
-    let index = TokenIndex::with_capacity(1);
-    let started = Instant::now();
-    for number in 0..tokens {
-        index.insert(&key.token_digest(&token(number)), entry(number));
-    }
-    let filled = started.elapsed();
-    let resident = resident_kib().saturating_sub(before);
-    // A step that meets every number once, in no order that a cache would like.
-    let asked: Vec<String> = (0..tokens).map(|at| token(at * 611_953 % tokens)).collect();
-    let started = Instant::now();
-    let digests: Vec<_> = asked.iter().map(|token| key.token_digest(token)).collect();
-    let digest = started.elapsed();
-    let started = Instant::now();
-    let found = digests
-        .iter()
-        .filter(|digest| index.find(TokenKey::new(digest)).is_some());
-    assert_eq!(found.count() as u64, tokens);
-    let lookup = started.elapsed();
-    let wrong = (0..tokens).map(|at| key.token_digest(&format!("no token {at:08}")));
-    let wrong: Vec<_> = wrong.collect();
-    let started = Instant::now();
-    let found = wrong
-        .iter()
-        .filter(|digest| index.find(TokenKey::new(digest)).is_some());
-    assert_eq!(found.count(), 0);
-    let missed = started.elapsed();
-    let each = |took: std::time::Duration| took.as_nanos() / u128::from(tokens);
-    println!(
-        "{tokens} tokens: digest {} ns, lookup {} ns, of a wrong one {} ns, insert with digest {} \
-         ns, {} MB",
-        each(digest),
-        each(lookup),
-        each(missed),
-        each(filled),
-        resident * 1_024 / 1_000_000
-    );
-}
-
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let row = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = row.and_then(|row| row.split_whitespace().next());
-    number.and_then(|text| text.parse().ok()).unwrap()
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::devices::{self, NewCredential};
 use super::scopes::{self, Filters};
+use super::terms::{self, TermsRow};
 use super::{StoreError, Unsigned};
 
 /// Page cache of the writer while it adds many rows, in KiB as SQLite wants it: the index of names
@@ -12,7 +13,7 @@ use super::{StoreError, Unsigned};
 const CACHE_KIB: i64 = 64 * 1024;
 
 /// A device to be added with one live credential.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct NewDevice<'a> {
     /// The id that the world uses.
     pub id: Uuid,
@@ -24,6 +25,8 @@ pub struct NewDevice<'a> {
     pub label: &'a str,
     /// What it may do besides using its own topics.
     pub scope: Option<&'a Filters>,
+    /// What holds for its credential beside an end.
+    pub terms: TermsRow,
     /// Its credential; its time is the device's too.
     pub credential: NewCredential,
 }
@@ -52,6 +55,10 @@ pub struct ListedDevice {
     pub label: String,
     /// What it may do besides using its own topics.
     pub scope: Filters,
+    /// When its credential ends by itself; wall clock, ms.
+    pub expires_ms: Option<u64>,
+    /// What else holds for its credential.
+    pub terms: TermsRow,
 }
 
 /// Adds devices in one transaction. Add them in the order of their digests, and ids in ascending
@@ -116,6 +123,9 @@ impl<'c> Inserter<'c> {
         if let Some(scope) = new.scope {
             scopes::set(self.connection, number, scope)?;
         }
+        if !new.terms.is_none() {
+            terms::set(self.connection, credential, &new.terms)?;
+        }
         Ok(Ok(credential))
     }
 
@@ -137,23 +147,30 @@ impl Drop for Inserter<'_> {
     }
 }
 
-/// Up to `limit` devices whose names come after `after`, by name, in byte order.
+/// Up to `limit` devices whose names come after `after`, by name, in byte order. The credential is
+/// the newest live one of this kind, or the newest of them if none is live.
 ///
 /// # Errors
 /// That the database could not be read.
 pub fn list(
     connection: &Connection,
+    credential: u8,
     after: Option<&str>,
     limit: usize,
 ) -> Result<Vec<ListedDevice>, StoreError> {
     // Every name is longer than "", so that nothing is left out when there is no `after`.
-    let sql = "SELECT d.name, d.id, d.profile, d.label, s.publish, s.subscribe
+    let sql = "SELECT d.name, d.id, d.profile, d.label, s.publish, s.subscribe, c.expires_ms,
+                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max
                FROM device AS d LEFT JOIN scope AS s ON s.number = d.number
+               LEFT JOIN credential AS c ON c.id = (
+                   SELECT id FROM credential WHERE device = d.number AND kind = ?4
+                   ORDER BY revoked_ms IS NULL DESC, id DESC LIMIT 1)
+               LEFT JOIN terms AS t ON t.credential = c.id
                WHERE d.name > ?1 AND d.kind = ?3 ORDER BY d.name LIMIT ?2";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map(
-        params![after.unwrap_or(""), limit, devices::DEVICE],
+        params![after.unwrap_or(""), limit, devices::DEVICE, credential],
         |row| {
             Ok(ListedDevice {
                 name: row.get(0)?,
@@ -161,6 +178,8 @@ pub fn list(
                 profile: row.get(2)?,
                 label: row.get(3)?,
                 scope: Filters::from_columns(row, 4)?,
+                expires_ms: row.get::<_, Option<Unsigned>>(6)?.map(|at| at.0),
+                terms: TermsRow::from_columns(row, 7)?,
             })
         },
     )?;

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::basic::{self, BasicRow};
-use super::terms::{LiveRow, TermsRow};
+use super::terms::TermsRow;
 use super::{StoreError, Unsigned, sessions, suspects};
 
 /// A row of `device`.
@@ -81,30 +81,10 @@ pub struct NewCredential {
     pub expires_ms: Option<u64>,
 }
 
-/// A credential that is live, with what authentication needs.
-#[derive(Clone, Debug)]
-pub struct LiveCredential {
-    /// The credential itself.
-    pub row: LiveRow,
-    /// The device it belongs to.
-    pub device: Uuid,
-    /// The device's generation.
-    pub generation: u32,
-    /// [`DEVICE`], [`APPLICATION`] or [`USER`].
-    pub kind: u8,
-}
-
-/// How many identities of a kind there are.
+/// The device with this id.
 ///
 /// # Errors
 /// That the database could not be read; so for every function here.
-pub fn count(connection: &Connection, kind: u8) -> Result<u64, StoreError> {
-    let sql = "SELECT count(*) FROM device WHERE kind = ?1";
-    let count: Unsigned = connection.query_row(sql, [kind], |row| row.get(0))?;
-    Ok(count.0)
-}
-
-/// The device with this id.
 pub fn by_id(connection: &Connection, id: Uuid) -> Result<Option<DeviceRow>, StoreError> {
     let sql = "SELECT number, id, name, created_ms, generation, profile, label, kind
                FROM device WHERE id = ?1";
@@ -186,30 +166,6 @@ pub fn owner_of(
         .prepare_cached(sql)?
         .query_row([number], device_row)?;
     Ok(Some((device, credential)))
-}
-
-/// Visits every live credential, oldest first.
-pub fn each_live(
-    connection: &Connection,
-    mut visit: impl FnMut(LiveCredential),
-) -> Result<(), StoreError> {
-    let sql = "SELECT d.id, d.generation, d.kind,
-                      c.id, c.kind, c.digest, c.expires_ms, c.superseded_by, c.retires_older,
-                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max
-               FROM credential AS c CROSS JOIN device AS d ON d.number = c.device
-               LEFT JOIN terms AS t ON t.credential = c.id
-               WHERE c.revoked_ms IS NULL ORDER BY c.id";
-    let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        visit(LiveCredential {
-            device: Uuid::from_bytes(row.get(0)?),
-            generation: row.get(1)?,
-            kind: row.get(2)?,
-            row: LiveRow::from_columns(row, 3)?,
-        });
-    }
-    Ok(())
 }
 
 /// Adds a device of generation 1 without credentials.

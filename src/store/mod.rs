@@ -24,6 +24,7 @@ pub mod devices;
 mod error;
 mod file;
 mod integer;
+pub mod load;
 pub mod messages;
 mod migrations;
 pub mod outbox;
@@ -53,6 +54,9 @@ use writer::Writer;
 
 /// The name of the database file in the data directory.
 pub const FILE_NAME: &str = "state.db";
+
+/// Page cache of a scan, in KiB as SQLite wants it: a pass in order needs few pages.
+const SCAN_CACHE_KIB: i64 = 256;
 
 /// What frees disk space when the state database meets a full disk; `true` if it freed some.
 pub type DiskFullHook = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -145,6 +149,20 @@ impl Store {
         work: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.inner.readers.read(work)
+    }
+
+    /// As [`Store::read`], for one pass over whole tables: on a connection of its own, which is
+    /// closed behind it, so that no memory stays with it.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn scan<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let connection = file::open_for_reading(&self.inner.path)?;
+        connection.pragma_update(None, "cache_size", -SCAN_CACHE_KIB)?;
+        work(&connection)
     }
 
     /// Sets what is asked for space when the disk is full; the request is then tried once more.

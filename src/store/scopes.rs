@@ -1,11 +1,13 @@
 //! Typed reads and writes of scopes: what applications, and some devices, may publish to and
 //! receive. What a filter means is `identity`'s affair.
 
+use std::ops::RangeInclusive;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::StoreError;
 use super::devices::DeviceRow;
+use super::{StoreError, Unsigned};
 
 /// The filters of one scope, as they were given: one a line, as filters hold no control characters
 /// (SEC-08).
@@ -106,12 +108,17 @@ pub fn of(connection: &Connection, identity: &DeviceRow) -> Result<Filters, Stor
     Ok(found.optional()?.unwrap_or_default())
 }
 
-/// Visits every identity that has a scope.
-pub fn each(connection: &Connection, mut visit: impl FnMut(Scoped)) -> Result<(), StoreError> {
+/// Visits the identities with these `number`s that have a scope.
+pub fn each(
+    connection: &Connection,
+    numbers: RangeInclusive<u64>,
+    mut visit: impl FnMut(Scoped),
+) -> Result<(), StoreError> {
     let sql = "SELECT d.id, d.name, d.kind, s.publish, s.subscribe
-               FROM scope AS s CROSS JOIN device AS d ON d.number = s.number";
+               FROM scope AS s CROSS JOIN device AS d ON d.number = s.number
+               WHERE s.number BETWEEN ?1 AND ?2";
     let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query([Unsigned(*numbers.start()), Unsigned(*numbers.end())])?;
     while let Some(row) = rows.next()? {
         visit(Scoped {
             id: Uuid::from_bytes(row.get(0)?),

@@ -1,13 +1,15 @@
 //! Typed reads and writes of the terms of tokens, and of tokens that end by themselves. What terms
 //! mean is `identity`'s affair.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::ops::RangeInclusive;
+
+use rusqlite::{Connection, OptionalExtension, Row, Rows, Statement, params};
 
 use super::devices::{DeviceRow, device_row};
 use super::{StoreError, Unsigned};
 
 /// A row of `terms`; the default one stands for none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TermsRow {
     /// When it begins to be valid; wall clock, ms.
     pub not_before_ms: Option<u64>,
@@ -72,8 +74,8 @@ impl TermsRow {
 }
 
 impl LiveRow {
-    /// The columns id, kind, digest, `expires_ms`, `superseded_by`, `retires_older` and those of
-    /// `terms` from place `at` on.
+    /// The columns id, kind, digest, `expires_ms`, `superseded_by` and `retires_older` from place
+    /// `at` on; without terms.
     pub(super) fn from_columns(row: &Row<'_>, at: usize) -> rusqlite::Result<LiveRow> {
         Ok(LiveRow {
             id: row.get::<_, Unsigned>(at)?.0,
@@ -82,8 +84,59 @@ impl LiveRow {
             expires_ms: row.get::<_, Option<Unsigned>>(at + 3)?.map(|at| at.0),
             superseded_by: row.get::<_, Option<Unsigned>>(at + 4)?.map(|id| id.0),
             retires_older: row.get(at + 5)?,
-            terms: TermsRow::from_columns(row, at + 6)?,
+            terms: TermsRow::default(),
         })
+    }
+}
+
+/// Terms in the order of their credentials, for a walk through both.
+pub(super) struct TermsInOrder<'s> {
+    rows: Rows<'s>,
+    next: Option<(u64, TermsRow)>,
+}
+
+impl<'s> TermsInOrder<'s> {
+    pub(super) const SQL: &'static str =
+        "SELECT credential, not_before_ms, rights, networks, connections_max, messages_max
+         FROM terms WHERE credential BETWEEN ?1 AND ?2 ORDER BY credential";
+
+    /// `statement` is one of [`TermsInOrder::SQL`].
+    pub(super) fn new(
+        statement: &'s mut Statement<'_>,
+        credentials: &RangeInclusive<u64>,
+    ) -> Result<TermsInOrder<'s>, StoreError> {
+        let ends = [Unsigned(*credentials.start()), Unsigned(*credentials.end())];
+        let mut terms = TermsInOrder {
+            rows: statement.query(ends)?,
+            next: None,
+        };
+        terms.step()?;
+        Ok(terms)
+    }
+
+    /// Those of a credential, whose number is greater than that of the last one asked about.
+    pub(super) fn of(&mut self, credential: u64) -> Result<TermsRow, StoreError> {
+        while let Some((at, _)) = &self.next
+            && *at < credential
+        {
+            self.step()?;
+        }
+        let Some((_, terms)) = self.next.take_if(|(at, _)| *at == credential) else {
+            return Ok(TermsRow::default());
+        };
+        self.step()?;
+        Ok(terms)
+    }
+
+    fn step(&mut self) -> Result<(), StoreError> {
+        self.next = match self.rows.next()? {
+            Some(row) => Some((
+                row.get::<_, Unsigned>(0)?.0,
+                TermsRow::from_columns(row, 1)?,
+            )),
+            None => None,
+        };
+        Ok(())
     }
 }
 
@@ -133,7 +186,12 @@ pub fn live(connection: &Connection, identity: &DeviceRow) -> Result<Vec<LiveRow
                FROM credential AS c LEFT JOIN terms AS t ON t.credential = c.id
                WHERE c.device = ?1 AND c.revoked_ms IS NULL ORDER BY c.id";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map([identity.number], |row| LiveRow::from_columns(row, 0))?;
+    let rows = statement.query_map([identity.number], |row| {
+        Ok(LiveRow {
+            terms: TermsRow::from_columns(row, 6)?,
+            ..LiveRow::from_columns(row, 0)?
+        })
+    })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

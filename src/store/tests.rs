@@ -430,7 +430,10 @@ fn rel_10_tokens_of_schema_6_are_read_and_only_those_of_users_are_cleared_away()
     let store = Store::open(dir.path()).unwrap();
     let mut live = Vec::new();
     store
-        .read(|connection| devices::each_live(connection, |found| live.push(found)))
+        .read(|connection| {
+            let all = load::extent(connection)?.credentials;
+            load::each_live(connection, all, |found| live.push(found))
+        })
         .unwrap();
     let found: Vec<_> = live
         .iter()

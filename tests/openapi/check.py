@@ -294,7 +294,10 @@ def fleet():
     """Import, export, backup."""
     rows = {"Content-Type": "application/x-ndjson"}
     good = json.dumps({"name": "imported", "token": "an-imported-token", "publish": ["a"]})
-    named = json.dumps({"name": "imported 2", "token": "another-imported-token"})
+    terms = {"not_before_ms": 1, "expires_ms": 4102444800000, "rights": ["rpc"]}
+    terms |= {"networks": ["127.0.0.0/8"], "connections_max": 5, "messages_max": 50}
+    named = {"name": "imported 2", "token": "another-imported-token", "terms": terms}
+    named = json.dumps(named)
     call("importDevices", good + "\n" + named + "\n", headers=rows, expect=200)
     call("importDevices", good + "\n", headers=rows, expect=422)
     call("importDevices", good + "\n", "?skip_bad=true", headers=rows, expect=200)

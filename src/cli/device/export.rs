@@ -16,12 +16,15 @@ use crate::{
     http::api::{BULK_PATH, ExportPage},
 };
 
+use super::import::terms;
+
 /// Most pages asked for: far beyond what a registry holds; more is a loop.
 const PAGES_MAX: usize = 10_000;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// File to write; standard output without it. It can be imported elsewhere, with new tokens
+    /// under the same terms
     file: Option<PathBuf>,
 }
 
@@ -62,7 +65,8 @@ fn write(client: &Client, part: &Path, path: &Path) -> Result<(), CliError> {
 fn pages<W: Write>(client: &Client, out: W) -> Result<W, CliError> {
     let mut out = csv::Writer::from_writer(out);
     let wrong = |error: csv::Error| CliError::Output(error.into());
-    out.write_record(["name", "id", "profile", "label", "publish", "subscribe"])
+    let columns = ["name", "id", "profile", "label", "publish", "subscribe"];
+    out.write_record(columns.iter().chain(&terms::COLUMNS))
         .map_err(wrong)?;
     let mut progress = None;
     let mut after = String::new();
@@ -72,9 +76,12 @@ fn pages<W: Write>(client: &Client, out: W) -> Result<W, CliError> {
         for device in &page.devices {
             let id = device.id.to_string();
             // No filter of a device holds the separator.
-            let (publish, subscribe) = (device.publish.join(";"), device.subscribe.join(";"));
+            let publish = device.publish.join(terms::SEPARATOR);
+            let subscribe = device.subscribe.join(terms::SEPARATOR);
             let texts = [&device.name, &id, &device.profile, &device.label];
-            out.write_record(texts.into_iter().chain([&publish, &subscribe]))
+            let filters = [&publish, &subscribe];
+            let terms = terms::fields(device.terms.as_ref());
+            out.write_record(texts.into_iter().chain(filters).chain(&terms))
                 .map_err(wrong)?;
         }
         bar.add(page.devices.len() as u64);

@@ -4,6 +4,7 @@
 //! on disk, synced, before the broker is asked: a connection that breaks after the commit must not
 //! take them along.
 
+pub(super) mod terms;
 mod tokens;
 
 use std::borrow::Cow;
@@ -19,11 +20,11 @@ use crate::{
     cli::{
         CliError,
         client::{Client, Uploaded},
-        print, print_json,
+        moment, print, print_json,
         progress::Progress,
         table::shown,
     },
-    http::api::{BULK_PATH, IMPORT_ROWS_MAX, Imported, RowError},
+    http::api::{BULK_PATH, IMPORT_ROWS_MAX, Imported, RowError, Terms},
 };
 
 use tokens::Tokens;
@@ -36,21 +37,34 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 const SHOWN_MAX: usize = 20;
 
 /// The columns that are known, in the order of an export.
-const COLUMNS: [&str; 7] = [
-    "name",
-    "token",
-    "id",
-    "profile",
-    "label",
-    "publish",
-    "subscribe",
-];
+const COLUMNS: [&str; NOT_BEFORE + terms::COLUMNS.len()] = {
+    let [not_before, expires, rights, networks, connections, messages] = terms::COLUMNS;
+    [
+        "name",
+        "token",
+        "id",
+        "profile",
+        "label",
+        "publish",
+        "subscribe",
+        not_before,
+        expires,
+        rights,
+        networks,
+        connections,
+        messages,
+    ]
+};
+
+/// Where the terms begin among the columns.
+const NOT_BEFORE: usize = 7;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// CSV file with the columns name, token, id, profile, label, publish, subscribe in any order,
-    /// named in its first line; only name is needed; `;` stands between filters. `-` is standard
-    /// input
+    /// CSV file with the columns name, token, id, profile, label, publish, subscribe, and for the
+    /// token not_before, expires, rights, networks, connections_max, messages_max, in any order,
+    /// named in its first line; only name is needed; `;` stands between filters, rights and
+    /// networks. `-` is standard input
     file: PathBuf,
     /// Where tokens are written that the file does not give; must not exist yet
     #[arg(long, value_name = "FILE")]
@@ -75,6 +89,8 @@ struct Line<'a> {
     publish: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     subscribe: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    terms: Option<Terms>,
 }
 
 /// The file, taken apart.
@@ -86,6 +102,8 @@ struct Rows {
     /// Bad ones, found before anything was sent.
     bad: Vec<Bad>,
     columns: Columns,
+    /// What times from now on count from.
+    now_ms: i64,
 }
 
 /// Where each known column is.
@@ -212,6 +230,7 @@ impl Rows {
         let width = header.len();
         let mut rows = Rows {
             columns,
+            now_ms: moment::now_ms(),
             ..Rows::default()
         };
         for record in reader.byte_records() {
@@ -223,7 +242,7 @@ impl Rows {
                      rest as another file"
                 )));
             }
-            match check(&record, width, &columns) {
+            match check(&record, width, &columns, rows.now_ms) {
                 None => {
                     rows.records.push(record);
                     rows.lines.push(line);
@@ -258,14 +277,19 @@ impl Rows {
         };
         Bad {
             line: self.line_of(at),
-            column: error.field.clone(),
+            column: terms::column_of(&error.field).to_owned(),
             what,
         }
     }
 }
 
 /// What can be seen without the broker.
-fn check(record: &ByteRecord, width: usize, columns: &Columns) -> Option<(String, String)> {
+fn check(
+    record: &ByteRecord,
+    width: usize,
+    columns: &Columns,
+    now_ms: i64,
+) -> Option<(String, String)> {
     if record.len() != width {
         let what = format!(
             "has {} fields, the first line names {width}; put fields with commas in \"…\"",
@@ -286,7 +310,8 @@ fn check(record: &ByteRecord, width: usize, columns: &Columns) -> Option<(String
             "is empty; every device has a name".to_owned(),
         ));
     }
-    None
+    let bad = terms::read(record, columns, now_ms).err();
+    bad.map(|(column, what)| (column.to_owned(), what))
 }
 
 impl Columns {
@@ -366,6 +391,8 @@ impl Body<'_> {
                 label: columns.get(record, 4),
                 publish: columns.filters(record, 5),
                 subscribe: columns.filters(record, 6),
+                // What is wrong was found when the file was read.
+                terms: terms::read(record, columns, self.rows.now_ms).unwrap_or_default(),
             };
             serde_json::to_writer(&mut self.buffer, &line)?;
             self.buffer.push(b'\n');

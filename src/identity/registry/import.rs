@@ -4,12 +4,13 @@
 //! # Invariants
 //! 1. All rows are added or none, unless the caller wants bad ones to be left out.
 //! 2. A token lives for one [`Import::add`]; only its digest is staged.
-//! 3. A row costs 72 bytes and its texts while it is staged; at most [`IMPORT_ROWS_MAX`] rows.
+//! 3. A row costs 88 bytes and its texts while it is staged; at most [`IMPORT_ROWS_MAX`] rows.
 //!
 //! The transaction adds the rows in the order of their digests, so that the indexes grow at their
 //! end. Other changes wait for it.
 
-mod scopes;
+mod alike;
+mod staged;
 
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
@@ -17,21 +18,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
 
-use self::scopes::StagedScopes;
-use super::{Registry, Shared, now_ms};
+use self::alike::Alike;
+use self::staged::{Row, Staged};
+use super::{Registry, now_ms};
 use crate::identity::deeds;
 use crate::identity::device::{self, DEFAULT_PROFILE};
-use crate::identity::key::Digest;
+use crate::identity::terms::{Terms, index_seconds};
 use crate::identity::{
-    CredentialKind, DeviceName, DeviceToken, IdentityKind, RegistryError, Scope,
+    CredentialKind, DeviceName, DeviceToken, IdentityKind, RegistryError, Scope, TermsChange,
 };
-use crate::store::bulk::{self, Inserter, ListedDevice, NewDevice, Taken};
-use crate::store::devices::NewCredential;
+use crate::store::bulk::{self, ListedDevice};
 use crate::store::scopes::Filters;
-use crate::store::terms::{LiveRow, TermsRow};
+use crate::store::terms::TermsRow;
 use crate::store::{StoreError, Transaction};
 
-/// Rows of one import; more are imported in parts. Bounds memory (about 110 MB) and the time for
+/// Rows of one import; more are imported in parts. Bounds memory (about 130 MB) and the time for
 /// which other changes wait (some seconds).
 pub const IMPORT_ROWS_MAX: usize = 1 << 20;
 
@@ -55,6 +56,8 @@ pub struct ImportRow<'a> {
     pub publish: &'a [String],
     /// Patterns of the topics it may receive besides its own.
     pub subscribe: &'a [String],
+    /// Terms of its token.
+    pub terms: Option<&'a TermsChange>,
 }
 
 /// Why a row is not added. Holds no token.
@@ -63,7 +66,7 @@ pub struct RowFault {
     /// The row, counted from 1.
     pub row: u32,
     /// Which of its fields: `name`, `token`, `id`, `profile`, `label`, `publish`,
-    /// `subscribe`, or `row` for all of it.
+    /// `subscribe`, one of the terms, or `row` for all of it.
     pub field: &'static str,
     /// What is wrong with it, as the rest of a sentence.
     pub what: String,
@@ -86,25 +89,12 @@ pub struct Import {
     rows: Vec<Row>,
     /// Name, profile and label of every row, one behind the other.
     text: String,
-    scopes: StagedScopes,
+    scopes: Alike<Filters>,
+    /// Without what each token has of its own: its times.
+    terms: Alike<TermsRow>,
     faults: Faults,
     seen: u32,
     created_ms: u64,
-}
-
-struct Row {
-    digest: Digest,
-    /// Nil until it is given one.
-    id: Uuid,
-    text_at: usize,
-    number: u32,
-    /// Its place among the scopes of the import.
-    scope: Option<NonZeroU32>,
-    name_len: u8,
-    profile_len: u8,
-    label_len: u16,
-    chosen: bool,
-    has_id: bool,
 }
 
 #[derive(Clone, Default)]
@@ -114,8 +104,9 @@ struct Faults {
 }
 
 impl Registry {
-    /// Up to `limit` devices whose names come after `after`, by name, without their credentials;
-    /// and whether there are more.
+    /// Up to `limit` devices whose names come after `after`, by name, each with the terms of its
+    /// token: of the newest live one, or the newest of all if none is live. And whether there are
+    /// more.
     ///
     /// # Errors
     /// The database failed.
@@ -123,13 +114,18 @@ impl Registry {
         &self,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<(Vec<ListedDevice>, bool), RegistryError> {
+    ) -> Result<(Vec<(ListedDevice, Terms)>, bool), RegistryError> {
+        let token = CredentialKind::ACCESS_TOKEN;
         let mut devices = self
             .store
-            .read(|connection| bulk::list(connection, after, limit + 1))?;
+            .read(|connection| bulk::list(connection, token, after, limit + 1))?;
         let more = devices.len() > limit;
         devices.truncate(limit);
-        Ok((devices, more))
+        let with_terms = devices.into_iter().map(|device| {
+            let terms = Terms::from_row(&device.terms, device.expires_ms);
+            (device, terms)
+        });
+        Ok((with_terms.collect(), more))
     }
 
     /// Begins an import; nothing changes before [`Import::commit`].
@@ -139,7 +135,8 @@ impl Registry {
             registry: self.clone(),
             rows: Vec::new(),
             text: String::new(),
-            scopes: StagedScopes::default(),
+            scopes: Alike::default(),
+            terms: Alike::default(),
             faults: Faults::default(),
             seen: 0,
             created_ms: now_ms(),
@@ -161,13 +158,13 @@ impl Import {
         Ok(())
     }
 
-    /// Notes a row that could not even be read.
+    /// Notes a row that could not even be read, or of which one field could not.
     ///
     /// # Errors
     /// As [`Import::add`].
-    pub fn unreadable(&mut self, what: String) -> Result<(), RegistryError> {
+    pub fn unreadable(&mut self, field: &'static str, what: String) -> Result<(), RegistryError> {
         let number = self.next()?;
-        self.faults.note(number, "row", what);
+        self.faults.note(number, field, what);
         Ok(())
     }
 
@@ -198,6 +195,7 @@ impl Import {
             rows,
             text,
             scopes,
+            terms,
             faults,
             created_ms,
             ..
@@ -206,6 +204,7 @@ impl Import {
             rows,
             text,
             scopes: scopes.all,
+            terms: terms.all,
             created_ms,
             skip_bad,
         });
@@ -270,7 +269,14 @@ impl Import {
         let kind = IdentityKind::Device;
         let scope = Scope::new(kind, row.publish, row.subscribe).map_err(refused)?;
         scope.check_name(row.name).map_err(refused)?;
-        let scope = self.scopes.place(scope.0)?;
+        let scope = self.place_of_scope(scope.0)?;
+        let terms = match row.terms {
+            None => Terms::default(),
+            Some(wanted) => wanted
+                .of(Terms::default(), kind, self.created_ms)
+                .map_err(refused)?,
+        };
+        let token_terms = self.place_of_terms(&terms)?;
         let token = DeviceToken::imported(row.token).map_err(|error| refused(error.into()))?;
         let text_at = self.text.len();
         let lengths = (
@@ -290,11 +296,52 @@ impl Import {
             text_at,
             number,
             scope,
+            terms: token_terms,
+            expires_s: index_seconds(terms.expires_ms),
+            not_before_ms: terms.not_before_ms.unwrap_or(0),
             name_len,
             profile_len,
             label_len,
             chosen: token.is_chosen(),
             has_id: row.id.is_some(),
+        })
+    }
+
+    fn place_of_scope(
+        &mut self,
+        scope: Filters,
+    ) -> Result<Option<NonZeroU32>, (&'static str, String)> {
+        if scope.is_empty() {
+            return Ok(None);
+        }
+        let bytes = scope.bytes();
+        self.scopes.place(scope, bytes).map_err(|limit| {
+            let what = format!(
+                "is one scope too many: the different scopes of one import have at most {limit} \
+                 bytes; use %d, or import the file in parts"
+            );
+            ("subscribe", what)
+        })
+    }
+
+    fn place_of_terms(
+        &mut self,
+        terms: &Terms,
+    ) -> Result<Option<NonZeroU32>, (&'static str, String)> {
+        let row = TermsRow {
+            not_before_ms: None,
+            ..terms.row()
+        };
+        if row.is_none() {
+            return Ok(None);
+        }
+        let bytes = row.networks.len();
+        self.terms.place(row, bytes).map_err(|limit| {
+            let what = format!(
+                "are too many that differ: those of one import have at most {limit} bytes; import \
+                 the file in parts"
+            );
+            ("networks", what)
         })
     }
 
@@ -350,128 +397,6 @@ fn repeated_in<'t>(
         (key(first) == key(second)).then_some((second.number, field, first.number))
     });
     pairs.collect()
-}
-
-/// What the transaction adds.
-struct Staged {
-    rows: Vec<Row>,
-    text: String,
-    scopes: Vec<Filters>,
-    created_ms: u64,
-    skip_bad: bool,
-}
-
-impl Staged {
-    fn insert(&self, transaction: &Transaction<'_>) -> Result<(Vec<Added>, Faults), StoreError> {
-        let mut added = Vec::with_capacity(self.rows.len());
-        let mut faults = Faults::default();
-        let mut inserter = Inserter::new(transaction)?;
-        for (place, row) in self.rows.iter().enumerate() {
-            if row.has_id && inserter.is_buried(row.id)? {
-                faults.note(row.number, "id", words(Taken::Id));
-                continue;
-            }
-            match inserter.add(&self.new_device(row))? {
-                Ok(credential) => added.push(Added { place, credential }),
-                Err(taken) => {
-                    let field = match taken {
-                        Taken::Name => "name",
-                        Taken::Id => "id",
-                        Taken::Token => "token",
-                    };
-                    faults.note(row.number, field, words(taken));
-                }
-            }
-        }
-        Ok((added, faults))
-    }
-
-    fn new_device(&self, row: &Row) -> NewDevice<'_> {
-        let [name, profile, label] = row.texts(&self.text);
-        NewDevice {
-            id: row.id,
-            name,
-            profile,
-            label,
-            scope: row.scope_in(&self.scopes),
-            credential: NewCredential {
-                kind: CredentialKind::ACCESS_TOKEN,
-                digest: row.digest,
-                chosen: row.chosen,
-                created_ms: self.created_ms,
-                expires_ms: None,
-            },
-        }
-    }
-}
-
-/// A row that was added: where it stands, and its credential's id.
-struct Added {
-    place: usize,
-    credential: u64,
-}
-
-fn words(taken: Taken) -> String {
-    match taken {
-        Taken::Name => "is that of another device; choose another, or delete that device",
-        Taken::Id => "is or was that of another device; leave it empty to get a new one",
-        Taken::Token => "is or was that of another device; choose another",
-    }
-    .to_owned()
-}
-
-impl Shared {
-    fn add_many(&self, added: &[Added], staged: &Staged) -> u64 {
-        let kind = IdentityKind::Device;
-        let scopes = staged.scopes.iter();
-        let scopes: Vec<_> = scopes.map(|all| self.scopes.common(kind, all)).collect();
-        for Added { place, credential } in added {
-            let Some(row) = staged.rows.get(*place) else {
-                continue; // the places are those of the rows
-            };
-            if let Some(scope) = row.scope_in(&scopes) {
-                self.scopes
-                    .hold(row.id, row.name(&staged.text), Arc::clone(scope));
-            }
-            let held = LiveRow {
-                id: *credential,
-                kind: CredentialKind::ACCESS_TOKEN,
-                digest: row.digest,
-                expires_ms: None,
-                terms: TermsRow::default(),
-                superseded_by: None,
-                retires_older: false,
-            };
-            self.learn(kind, (row.id, 1), &held);
-        }
-        let count = added.len() as u64;
-        self.devices.fetch_add(count, Ordering::Relaxed);
-        count
-    }
-}
-
-impl Row {
-    fn name<'t>(&self, text: &'t str) -> &'t str {
-        let [name, ..] = self.texts(text);
-        name
-    }
-
-    fn scope_in<'s, T>(&self, scopes: &'s [T]) -> Option<&'s T> {
-        let place = usize::try_from(self.scope?.get()).ok()?;
-        scopes.get(place - 1)
-    }
-
-    fn texts<'t>(&self, text: &'t str) -> [&'t str; 3] {
-        let rest = text.get(self.text_at..).unwrap_or_default();
-        let (name, rest) = rest
-            .split_at_checked(usize::from(self.name_len))
-            .unwrap_or_default();
-        let (profile, rest) = rest
-            .split_at_checked(usize::from(self.profile_len))
-            .unwrap_or_default();
-        let label = rest.get(..usize::from(self.label_len)).unwrap_or_default();
-        [name, profile, label]
-    }
 }
 
 impl Faults {

@@ -98,20 +98,21 @@ pub struct UserTotals {
 
 impl Users {
     /// Reads what the database holds of the service; makes the resource's id where there is none.
+    /// `count` users are in the registry.
     pub(super) fn open(
         store: &Store,
         key: &RegistryKey,
         signer: Arc<Signer>,
         topics: UserTopics,
+        count: u64,
     ) -> Result<Users, RegistryError> {
         let resource = resource(store)?;
         let terms = DashMap::new();
-        let (count, rows) = store.read(|connection| {
+        let rows = store.read(|connection| {
             users::each_terms(connection, |held| {
                 terms.insert(held.id, Terms::new(held));
             })?;
-            let count = devices::count(connection, devices::USER)?;
-            Ok((count, users::access_keys(connection)?))
+            users::access_keys(connection)
         })?;
         let keys = AccessKeys::open(rows, key);
         Ok(Users {
