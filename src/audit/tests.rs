@@ -274,14 +274,14 @@ fn rel_07_files_are_full_at_their_limit_and_the_oldest_go() {
         last.contains(&format!("\"last\":{}", found.first - 1)),
         "{last}"
     );
-    // Within the limit of a little more nothing would go that is not told first.
+    // Under a smaller limit nothing goes that is not told first.
     let mut chain = open(dir.path(), bytes_max / 2).chain;
     let before = files(dir.path());
     let leaving = chain.trim();
-    assert_eq!((files(dir.path()), leaving.len()), (before.clone(), 8));
+    assert!(!leaving.is_empty() && files(dir.path()) == before);
     assert_eq!(chain.trim(), [], "each is told once");
     chain.remove_leaving();
-    assert_eq!(files(dir.path()), before[8..]);
+    assert_eq!(files(dir.path()), before[leaving.len()..]);
     // A file in the middle that is gone is found.
     fs::remove_file(&files(dir.path())[3]).unwrap();
     assert!(matches!(faults(dir.path())[..], [FaultKind::Number { .. }]));

@@ -5,8 +5,6 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use serde::Deserialize;
-
 use super::event::What;
 use super::reader::event_of;
 use super::scan::{self, AuditFile, Fault, FaultKind, Head, NO_HEAD};
@@ -197,23 +195,21 @@ impl Verified {
     }
 }
 
-/// What is read of a record that a file was removed.
-#[derive(Deserialize)]
-struct Removed<'l> {
-    book: &'l str,
-    last: u64,
-}
-
+/// Reads which records went, of a record that says so: it is whole, and nothing in it is anybody's
+/// but ours.
 fn note_removed(line: &[u8], removed: &mut [u64; 2]) {
     if event_of(line) != Some(What::Removed.as_str()) {
         return;
     }
-    let Ok(told) = serde_json::from_slice::<Removed<'_>>(line) else {
+    let text = std::str::from_utf8(line).unwrap_or_default();
+    let Some((_, behind)) = text.split_once(",\"last\":") else {
         return;
     };
+    let digits = behind.split(|c: char| !c.is_ascii_digit()).next();
+    let last: Option<u64> = digits.and_then(|digits| digits.parse().ok());
     for (book, removed) in Book::ALL.iter().zip(removed) {
-        if book.as_str() == told.book {
-            *removed = told.last.max(*removed);
+        if text.contains(&format!(",\"book\":\"{}\"", book.as_str())) {
+            *removed = last.unwrap_or_default().max(*removed);
         }
     }
 }
