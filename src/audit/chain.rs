@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! 1. A file only grows, until it is full or the disk's limit is reached; then the next one begins
-//!    with the next number. The oldest one goes when all together are longer than allowed.
+//!    with the next number. The oldest one goes when all together are longer than allowed, once a
+//!    record says so: files that went without one were taken away by somebody else.
 //! 2. A write that fails is taken back whole; the chain stands where it stood.
 //! 3. After a failed sync nothing more is written until the next start (REL-04).
 
@@ -41,6 +42,8 @@ pub(super) struct Chain {
     head: Head,
     /// Oldest first, with their lengths; the last one is written.
     files: VecDeque<(AuditFile, u64)>,
+    /// The oldest of them that are about to go.
+    leaving: usize,
     current: Option<File>,
     file_bytes_max: u64,
     bytes_max: u64,
@@ -77,6 +80,7 @@ impl Chain {
             book,
             head: NO_HEAD,
             files: VecDeque::new(),
+            leaving: 0,
             current: None,
             file_bytes_max: (bytes_max / FILES).clamp(LINE_BYTES_MAX as u64, FILE_BYTES_MAX),
             bytes_max,
@@ -87,7 +91,11 @@ impl Chain {
         let mut events = Vec::new();
         let found = scan::files(dir, book)?;
         let head = chain.read_end(&found, &mut events)?;
-        let change = greatest_change(&found)?;
+        // Changes stand in one book only.
+        let change = match book {
+            Book::Admin => greatest_change(&found)?,
+            Book::Access => 0,
+        };
         for file in found {
             let bytes = fs::metadata(&file.path)?.len();
             chain.files.push_back((file, bytes));
@@ -278,27 +286,38 @@ impl Chain {
         Ok(())
     }
 
-    /// Removes the oldest files until the book is within its limit; answers an event for each.
+    /// Chooses the oldest files to go, until the book is within its limit without them; answers an
+    /// event for each, to be written before [`Chain::remove_leaving`].
     pub(super) fn trim(&mut self) -> Vec<Event> {
-        let mut removed = Vec::new();
-        while self.files.len() > 1 && self.bytes() > self.bytes_max {
-            let Some((file, bytes)) = self.files.pop_front() else {
-                break;
-            };
+        let staying = self.files.iter().skip(self.leaving);
+        let mut bytes: u64 = staying.map(|(_, bytes)| bytes).sum();
+        let mut events = Vec::new();
+        while bytes > self.bytes_max
+            && self.leaving + 1 < self.files.len()
+            && let Some((file, held)) = self.files.get(self.leaving)
+        {
+            self.leaving += 1;
+            let next = self.files.get(self.leaving).map(|(file, _)| file.first);
+            events.push(
+                Event::new(What::Removed)
+                    .text("book", self.book.as_str())
+                    .number("first", file.first)
+                    .number("last", next.unwrap_or_default().saturating_sub(1))
+                    .number("bytes", *held),
+            );
+            bytes -= held;
+        }
+        events
+    }
+
+    /// Removes the files of which it is told that they go.
+    pub(super) fn remove_leaving(&mut self) {
+        for (file, _) in self.files.drain(..std::mem::take(&mut self.leaving)) {
             if let Err(error) = fs::remove_file(&file.path) {
                 tracing::warn!(file = %file.path.display(), %error, "an old file of the audit \
                     cannot be removed");
             }
-            let next = self.files.front().map_or(0, |(file, _)| file.first);
-            removed.push(
-                Event::new(What::Removed)
-                    .text("book", self.book.as_str())
-                    .number("first", file.first)
-                    .number("last", next.saturating_sub(1))
-                    .number("bytes", bytes),
-            );
         }
-        removed
     }
 }
 

@@ -51,7 +51,7 @@ pub use record::LINE_BYTES_MAX;
 pub use refused::{Known, ROWS_MAX, RefusedClient};
 pub use scan::{AuditFile, Fault, FaultKind, Head};
 pub use shared::now_ms;
-pub use verify::{Verified, verify};
+pub use verify::{Expected, Verified, verify, verify_all, written};
 
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError, Transaction, outbox};

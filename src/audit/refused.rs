@@ -1,15 +1,22 @@
 //! The newest clients that were refused, for whoever asks why a device does not connect.
 //!
 //! One row for each address, client id and reason: it says when first and last, and how often. The
-//! table holds [`ROWS_MAX`] rows; the one whose last refusal is the longest ago goes.
+//! table holds [`ROWS_MAX`] rows; the one whose last refusal is the longest ago goes. When it is
+//! full, those of a source that has more than [`ROWS_OF_ONE_MAX`] of them go first: who floods the
+//! broker with made-up client ids does not push everybody else out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use uuid::Uuid;
 
+use super::subscriber;
+
 /// Rows kept, of at most about 300 bytes each.
 pub const ROWS_MAX: usize = 1_024;
+
+/// Rows that one source keeps when the table is full.
+const ROWS_OF_ONE_MAX: usize = ROWS_MAX / 8;
 
 /// A client that was refused, as often as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +62,10 @@ pub(super) struct Table {
     /// The rows by their sequence.
     order: BTreeMap<u64, Key>,
     sequence: u64,
+    /// Of each source its rows, by their sequence.
+    sources: HashMap<IpAddr, BTreeSet<u64>>,
+    /// Sources with more than [`ROWS_OF_ONE_MAX`] rows: fewer than eight.
+    large: BTreeSet<IpAddr>,
 }
 
 impl Table {
@@ -69,12 +80,11 @@ impl Table {
         self.sequence += 1;
         let sequence = self.sequence;
         let key = (from, Box::from(client_id), reason);
-        let is_new = !self.rows.contains_key(&key);
-        if is_new
-            && self.rows.len() >= ROWS_MAX
-            && let Some((_, oldest)) = self.order.pop_first()
-        {
-            self.rows.remove(&oldest);
+        let before = self.rows.get(&key).map(|row| row.sequence);
+        match before {
+            Some(before) => self.leave(before, from),
+            None if self.rows.len() >= ROWS_MAX => self.make_room(),
+            None => {}
         }
         let row = self
             .rows
@@ -89,12 +99,52 @@ impl Table {
                 reason,
                 known: None,
             });
-        self.order.remove(&row.sequence);
-        self.order.insert(sequence, key);
         row.sequence = sequence;
         row.last_ms = at_ms;
         row.count += 1;
-        (row.clone(), is_new)
+        let row = row.clone();
+        self.enter(sequence, key);
+        (row, before.is_none())
+    }
+
+    /// Takes a row out: the oldest of a source that has many, or else the oldest of all.
+    fn make_room(&mut self) {
+        let large = self
+            .large
+            .first()
+            .and_then(|source| self.sources.get(source));
+        let oldest = large.and_then(|rows| rows.first().copied());
+        let oldest = oldest.or_else(|| self.order.first_key_value().map(|(at, _)| *at));
+        let Some((sequence, key)) = oldest.and_then(|at| self.order.remove_entry(&at)) else {
+            return;
+        };
+        self.leave(sequence, key.0);
+        self.rows.remove(&key);
+    }
+
+    fn enter(&mut self, sequence: u64, key: Key) {
+        let source = subscriber(key.0);
+        let rows = self.sources.entry(source).or_default();
+        rows.insert(sequence);
+        if rows.len() > ROWS_OF_ONE_MAX {
+            self.large.insert(source);
+        }
+        self.order.insert(sequence, key);
+    }
+
+    fn leave(&mut self, sequence: u64, from: IpAddr) {
+        self.order.remove(&sequence);
+        let source = subscriber(from);
+        let Some(rows) = self.sources.get_mut(&source) else {
+            return;
+        };
+        rows.remove(&sequence);
+        if rows.len() <= ROWS_OF_ONE_MAX {
+            self.large.remove(&source);
+        }
+        if rows.is_empty() {
+            self.sources.remove(&source);
+        }
     }
 
     /// Puts in what is known of the credential, if the row is still there.
@@ -162,5 +212,35 @@ mod tests {
         let rows = table.after(0);
         assert_eq!(rows.last().unwrap().count, 3 * ROWS_MAX as u64);
         assert_eq!(rows.first().unwrap().first_ms, 2 * ROWS_MAX as u64 + 1);
+        let held: usize = table.sources.values().map(BTreeSet::len).sum();
+        assert_eq!((held, table.sources.len()), (ROWS_MAX, ROWS_MAX));
+    }
+
+    /// Whoever makes up client ids, also from every address of a subscriber's IPv6 network.
+    #[test]
+    fn sec_27_one_source_does_not_push_the_others_out() {
+        let mut table = Table::default();
+        let innocent = |n: u32| IpAddr::from(n.to_be_bytes());
+        for n in 0..500 {
+            table.note(1, innocent(n), "sensor", "bad_credential");
+        }
+        for n in 0..10_000_u32 {
+            let segments = [0x2001, 0xdb8, 0, 0, 1, 2, 3, u16::try_from(n).unwrap()];
+            table.note(2, IpAddr::from(segments), &n.to_string(), "bad_credential");
+        }
+        let rows = table.after(0);
+        let ours = rows.iter().filter(|row| &*row.client_id == "sensor");
+        assert_eq!((ours.count(), rows.len()), (500, ROWS_MAX));
+        // Others take its place, down to what it may keep, before anybody else goes.
+        let places = u32::try_from(ROWS_MAX - 500 - ROWS_OF_ONE_MAX).unwrap();
+        for n in 500..500 + places {
+            table.note(3, innocent(n), "sensor", "bad_credential");
+        }
+        let first = |table: &Table| table.after(0).first().unwrap().first_ms;
+        assert_eq!((first(&table), table.large.len()), (1, 0));
+        table.note(3, innocent(5_000), "sensor", "bad_credential");
+        assert_eq!(table.after(0).len(), ROWS_MAX);
+        let held: usize = table.sources.values().map(BTreeSet::len).sum();
+        assert_eq!((held, table.order.len()), (ROWS_MAX, ROWS_MAX));
     }
 }

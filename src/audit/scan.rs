@@ -83,6 +83,15 @@ pub enum FaultKind {
         /// Which.
         number: u64,
     },
+    /// The oldest files are gone, and it is not told that they were removed.
+    #[error(
+        "the audit begins with record {first}; those before it are gone, and no record says that \
+         they were removed because of the limit on disk"
+    )]
+    Beginning {
+        /// The first one there is.
+        first: u64,
+    },
     /// A record that was noted stands in a file that is gone.
     #[error("record {number}, which was noted, is older than all that is kept")]
     Gone {

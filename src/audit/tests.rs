@@ -37,8 +37,16 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     files.into_iter().map(|file| file.path).collect()
 }
 
+/// What was seen of the records before.
+fn noted(heads: &[Head]) -> Expected<'_> {
+    Expected {
+        noted: heads,
+        ..Expected::default()
+    }
+}
+
 fn faults(dir: &Path) -> Vec<FaultKind> {
-    let found = verify(dir, Book::Admin, &[], false).unwrap();
+    let found = verify(dir, Book::Admin, Expected::default()).unwrap();
     found.faults.into_iter().map(|fault| fault.what).collect()
 }
 
@@ -54,7 +62,7 @@ fn sec_56_a_chain_goes_on_after_a_restart() {
     assert_eq!((opened.chain.head(), opened.change), (head, 3));
     assert!(opened.events.is_empty());
     append(&mut opened.chain, 2);
-    let found = verify(dir.path(), Book::Admin, &[head], false).unwrap();
+    let found = verify(dir.path(), Book::Admin, noted(&[head])).unwrap();
     assert_eq!((found.files, found.records, found.first), (1, 5, 1));
     assert_eq!((found.head.number, found.faults), (5, Vec::new()));
 }
@@ -94,7 +102,7 @@ fn sec_56_every_change_of_a_file_is_found() {
             is_end_of_record,
             "cut at {at}"
         );
-        let found = verify(dir.path(), Book::Admin, &[head], false).unwrap();
+        let found = verify(dir.path(), Book::Admin, noted(&[head])).unwrap();
         assert!(
             !found.faults.is_empty(),
             "the head that was noted tells of a cut at {at}"
@@ -116,7 +124,7 @@ fn sec_56_every_change_of_a_file_is_found() {
 
 fn verify_whole(dir: &Path, path: &Path, whole: &[u8]) -> Head {
     fs::write(path, whole).unwrap();
-    let found = verify(dir, Book::Admin, &[], false).unwrap();
+    let found = verify(dir, Book::Admin, Expected::default()).unwrap();
     assert_eq!(found.faults, []);
     found.head
 }
@@ -140,7 +148,7 @@ fn sec_56_a_chain_written_anew_is_found_by_a_head_noted_before() {
         .unwrap();
     drop(chain);
     assert_eq!(faults(dir.path()), []);
-    let found = verify(dir.path(), Book::Admin, &[head], false).unwrap();
+    let found = verify(dir.path(), Book::Admin, noted(&[head])).unwrap();
     assert_eq!(found.faults[0].what, FaultKind::Replaced { number: 4 });
 }
 
@@ -209,7 +217,7 @@ fn sec_56_damage_is_told_with_its_place_and_left_as_it_is() {
             bad,
             "the damaged file is not touched"
         );
-        let found = verify(dir.path(), Book::Admin, &[], false).unwrap();
+        let found = verify(dir.path(), Book::Admin, Expected::default()).unwrap();
         assert_eq!(found.files, 2);
         let fault = &found.faults[0];
         let line_at = bad[..at]
@@ -247,6 +255,7 @@ fn rel_07_files_are_full_at_their_limit_and_the_oldest_go() {
     for _ in 0..100 {
         append(&mut chain, 100);
         removed.extend(chain.trim());
+        chain.remove_leaving();
         let on_disk: u64 = files(dir.path())
             .iter()
             .map(|path| fs::metadata(path).unwrap().len())
@@ -255,7 +264,7 @@ fn rel_07_files_are_full_at_their_limit_and_the_oldest_go() {
         assert!(on_disk <= bytes_max, "{on_disk}");
     }
     assert!(removed.iter().all(|event| event.what() == What::Removed));
-    let found = verify(dir.path(), Book::Admin, &[], false).unwrap();
+    let found = verify(dir.path(), Book::Admin, Expected::default()).unwrap();
     assert_eq!(found.faults, []);
     assert_eq!(found.head.number, 10_000);
     assert_eq!(found.first + found.records - 1, 10_000);
@@ -265,9 +274,61 @@ fn rel_07_files_are_full_at_their_limit_and_the_oldest_go() {
         last.contains(&format!("\"last\":{}", found.first - 1)),
         "{last}"
     );
+    // Under a smaller limit nothing goes that is not told first.
+    let mut chain = open(dir.path(), bytes_max / 2).chain;
+    let before = files(dir.path());
+    let leaving = chain.trim();
+    assert!(!leaving.is_empty() && files(dir.path()) == before);
+    assert_eq!(chain.trim(), [], "each is told once");
+    chain.remove_leaving();
+    assert_eq!(files(dir.path()), before[leaving.len()..]);
     // A file in the middle that is gone is found.
     fs::remove_file(&files(dir.path())[3]).unwrap();
     assert!(matches!(faults(dir.path())[..], [FaultKind::Number { .. }]));
+}
+
+/// Whoever takes the oldest files away hides how a thing began; the limit on disk says what it
+/// removes.
+#[test]
+fn sec_56_oldest_files_that_go_untold_are_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = dir.path().join(DIRECTORY);
+    let open = |book| Chain::open(&audit, book, 1 << 20, None).unwrap().chain;
+    let [mut admin, mut access] = Book::ALL.map(open);
+    for _ in 0..60 {
+        append(&mut admin, 100);
+        append(&mut access, 100);
+        let leaving = [admin.trim(), access.trim()].concat();
+        let told = leaving.iter().map(|event| Entry {
+            time_ms: 1,
+            event: event.what().as_str(),
+            members: event.members(),
+        });
+        admin.append(told).unwrap();
+        admin.sync().unwrap();
+        // A crash here leaves files of which it is told that they went.
+        assert_eq!(all_faults(dir.path()), [const { Vec::new() }; 2]);
+        admin.remove_leaving();
+        access.remove_leaving();
+    }
+    assert_eq!(all_faults(dir.path()), [const { Vec::new() }; 2]);
+    for (place, book) in Book::ALL.into_iter().enumerate() {
+        let all = scan::files(&audit, book).unwrap();
+        assert!(all[0].first > 1, "{all:?}");
+        let aside = dir.path().join("aside");
+        fs::rename(&all[0].path, &aside).unwrap();
+        let mut expected = [const { Vec::new() }; 2];
+        expected[place].push(FaultKind::Beginning {
+            first: all[1].first,
+        });
+        assert_eq!(all_faults(dir.path()), expected);
+        fs::rename(&aside, &all[0].path).unwrap();
+    }
+}
+
+fn all_faults(data_dir: &Path) -> [Vec<FaultKind>; 2] {
+    let found = verify_all(data_dir, [Expected::default(); 2]).unwrap();
+    found.map(|book| book.faults.into_iter().map(|fault| fault.what).collect())
 }
 
 #[test]
@@ -380,7 +441,11 @@ impl Running {
 
     fn is_whole(&self) {
         for book in Book::ALL {
-            let found = verify(self.audit.directory(), book, &[], true).unwrap();
+            let expected = Expected {
+                is_live: true,
+                ..Expected::default()
+            };
+            let found = verify(self.audit.directory(), book, expected).unwrap();
             assert_eq!(found.faults, []);
         }
     }

@@ -213,9 +213,7 @@ impl Writer {
             }
             self.attempted(&errors, now);
         }
-        if written > 0 {
-            self.trim();
-        }
+        self.trim(written > 0);
         self.shared
             .answered(asked, [end_of(&self.admin), end_of(&self.access)]);
         let has_worked = written > 0 || !clients.is_empty();
@@ -304,7 +302,7 @@ impl Writer {
         let client_id = client.client_id.as_str();
         let (mut row, is_new) =
             held(&self.shared.table).note(at_ms, client.from, client_id, client.reason);
-        if is_new {
+        if is_new || row.known.is_none() {
             // Without the lock: the database is asked.
             row.known = known(&self.shared, client, look_ups);
             held(&self.shared.table).know(&row);
@@ -408,11 +406,17 @@ impl Writer {
         self.figures().waiting(self.shared.waiting());
     }
 
-    fn trim(&mut self) {
+    /// The oldest files go when it is told that they do; on a full disk before that, to make room.
+    fn trim(&mut self, has_grown: bool) {
+        let is_told = self.pending.is_empty() || self.is_failing;
         for chain in [&mut self.admin, &mut self.access] {
-            let removed = chain.trim();
-            self.pending
-                .extend(removed.into_iter().map(|event| (now_ms(), event)));
+            if is_told {
+                chain.remove_leaving();
+            }
+            if has_grown {
+                let leaving = chain.trim().into_iter();
+                self.pending.extend(leaving.map(|event| (now_ms(), event)));
+            }
         }
         self.figures().bytes(AuditBook::Admin, self.admin.bytes());
         self.figures().bytes(AuditBook::Access, self.access.bytes());

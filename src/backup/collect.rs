@@ -70,7 +70,7 @@ pub fn write<W: Write>(
             bytes: Some(part.bytes),
         });
     }
-    sources.extend(others(folders)?);
+    sources.extend(others(folders, &work)?);
     let written = entries(sealer, &sources, last.number());
     drop(hold);
     written
@@ -94,7 +94,7 @@ pub fn write_stopped<W: Write>(
     let mut sources = history(folders, &work)?;
     sources.push(state(folders, &work)?);
     sources.extend(files(Root::Data, &journal, JOURNAL)?);
-    sources.extend(others(folders)?);
+    sources.extend(others(folders, &work)?);
     let written = entries(sealer, &sources, 0);
     drop(lock);
     written
@@ -189,15 +189,36 @@ fn state(folders: &Folders, work: &Work) -> Result<Source, BackupError> {
 }
 
 /// Everything else: secrets, certificates, and what later versions may keep beside the rest.
-fn others(folders: &Folders) -> Result<Vec<Source>, BackupError> {
+fn others(folders: &Folders, work: &Work) -> Result<Vec<Source>, BackupError> {
     let mut sources = files(Root::Secrets, &folders.secrets, "")?;
     sources.extend(files(Root::Certs, &folders.certs, "")?);
     let data = files(Root::Data, &folders.data, "")?.into_iter();
-    sources.extend(data.filter(|source| {
+    let data = data.filter(|source| {
         let first = source.name.split('/').next().unwrap_or_default();
         ![JOURNAL, HISTORY].contains(&first) && !first.starts_with(store::FILE_NAME)
-    }));
+    });
+    for source in data {
+        sources.extend(linked(source, work));
+    }
     Ok(sources)
+}
+
+/// A file that may go before its turn comes, as the oldest ones of the audit do, under a link that
+/// stays; `None` if it has gone already.
+fn linked(source: Source, work: &Work) -> Option<Source> {
+    // A link would be linked itself, and point to nowhere from there.
+    let is_file = fs::symlink_metadata(&source.path).is_ok_and(|found| found.is_file());
+    if !is_file {
+        return Some(source);
+    }
+    let to = work.0.join(&source.name);
+    let made = to.parent().map_or(Ok(()), fs::create_dir_all);
+    match made.and_then(|()| fs::hard_link(&source.path, &to)) {
+        Ok(()) => Some(Source { path: to, ..source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        // Another file system, by a link.
+        Err(_) => Some(source),
+    }
 }
 
 /// The regular files below a folder; none if it is not there.
@@ -334,4 +355,36 @@ fn without_zeros(file: &File, bytes: u64) -> io::Result<u64> {
         end = start;
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A book of the audit is trimmed while the history is still being copied.
+    #[test]
+    fn a_file_that_goes_before_its_turn_is_in_the_backup() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let folders = Folders {
+            data: at("data"),
+            secrets: at("secrets"),
+            certs: at("certs"),
+        };
+        let audit = folders.data.join("audit");
+        fs::create_dir_all(&audit).unwrap();
+        fs::write(audit.join("first"), "oldest").unwrap();
+        fs::write(at("elsewhere"), "linked").unwrap();
+        std::os::unix::fs::symlink("../../elsewhere", audit.join("second")).unwrap();
+        let work = Work::new(&folders.data).unwrap();
+        let sources = others(&folders, &work).unwrap();
+        fs::remove_file(audit.join("first")).unwrap();
+        let found = sources.iter().map(|source| {
+            let text = fs::read_to_string(&source.path).unwrap();
+            (source.name.as_str(), text)
+        });
+        let expected = [("audit/first", "oldest"), ("audit/second", "linked")];
+        let expected = expected.map(|(name, text)| (name, text.to_owned()));
+        assert_eq!(found.collect::<Vec<_>>(), expected);
+    }
 }

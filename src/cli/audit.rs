@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    audit::{self, Book, Head, Reader, record},
+    audit::{self, Book, Expected, Head, Reader, Verified, record},
     cli::{
         CliError,
         client::{Client, Target},
@@ -170,6 +170,9 @@ fn unreadable(dir: &Path, source: io::Error) -> CliError {
 struct Report {
     directory: PathBuf,
     books: Vec<BookReport>,
+    /// Why the state database could not say where the books ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_unknown: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -197,29 +200,37 @@ fn verify(expect: &[String], json: bool, config: &Config) -> Result<(), CliError
         .map(|text| noted(text))
         .collect::<Result<Vec<_>, _>>()?;
     let directory = directory(config);
-    let mut books = Vec::new();
-    for book in Book::ALL {
+    // Before the files are read: they grow.
+    let written = audit::written(&config.data_dir);
+    let of = |book| -> Vec<Head> {
         let of_book = noted.iter().filter(|(of, _)| *of == book);
-        let heads: Vec<Head> = of_book.map(|(_, head)| *head).collect();
-        let found = audit::verify(&directory, book, &heads, true);
-        let found = found.map_err(|source| unreadable(&directory, source))?;
-        let fault = |fault: audit::Fault| FaultReport {
-            file: fault.file,
-            offset: fault.offset,
-            what: fault.what.to_string(),
+        of_book.map(|(_, head)| *head).collect()
+    };
+    let heads = Book::ALL.map(of);
+    let ends = written
+        .as_ref()
+        .ok()
+        .copied()
+        .flatten()
+        .map_or([None; 2], |ends| ends.map(Some));
+    let mut expected = [Expected::default(); 2];
+    for (expected, (noted, written)) in expected.iter_mut().zip(heads.iter().zip(ends)) {
+        *expected = Expected {
+            noted,
+            written,
+            is_live: true,
         };
-        books.push(BookReport {
-            book: book.as_str(),
-            files: found.files,
-            records: found.records,
-            bytes: found.bytes,
-            first: found.first,
-            last: told(book, &found.head),
-            faults: found.faults.into_iter().map(fault).collect(),
-        });
     }
+    let found = audit::verify_all(&config.data_dir, expected);
+    let found = found.map_err(|source| unreadable(&directory, source))?;
+    let books = Book::ALL.into_iter().zip(found);
+    let books: Vec<_> = books.map(|(book, found)| report(book, found)).collect();
     let wrong = books.iter().map(|book| book.faults.len()).sum();
-    let report = Report { directory, books };
+    let report = Report {
+        directory,
+        books,
+        end_unknown: written.err().map(|error| error.to_string()),
+    };
     if json {
         print_json(&report)?;
     } else {
@@ -229,6 +240,23 @@ fn verify(expect: &[String], json: bool, config: &Config) -> Result<(), CliError
         return Err(CliError::AuditDamaged(wrong));
     }
     Ok(())
+}
+
+fn report(book: Book, found: Verified) -> BookReport {
+    let fault = |fault: audit::Fault| FaultReport {
+        file: fault.file,
+        offset: fault.offset,
+        what: fault.what.to_string(),
+    };
+    BookReport {
+        book: book.as_str(),
+        files: found.files,
+        records: found.records,
+        bytes: found.bytes,
+        first: found.first,
+        last: told(book, &found.head),
+        faults: found.faults.into_iter().map(fault).collect(),
+    }
 }
 
 fn told(book: Book, head: &Head) -> String {
@@ -277,6 +305,10 @@ fn table(report: &Report) -> String {
             );
             rows.push(["DAMAGED".to_owned(), place, fault.what.clone()]);
         }
+    }
+    if let Some(why) = &report.end_unknown {
+        let finding = format!("whether records are missing at the ends is not known: {why}");
+        rows.push(["unknown".to_owned(), "state database".to_owned(), finding]);
     }
     aligned(["RESULT", "WHERE", "FINDING"], &rows)
 }

@@ -48,7 +48,7 @@ pub use rusqlite::{Connection, Transaction};
 
 pub use error::StoreError;
 pub use integer::Unsigned;
-pub use snapshot::snapshot;
+pub use snapshot::{look, snapshot};
 
 use readers::Readers;
 use writer::Writer;

@@ -1,10 +1,29 @@
-//! A copy of the database as it stands at one moment.
+//! The database as it stands at one moment, for others than the broker: a copy, or a look into it.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
 use super::{FILE_NAME, StoreError, file};
+
+/// Reads in the state database of the data directory `dir`, whether a broker uses it or not.
+/// Changes nothing in it.
+///
+/// # Errors
+/// See [`StoreError`]; a newer schema and a foreign file are refused.
+pub fn look<T>(
+    dir: &Path,
+    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let path = dir.join(FILE_NAME);
+    file::check_existing(&path)?;
+    let connection = file::open_for_reading(&path)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    work(&connection)
+}
 
 /// Writes what is committed in the state database of the data directory `dir` to the new file `to`
 /// (0600), whole and synced. Others may go on to write. Blocking.

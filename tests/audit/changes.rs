@@ -159,15 +159,27 @@ fn sec_56_damage_is_told_with_its_place_while_stopped_and_at_the_next_start() {
     let place = format!("{} at byte {start}", path.display());
     assert!(stdout.contains(&place), "{stdout} should name {place}");
 
-    // The end that somebody cut off, at a record's end: the chain is whole, the database knows.
+    // The end that somebody cut off, at a record's end: the chain is whole, the database knows, and
+    // so does whoever noted the last record.
     let keep = whole
         .split_inclusive(|b| *b == b'\n')
         .take(2)
         .map(<[u8]>::len)
         .sum::<usize>();
     fs::write(&path, &whole[..keep]).unwrap();
-    verify(&broker);
-    assert_eq!(broker.cli(&expected).status.code(), Some(1));
+    let stopped = broker.dir().join("data/state.db");
+    for arguments in [&expected[..], &expected[..2]] {
+        let output = broker.cli(arguments);
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{stdout}");
+        assert!(stdout.contains("the end is missing"), "{stdout}");
+    }
+    // Without the database it says that it cannot know.
+    let aside = broker.dir().join("aside.db");
+    fs::rename(&stopped, &aside).unwrap();
+    let said = broker.cli_ok(&["audit", "verify"]);
+    assert!(said.contains("whether records are missing"), "{said}");
+    fs::rename(&aside, &stopped).unwrap();
     broker.restart();
     let told = records(&broker);
     assert!(told.iter().any(|r| r["event"] == "damaged"), "{told:#?}");
@@ -176,6 +188,31 @@ fn sec_56_damage_is_told_with_its_place_while_stopped_and_at_the_next_start() {
         &whole[..keep],
         "evidence stays as it is"
     );
+}
+
+/// Files that somebody takes away, or cuts, under a running broker.
+#[test]
+fn sec_56_what_goes_from_under_a_running_broker_is_missed() {
+    let broker = Broker::start();
+    broker.create_device("a");
+    verify(&broker);
+    let path = files(&broker, "admin").pop().unwrap();
+    let whole = fs::read(&path).unwrap();
+    let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    // Each of the changes notes how far the books were before it.
+    broker.create_device("b");
+    let aside = broker.dir().join("aside");
+    for cut in [None, Some(0), Some(first), Some(first + 20)] {
+        fs::rename(&path, &aside).unwrap();
+        if let Some(cut) = cut {
+            fs::write(&path, &whole[..cut]).unwrap();
+        }
+        let output = broker.cli(&["audit", "verify"]);
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(1), "cut at {cut:?}: {stdout}");
+        fs::rename(&aside, &path).unwrap();
+    }
+    verify(&broker);
 }
 
 /// SEC-71, SEC-42: a reload is told, and one that cannot be used as well.

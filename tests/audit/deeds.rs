@@ -103,6 +103,22 @@ const DEEDS: &[Deed] = &[
             r#""suspect_from_offset":"#,
         ],
     ),
+    deed(
+        &[
+            "device",
+            "credential",
+            "add",
+            "d",
+            "--user-name",
+            "fixed-name",
+            "--password",
+            "a-password-of-d",
+            "--rate",
+            "9",
+        ],
+        "credential_added",
+        &[r#""asks":["user_name","password"]"#, r#""messages_max":9"#],
+    ),
     deed(&["device", "delete", "d"], "deleted", &[]),
     deed(
         &["app", "create", "d", "--subscribe", "b/#"],
@@ -201,6 +217,39 @@ fn sec_56_each_deed_in_the_life_of_a_token_has_its_record() {
     assert_eq!(of(5, "ended"), of(3, "live"));
     assert_eq!(of(6, "ended"), json!([of(5, "credential")]));
     verify(&broker);
+}
+
+/// One credential of several: by its number, and as the one whose place another takes.
+#[test]
+fn sec_56_a_credential_that_ends_alone_is_told() {
+    let broker = Broker::start();
+    broker.create_device("d");
+    let add = |password: &'static str| {
+        let names = [
+            "device",
+            "credential",
+            "add",
+            "d",
+            "--user-name",
+            "fixed-name",
+        ];
+        broker.cli_ok(&[&names[..], &["--replace", "--password", password]].concat());
+        changes(&broker).pop().expect("it is told")
+    };
+    let (first, second) = (add("a-password-of-d"), add("another-password-of-d"));
+    assert_eq!(
+        (&first["event"], &first["ended"]),
+        (&"credential_added".into(), &Value::Null)
+    );
+    assert_eq!(second["ended"], json!([first["credential"]]));
+    let number = second["credential"].to_string();
+    broker.cli_ok(&["device", "credential", "remove", "d", &number]);
+    let ended = changes(&broker).pop().expect("it is told");
+    assert_eq!(
+        (&ended["event"], &ended["name"]),
+        (&"credential_ended".into(), &"d".into())
+    );
+    assert_eq!(ended["ended"], json!([second["credential"]]));
 }
 
 /// What is refused is no change, and told as a call alone.
