@@ -184,7 +184,8 @@ fn sec_35_the_end_of_one_credential_ends_its_connection_and_no_other() {
     for version in VERSIONS {
         let mut named = broker.wire();
         log_in(&mut named, &connect(version, shown));
-        named.send(&publish(version, 1, 7, TELEMETRY, br#"{"named":1}"#));
+        let payload = format!(r#"{{"ts":{},"values":{{"named":1}}}}"#, version as u8);
+        named.send(&publish(version, 1, 7, TELEMETRY, payload.as_bytes()));
         assert_eq!(reason(&named.packet()), 0);
     }
     let mut named = broker.wire();

@@ -45,7 +45,9 @@ fn a_packet_may_come_in_pieces_of_any_length() {
     let mut rest = Vec::new();
     for (number, cut) in (1..).zip(cuts) {
         let filler = "x".repeat(cut + 10);
-        let payload = format!(r#"{{"filler":"{filler}","number":{number}}}"#);
+        // A time for each: of two values of one millisecond the later one counts.
+        let values = format!(r#"{{"filler":"{filler}","number":{number}}}"#);
+        let payload = format!(r#"{{"ts":{number},"values":{values}}}"#);
         let bytes = publish(version, 1, number, TELEMETRY, payload.as_bytes());
         let (start, end) = bytes.split_at(cut);
         rest.extend_from_slice(start);
@@ -101,7 +103,8 @@ fn tb_13_every_qos_has_its_flow() {
 fn sec_12_telemetry_under_an_alias_is_stored() {
     let (broker, token) = site();
     let mut wire = connect(&broker, Version::V5, &token);
-    for (id, topic, payload) in [(1, TELEMETRY, r#"{"alias":1}"#), (2, "", r#"{"alias":2}"#)] {
+    let payloads = [1, 2].map(|id| format!(r#"{{"ts":{id},"values":{{"alias":{id}}}}}"#));
+    for (id, topic, payload) in [(1, TELEMETRY, &payloads[0]), (2, "", &payloads[1])] {
         let mut body = Vec::new();
         text(&mut body, topic);
         body.extend([0, id]);
