@@ -492,7 +492,7 @@ fn damage_is_reported_and_the_rest_is_served() {
     let expected: Vec<i64> = (0..3_000)
         .filter(|number: &i64| !lost.contains(&(number.unsigned_abs() + 1)))
         .collect();
-    // A commit is lost as a whole, and with it what one writer may have in flight: 16 batches of 10.
+    // A commit is lost as a whole: what one writer may have in flight, 16 batches of 10.
     assert!(
         expected.len() < 3_000 && expected.len() >= 2_800,
         "{}",
