@@ -26,6 +26,7 @@ mod alarms;
 mod chain;
 mod event;
 mod gate;
+mod look_ups;
 mod notice;
 mod reader;
 pub mod record;

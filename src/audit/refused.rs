@@ -1,9 +1,9 @@
 //! The newest clients that were refused, for whoever asks why a device does not connect.
 //!
-//! One row for each address, client id and reason: it says when first and last, and how often. The
-//! table holds [`ROWS_MAX`] rows; the one whose last refusal is the longest ago goes. When it is
-//! full, those of a source that has more than [`ROWS_OF_ONE_MAX`] of them go first: who floods the
-//! broker with made-up client ids does not push everybody else out.
+//! One row for each address, client id, reason and credential that is known: it says when first
+//! and last, and how often. The table holds [`ROWS_MAX`] rows; the one whose last refusal is the
+//! longest ago goes. When it is full, those of a source that has more than [`ROWS_OF_ONE_MAX`] of
+//! them go first: who floods the broker with made-up client ids does not push everybody else out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -53,7 +53,8 @@ pub struct Known {
     pub ended_ms: Option<u64>,
 }
 
-type Key = (IpAddr, Box<str>, &'static str);
+/// Clients without a client id, or behind one address, are told apart by what they showed.
+type Key = (IpAddr, Box<str>, &'static str, Option<u64>);
 
 /// The table.
 #[derive(Default)]
@@ -69,19 +70,20 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Notes a refusal; answers the row as it is now, and whether it is new.
+    /// Notes a refusal, and what is known of the credential that was shown; answers the row as it
+    /// is now.
     pub(super) fn note(
         &mut self,
         at_ms: u64,
-        from: IpAddr,
-        client_id: &str,
+        (from, client_id): (IpAddr, &str),
         reason: &'static str,
-    ) -> (RefusedClient, bool) {
+        known: Option<Known>,
+    ) -> RefusedClient {
         self.sequence += 1;
         let sequence = self.sequence;
-        let key = (from, Box::from(client_id), reason);
-        let before = self.rows.get(&key).map(|row| row.sequence);
-        match before {
+        let credential = known.as_ref().map(|known| known.credential);
+        let key = (from, Box::from(client_id), reason, credential);
+        match self.rows.get(&key).map(|row| row.sequence) {
             Some(before) => self.leave(before, from),
             None if self.rows.len() >= ROWS_MAX => self.make_room(),
             None => {}
@@ -102,9 +104,10 @@ impl Table {
         row.sequence = sequence;
         row.last_ms = at_ms;
         row.count += 1;
+        row.known = known;
         let row = row.clone();
         self.enter(sequence, key);
-        (row, before.is_none())
+        row
     }
 
     /// Takes a row out: the oldest of a source that has many, or else the oldest of all.
@@ -147,14 +150,6 @@ impl Table {
         }
     }
 
-    /// Puts in what is known of the credential, if the row is still there.
-    pub(super) fn know(&mut self, known: &RefusedClient) {
-        let key = (known.from, known.client_id.clone(), known.reason);
-        if let Some(row) = self.rows.get_mut(&key) {
-            row.known.clone_from(&known.known);
-        }
-    }
-
     /// The rows whose last refusal is behind `sequence`, oldest first.
     pub(super) fn after(&self, sequence: u64) -> Vec<RefusedClient> {
         let later = self.order.range(sequence.saturating_add(1)..);
@@ -172,10 +167,10 @@ mod tests {
     fn a_client_that_is_refused_again_is_one_row() {
         let mut table = Table::default();
         let from = IpAddr::from([192, 0, 2, 1]);
-        assert!(table.note(5, from, "a", "bad_credential").1);
-        assert!(table.note(6, from, "b", "bad_credential").1);
-        assert!(!table.note(7, from, "a", "bad_credential").1);
-        assert!(table.note(8, from, "a", "throttled").1);
+        table.note(5, (from, "a"), "bad_credential", None);
+        table.note(6, (from, "b"), "bad_credential", None);
+        table.note(7, (from, "a"), "bad_credential", None);
+        table.note(8, (from, "a"), "throttled", None);
         let rows = table.after(0);
         let brief: Vec<_> = rows
             .iter()
@@ -199,14 +194,39 @@ mod tests {
         assert_eq!(table.after(u64::MAX), []);
     }
 
+    /// Clients without a client id, behind one address.
+    #[test]
+    fn each_credential_has_a_row_of_its_own() {
+        let mut table = Table::default();
+        let from = IpAddr::from([192, 0, 2, 1]);
+        let known = |credential| Known {
+            credential,
+            identity: Uuid::from_u128(credential.into()),
+            name: None,
+            ended_ms: None,
+        };
+        for credential in [1, 0, 2, 1, 0] {
+            let known = (credential > 0).then(|| known(credential));
+            let row = table.note(5, (from, ""), "bad_credential", known.clone());
+            assert_eq!(row.known, known);
+        }
+        let rows = table.after(0);
+        let brief: Vec<_> = rows
+            .iter()
+            .map(|row| (row.known.as_ref().map(|known| known.credential), row.count))
+            .collect();
+        assert_eq!(brief, [(Some(2), 1), (Some(1), 2), (None, 2)]);
+    }
+
     #[test]
     fn rel_07_the_table_is_bounded_and_keeps_the_newest() {
         let mut table = Table::default();
         for n in 0..3 * u32::try_from(ROWS_MAX).unwrap() {
             let from = IpAddr::from(n.to_be_bytes());
-            table.note(u64::from(n), from, "c", "throttled");
+            table.note(u64::from(n), (from, "c"), "throttled", None);
             // This one comes back all the time, and so stays.
-            table.note(u64::from(n), IpAddr::from([1, 1, 1, 1]), "c", "throttled");
+            let other = IpAddr::from([1, 1, 1, 1]);
+            table.note(u64::from(n), (other, "c"), "throttled", None);
         }
         assert_eq!((table.rows.len(), table.order.len()), (ROWS_MAX, ROWS_MAX));
         let rows = table.after(0);
@@ -222,11 +242,12 @@ mod tests {
         let mut table = Table::default();
         let innocent = |n: u32| IpAddr::from(n.to_be_bytes());
         for n in 0..500 {
-            table.note(1, innocent(n), "sensor", "bad_credential");
+            table.note(1, (innocent(n), "sensor"), "bad_credential", None);
         }
         for n in 0..10_000_u32 {
             let segments = [0x2001, 0xdb8, 0, 0, 1, 2, 3, u16::try_from(n).unwrap()];
-            table.note(2, IpAddr::from(segments), &n.to_string(), "bad_credential");
+            let (from, client_id) = (IpAddr::from(segments), n.to_string());
+            table.note(2, (from, &client_id), "bad_credential", None);
         }
         let rows = table.after(0);
         let ours = rows.iter().filter(|row| &*row.client_id == "sensor");
@@ -234,11 +255,11 @@ mod tests {
         // Others take its place, down to what it may keep, before anybody else goes.
         let places = u32::try_from(ROWS_MAX - 500 - ROWS_OF_ONE_MAX).unwrap();
         for n in 500..500 + places {
-            table.note(3, innocent(n), "sensor", "bad_credential");
+            table.note(3, (innocent(n), "sensor"), "bad_credential", None);
         }
         let first = |table: &Table| table.after(0).first().unwrap().first_ms;
         assert_eq!((first(&table), table.large.len()), (1, 0));
-        table.note(3, innocent(5_000), "sensor", "bad_credential");
+        table.note(3, (innocent(5_000), "sensor"), "bad_credential", None);
         assert_eq!(table.after(0).len(), ROWS_MAX);
         let held: usize = table.sources.values().map(BTreeSet::len).sum();
         assert_eq!((held, table.order.len()), (ROWS_MAX, ROWS_MAX));

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use super::alarms::Alarms;
 use super::chain::{Chain, Entry};
 use super::event::{Event, What};
+use super::look_ups::LookUps;
 use super::notice::{Notice, RefusedClientNotice, TakenOver, refused_event};
-use super::refused::Known;
 use super::shared::{Shared, Timed, held, now_ms, packed, unpacked};
 use super::{Audit, AuditError, AuditLimits, Book, DIRECTORY, subscriber};
 use crate::metrics::{Alarm, AuditBook, AuditFigures, AuditLoss, Metrics};
@@ -44,9 +44,6 @@ const SYNC_WITHIN: Duration = Duration::from_secs(1);
 
 /// After a failed write, before the next.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// Credentials of refused clients that are looked up in one round.
-const LOOK_UPS_MAX: u32 = 32;
 
 /// Opens the books and starts the thread.
 pub(super) fn start(
@@ -274,7 +271,7 @@ impl Writer {
     /// Makes events of what clients did.
     fn clients(&mut self, now: Instant) -> Vec<Timed<Event>> {
         let mut events = self.left_out();
-        let mut look_ups = LOOK_UPS_MAX;
+        let mut look_ups = LookUps::default();
         for _ in 0..NOTICES_MAX {
             let Ok((at_ms, notice)) = self.told.try_recv() else {
                 break;
@@ -296,17 +293,13 @@ impl Writer {
         at_ms: u64,
         client: &RefusedClientNotice,
         now: Instant,
-        look_ups: &mut u32,
+        look_ups: &mut LookUps,
         events: &mut Vec<Timed<Event>>,
     ) {
-        let client_id = client.client_id.as_str();
-        let (mut row, is_new) =
-            held(&self.shared.table).note(at_ms, client.from, client_id, client.reason);
-        if is_new || row.known.is_none() {
-            // Without the lock: the database is asked.
-            row.known = known(&self.shared, client, look_ups);
-            held(&self.shared.table).know(&row);
-        }
+        // Before the lock: the database is asked.
+        let known = look_ups.known(&self.shared, client);
+        let who = (client.from, client.client_id.as_str());
+        let row = held(&self.shared.table).note(at_ms, who, client.reason, known);
         if self.shared.gates.refused.admits(now) {
             events.push((at_ms, refused_event(&row)));
         }
@@ -478,22 +471,6 @@ fn end_of(chain: &Chain) -> Option<(u64, u64)> {
 /// Both are told and tried again in the same way.
 fn full(error: &io::Error) -> StoreError {
     StoreError::Failed(error.to_string().into())
-}
-
-/// What is known of the credential that a refused client showed.
-fn known(shared: &Shared, client: &RefusedClientNotice, look_ups: &mut u32) -> Option<Known> {
-    if let Some((identity, credential)) = client.known {
-        return Some(Known {
-            credential,
-            identity,
-            name: None,
-            ended_ms: None,
-        });
-    }
-    client.digests.iter().find_map(|digest| {
-        *look_ups = look_ups.checked_sub(1)?;
-        shared.look_up(digest)
-    })
 }
 
 #[cfg(test)]

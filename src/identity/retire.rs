@@ -82,8 +82,8 @@ impl Registry {
     }
 
     /// Changes the terms of a token of a device or an application: the one with that number, or
-    /// without it all live ones whose place no other took. Durable on return; the workers have to
-    /// be told.
+    /// without it all live ones, of which none lives on for longer than its grace time. Durable on
+    /// return; the workers have to be told.
     ///
     /// # Errors
     /// There is no such identity or no such live token, the terms cannot be, or the database
@@ -101,7 +101,7 @@ impl Registry {
             let mut live = rows::live(transaction, &row)?;
             live.retain(|held| match credential {
                 Some(id) => held.id == id,
-                None => held.superseded_by.is_none(),
+                None => true,
             });
             if live.is_empty() {
                 return Err(no_such_token(whose.kind, &row.name, credential));
@@ -111,6 +111,11 @@ impl Registry {
             for held in &mut live {
                 let before = Terms::from_row(&held.terms, held.expires_ms);
                 let mut after = wanted.of(before, whose.kind, now)?;
+                // What lives on for a grace time does not live longer by it.
+                let grace = held.superseded_by.and(held.expires_ms);
+                if let (None, Some(ends_ms)) = (credential, grace) {
+                    after = after.until(ends_ms);
+                }
                 if let Some(row) = certificate::of(transaction, held.id)? {
                     after = after.until(row.ends_ms);
                 }

@@ -62,6 +62,28 @@ fn sec_56_clients_are_told_live_on_tcp_and_tls() {
     verify(&broker);
 }
 
+/// Behind one address, without a client id: whose token it was is told of each by itself.
+#[test]
+fn clients_without_an_id_are_not_taken_for_each_other() {
+    let broker = Broker::start();
+    let tokens = ["one", "two"].map(|name| broker.create_device(name));
+    let mut followed =
+        Followed::start(broker.command(&["audit", "--follow", "--json", "--since", "1h"]));
+    for name in ["one", "two"] {
+        broker.revoke(name);
+    }
+    let shown = [&tokens[0], &tokens[1], "nobody-has-this", &tokens[0]];
+    for (token, name) in shown.into_iter().zip(["one", "two", "", "one"]) {
+        connect(&mut broker.wire(), Version::V311, "", token);
+        let told = followed.until(|record| record["event"] == "refused");
+        assert_eq!(told["name"].as_str().unwrap_or(""), name, "{told}");
+    }
+    let list = broker.cli_json(&["refused", "--json"]);
+    let rows = list["refused"].as_array().unwrap();
+    let counts: Vec<_> = rows.iter().map(|row| row["count"].as_u64()).collect();
+    assert_eq!(counts, [Some(1), Some(1), Some(2)], "{list}");
+}
+
 /// A device that does not connect: the table says why, and whose token it was.
 #[test]
 fn a_refused_client_is_listed_with_reason_and_whose_token_it_was() {

@@ -177,6 +177,32 @@ fn sec_54_a_token_is_bound_to_its_networks() {
     assert!(refused >= 4.0, "{refused}");
 }
 
+/// A token that lives on for its grace time is one of the device's too.
+#[test]
+fn sec_54_new_networks_bind_the_old_token_in_its_grace_time_too() {
+    let broker = Broker::start();
+    let old = device(&broker, "d", &[]);
+    broker.cli_ok(&["device", "rotate", "d", "--grace", "1h"]);
+    let ends = |broker: &Broker| {
+        let shown = broker.cli_json(&["device", "show", "d", "--json"]);
+        let credentials = shown["credentials"].as_array().expect("a list").clone();
+        credentials[0]["expires_ms"].as_u64()
+    };
+    let end = ends(&broker);
+    assert!(end.is_some());
+    broker.cli_ok(&[
+        "device",
+        "limit",
+        "d",
+        "--from",
+        "10.0.0.0/8",
+        "--expires",
+        "90d",
+    ]);
+    expect_refused(broker.wire(), Version::V5, &old);
+    assert_eq!(ends(&broker), end, "it lives no longer");
+}
+
 #[test]
 fn sec_54_a_token_is_good_from_its_beginning_on() {
     let broker = Broker::start();
