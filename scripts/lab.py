@@ -16,6 +16,10 @@ import time
 PASSWORD = "x"  # Mosquitto wants one; the user name is the token, as for Tollgate
 APP_TOKEN = "bench-application-token"  # of subscribers, and of who publishes to them
 FED_TOKEN = "bench-application-fed"  # of who subscribes to the devices' telemetry
+# Where our own questions come from: the ports of 127.0.0.1 are those of the loads, and a load of
+# connections that come and go leaves all of them closing for a minute.
+QUESTIONS_FROM = ("127.0.0.77", 0)
+CLOSING_MAX = 50_000  # connections that the kernel still holds, when a load begins
 START_LIMIT_S = 60
 STOP_LIMIT_S = 60
 MOSQUITTO = """\
@@ -84,19 +88,25 @@ def free_ports(count):
 class Broker:
     """A broker's process and its ports; `tls_port` and `http_port` are None where it has none."""
 
-    def __init__(self, name, command, port, tls_port=None, http_port=None, environment=None):
+    def __init__(self, name, command, port, tls_port=None, http_port=None, environment=None,
+                 folder=None):
         self.name, self.command, self.environment = name, command, environment
+        self.folder = folder  # it runs there; None is where the script does
         self.port, self.tls_port, self.http_port = port, tls_port, http_port
         self.process = None
+        self.has_own_session = False  # see `share`
 
     def start(self):
         with open(os.devnull, "w", encoding="utf-8") as nowhere:
             self.process = subprocess.Popen(self.command, env=self.environment,
+                                            cwd=self.folder,
+                                            start_new_session=self.has_own_session,
                                             stdout=nowhere, stderr=nowhere)
         end = time.monotonic() + START_LIMIT_S
         while True:
             with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                address = ("127.0.0.1", self.port)
+                socket.create_connection(address, 1, QUESTIONS_FROM).close()
                 return self
             if self.process.poll() is not None or time.monotonic() > end:
                 die(f"{self.name} does not start: {self.command}")
@@ -118,18 +128,49 @@ class Broker:
         return self.process.pid
 
 
+def spawn(command, nicer_by):
+    """A generator in a process with a share of the machine of its own; its words are read later."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True)
+    share(process.pid, nicer_by)
+    return process
+
+
+def share(pid, nicer_by):
+    """Lowers the share of a process. Linux may share the processors out by session first, then
+    within each; niceness counts on both levels."""
+    with contextlib.suppress(OSError):  # it has ended, or there are no shares by session
+        os.setpriority(os.PRIO_PROCESS, pid, nicer_by)
+        pathlib.Path(f"/proc/{pid}/autogroup").write_text(str(nicer_by))
+
+
+def percentiles(values):
+    """As the generator tells them; of no values none."""
+    values = sorted(values)
+    if not values:
+        return None
+    return {name: values[min(len(values) - 1, int(len(values) * part))]
+            for name, part in [("p50", 0.5), ("p99", 0.99), ("max", 1)]}
+
+
 def pinned(core, command):
     return ["taskset", "-c", str(core), *command]
 
 
-def raw(program, wrap):
-    [port] = free_ports(1)
+def raw(program, wrap, certificates=None):
+    """Over TLS too where it is told whose certificate to show: that of a Tollgate in a folder."""
+    port, tls_port = free_ports(2)
     command = [program, "bench", "raw", "--listen", f"127.0.0.1:{port}", "--seconds", "86400"]
-    return Broker("raw", wrap(command), port)
+    if certificates:
+        command += ["--tls-listen", f"127.0.0.1:{tls_port}",
+                    "--certificate", str(certificates / "certs/server.pem"),
+                    "--key", str(certificates / "secrets/server.key")]
+    return Broker("raw", wrap(command), port, tls_port)
 
 
 def tollgate(program, folder, wrap, settings=None):
     """Its directories are in `folder`; what it made there before is still there."""
+    folder = folder.resolve()
     port, tls_port, http_port = free_ports(3)
     environment = dict(
         os.environ,
@@ -141,8 +182,9 @@ def tollgate(program, folder, wrap, settings=None):
         TOLLGATE_CERTS_DIR=str(folder / "certs"),
         **(settings or {}),
     )
-    command = wrap([program, "serve"])
-    return Broker("tollgate", command, port, tls_port, http_port, environment)
+    # Not where a config.toml lies: an older build may not know all that stands there.
+    command = wrap([os.path.abspath(program), "serve"])
+    return Broker("tollgate", command, port, tls_port, http_port, environment, folder)
 
 
 def mosquitto(home, wrap, count, certificates, more=""):
@@ -207,7 +249,8 @@ def post(broker, folder, path, content_type, body):
 
 def metric(broker, name):
     """The sum over all labels."""
-    client = http.client.HTTPConnection("127.0.0.1", broker.http_port, timeout=10)
+    client = http.client.HTTPConnection("127.0.0.1", broker.http_port, timeout=10,
+                                        source_address=QUESTIONS_FROM)
     client.request("GET", "/metrics")
     lines = client.getresponse().read().decode().splitlines()
     values = [line.split() for line in lines if line and not line.startswith("#")]
@@ -215,6 +258,16 @@ def metric(broker, name):
     if not found:
         die(f"the broker has no figure {name}")
     return sum(found)
+
+
+def wait_for_ports():
+    """Until most of the connections that earlier loads closed are gone, a minute at most."""
+    end = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < end:
+        words = pathlib.Path("/proc/net/sockstat").read_text(encoding="ascii").split()
+        if int(words[words.index("tw") + 1]) <= CLOSING_MAX:
+            return
+        time.sleep(1)
 
 
 def wait_until_at_rest(broker):
@@ -229,6 +282,13 @@ def wait_until_at_rest(broker):
             return
         before = now
     die(f"{broker.name} does not come to rest")
+
+
+def file_system(folder):
+    """The type of the one that a folder is on."""
+    done = subprocess.run(["df", "--output=fstype", folder], capture_output=True, text=True,
+                          check=True)
+    return done.stdout.split()[-1]
 
 
 def rss_kib(pid):

@@ -1,7 +1,7 @@
 """More of what came out of bench-peers: rates, latencies and user time of every broker."""
 import statistics
 
-from peers_rows import CONNECT, FAN, IDLE, INGEST, LOADS, NATS, cpu, cpu_without_store
+from peers_rows import CONNECT, FAN, IDLE, INGEST, LOADS, NATS, SYNC, cpu, cpu_without_store
 
 NAMES = ["raw", "mosquitto", "nats", "tollgate"]
 
@@ -9,7 +9,7 @@ NAMES = ["raw", "mosquitto", "nats", "tollgate"]
 def tables(runs):
     """A table for each kind of load."""
     loads = {load for load, _ in runs}
-    for table, kind in [(ingest_table, INGEST), (fan_table, {**FAN, **NATS}),
+    for table, kind in [(ingest_table, {**INGEST, **SYNC}), (fan_table, {**FAN, **NATS}),
                         (connect_table, CONNECT), (idle_table, IDLE)]:
         found = [load for load in kind if load in loads]
         if found:

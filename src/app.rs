@@ -30,7 +30,8 @@ use crate::device_api::Profile;
 use crate::http::{HttpParts, HttpServer};
 use crate::identity::{DeviceName, Registry, Secrets, UserScope, UserTopics};
 use crate::journal::{
-    Journal, JournalError, JournalOptions, JournalStatus, Offset, OnCommit, RealDisk, Recovery,
+    Disk, Journal, JournalError, JournalOptions, JournalStatus, Offset, OnCommit, RealDisk,
+    Recovery, SlowDisk,
 };
 use crate::metrics::Metrics;
 use crate::mqtt::session::{QueueLimits, SessionLimits};
@@ -78,6 +79,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let feed = start_feed(config, &journal, &registry, &metrics, &restored)?;
     let history = start_history(config, &journal, &registry)?;
     let (mqtt_listeners, http_listeners) = bound.into_listeners(config, tls.as_ref());
+    let mqtts = mqtt_listeners.iter().find_map(|held| held.tls.clone());
     let net = Net::start(NetParts {
         listeners: mqtt_listeners,
         workers: config.workers.count,
@@ -100,6 +102,7 @@ pub fn run(config: &Config) -> Result<(), AppError> {
     let http = HttpServer::start(HttpParts {
         requests_per_second_max: config.limits.http_requests_per_second_max,
         listeners: http_listeners,
+        mqtts,
         names: config.certs.names.clone(),
         registry: registry.clone(),
         secrets,
@@ -190,10 +193,23 @@ fn open_journal(config: &Config, metrics: &Metrics) -> Result<Journal, AppError>
         commit_interval: config.journal.commit_interval,
         ..JournalOptions::new(config.data_dir.join("journal"))
     };
-    let (journal, recovery) =
-        Journal::open(Arc::new(RealDisk), options, Box::new(end_after_failure))?;
+    let disk = disk(config.journal.sync_delay);
+    let (journal, recovery) = Journal::open(disk, options, Box::new(end_after_failure))?;
     report(&recovery);
     Ok(journal)
+}
+
+/// The disk as it is, or slower for measurements.
+fn disk(sync_delay: Duration) -> Arc<dyn Disk> {
+    if sync_delay.is_zero() {
+        return Arc::new(RealDisk);
+    }
+    tracing::warn!(
+        delay_us = sync_delay.as_micros(),
+        "journal.sync_delay_us makes each sync and each acknowledgement slower: it is there for \
+         measurements only"
+    );
+    Arc::new(SlowDisk::new(sync_delay))
 }
 
 /// REL-04: what is not on disk is not acknowledged, and what failed once is not trusted again.

@@ -12,6 +12,7 @@ mod key;
 mod layer;
 mod limits;
 mod value;
+mod web_socket;
 
 use std::{
     net::SocketAddr,
@@ -25,6 +26,7 @@ pub use error::{ConfigError, Expected, Place};
 pub use key::{KEYS, Key, Shape};
 pub use layer::Sources;
 pub use limits::Limits;
+pub use web_socket::{Ws, Wss};
 
 use crate::limits::Networks;
 use layer::Layers;
@@ -45,6 +47,10 @@ pub struct Config {
     pub mqtt: Mqtt,
     /// MQTT with TLS.
     pub mqtts: Mqtts,
+    /// MQTT over WebSocket, without TLS.
+    pub ws: Ws,
+    /// The same with TLS; uses the certificates of `mqtts`.
+    pub wss: Wss,
     /// The certificates that the broker makes itself.
     pub certs: Certs,
     /// The HTTP server: admin API, health, metrics.
@@ -182,6 +188,8 @@ pub struct Journal {
     pub size_max_bytes: u64,
     /// Least time between the starts of two commits while busy; an idle journal commits at once.
     pub commit_interval: Duration,
+    /// Added to each sync of the journal, for measurements; zero on a broker that serves anybody.
+    pub sync_delay: Duration,
 }
 
 /// `[history]`
@@ -251,6 +259,22 @@ impl Config {
         Ok(config)
     }
 
+    /// Whether any listener needs a certificate.
+    pub fn has_tls(&self) -> bool {
+        let lists = [&self.mqtts.listen, &self.wss.listen, &self.https.listen];
+        lists.iter().any(|listen| !listen.is_empty())
+    }
+
+    /// Whether any listener is for clients.
+    pub fn has_clients(&self) -> bool {
+        let plain = [&self.mqtt.listen, &self.ws.listen];
+        let secured = [&self.mqtts.listen, &self.wss.listen];
+        plain
+            .iter()
+            .chain(&secured)
+            .any(|listen| !listen.is_empty())
+    }
+
     /// Where the CA certificate is that clients are given.
     pub fn ca_certificate(&self) -> PathBuf {
         self.certs_dir.join("ca-root.pem")
@@ -275,6 +299,8 @@ fn checked(layers: &Layers) -> Result<Config, ConfigError> {
             proxy_protocol_from: layers.networks(&key::MQTT_PROXY_PROTOCOL_FROM)?,
         },
         mqtts: mqtts(layers)?,
+        ws: web_socket::ws(layers)?,
+        wss: web_socket::wss(layers)?,
         certs: Certs {
             names: layers.names(&key::CERTS_NAMES)?,
             check_interval: Duration::from_secs(layers.number(&key::CERTS_CHECK_INTERVAL_S)?),
@@ -293,6 +319,7 @@ fn checked(layers: &Layers) -> Result<Config, ConfigError> {
             commit_interval: Duration::from_micros(
                 layers.number(&key::JOURNAL_COMMIT_INTERVAL_US)?,
             ),
+            sync_delay: Duration::from_micros(layers.number(&key::JOURNAL_SYNC_DELAY_US)?),
         },
         history: History {
             head_size_max_bytes: layers.number(&key::HISTORY_HEAD_SIZE_MAX_BYTES)?,
@@ -423,6 +450,8 @@ fn listeners_apart(layers: &Layers, config: &Config) -> Result<(), ConfigError> 
     let lists = [
         (&key::MQTT_LISTEN, &config.mqtt.listen),
         (&key::MQTTS_LISTEN, &config.mqtts.listen),
+        (&key::WS_LISTEN, &config.ws.listen),
+        (&key::WSS_LISTEN, &config.wss.listen),
         (&key::HTTP_LISTEN, &config.http.listen),
         (&key::HTTPS_LISTEN, &config.https.listen),
     ];

@@ -31,10 +31,12 @@ use metrics::{
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 pub use audit::{Alarm, AuditBook, AuditFigures, AuditLoss};
-pub use door::{AcceptPause, DoorFigures, SlowReader, TlsFailure};
+pub use door::{
+    AcceptPause, ConnectRefusal, DoorFigures, SlowReader, TlsFailure, WebSocketFailure,
+};
 pub use feed::{FeedDrop, FeedFigures};
 pub use history::FileFigures;
-pub use list::{ConnectRefusal, FIGURES, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
+pub use list::{FIGURES, Figure, JournalState, Kind, Refusal, SECONDS_BUCKETS};
 pub use routing::{DeliveryDrop, RoutingFigures, WillEnd};
 pub use users::UsersFigures;
 pub use worker::WorkerCounters;

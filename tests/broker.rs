@@ -10,6 +10,9 @@ mod common;
 #[path = "broker/basic.rs"]
 mod basic;
 #[cfg(test)]
+#[path = "broker/bound.rs"]
+mod bound;
+#[cfg(test)]
 #[path = "broker/certificates.rs"]
 mod certificates;
 #[cfg(test)]

@@ -259,6 +259,26 @@ fn wrong_arguments_are_code_2_and_say_what_is_allowed() {
             "has port 0",
         ),
         (&["token", "check", "-"], "standard input holds no token"),
+        (
+            &["device", "credential", "add", "pump"],
+            "--user-name (with --password), --client-id, or --certificate FILE",
+        ),
+        (
+            &[
+                "identity",
+                "token",
+                "issue",
+                "--scope",
+                "chat",
+                "--expires-in",
+                "5",
+            ],
+            "for '--expires-in <MINUTES>'",
+        ),
+        (
+            &["backup", "b", "--passphrase-file", "nowhere"],
+            "--passphrase-file nowhere cannot be read: No such file",
+        ),
     ] {
         let said = place().run(arguments);
         assert_eq!(said.code, 2, "{arguments:?}: {}", said.err);
@@ -386,6 +406,25 @@ fn a_refusal_is_the_brokers_own_words_and_code_6() {
         said.err,
         "tollgate: the broker refused: there is a device boiler\n"
     );
+    // What the API calls by a field's name, a command calls by its option's; and what is not there
+    // can be looked for.
+    for (reply, arguments, said_so) in [
+        (
+            r#"{"code":"bad_field","message":"grace_s is 1, give grace_s 0","target":"grace_s"}"#,
+            &["device", "rotate", "boiler"][..],
+            "--grace is 1, give --grace 0s\n",
+        ),
+        (
+            r#"{"code":"device_not_found","message":"there is no device \"x\"","target":"device"}"#,
+            &["device", "show", "x"],
+            "there is no device \"x\"; `tollgate device list` names all\n",
+        ),
+    ] {
+        let broker = Broker::answering(&[(422, &format!(r#"{{"error":{reply}}}"#))]);
+        let said = Place::beside(&broker).run(arguments);
+        assert_eq!(said.code, 6);
+        assert_eq!(said.err, format!("tollgate: the broker refused: {said_so}"));
+    }
     let error = r#"{"error":{"code":"unauthorized","message":"wrong token"}}"#;
     let broker = Broker::answering(&[(401, error)]);
     let said = Place::beside(&broker).run(&["device", "list"]);
@@ -418,6 +457,15 @@ fn the_admin_token_comes_from_the_secrets_directory() {
             .contains("secrets/admin.token: the admin token cannot be read")
     );
     assert!(said.err.contains("TOLLGATE_ADMIN_TOKEN"), "{}", said.err);
+    // Where it was looked for, and what to do elsewhere.
+    let looked = said.err.strip_prefix("tollgate: /");
+    assert!(looked.is_some_and(|path| path.contains("/secrets/admin.token: ")));
+    assert!(
+        said.err
+            .contains("Run this in the broker's directory, or say where its files are"),
+        "{}",
+        said.err
+    );
 }
 
 #[test]

@@ -152,12 +152,18 @@ fn the_defaults_are_those_that_are_documented() {
     assert_eq!(config.mqtts.listen, ["[::]:8883".parse().unwrap()]);
     assert_eq!(config.http.listen, ["127.0.0.1:8080".parse().unwrap()]);
     assert_eq!(config.https.listen, []);
+    assert_eq!((config.ws.listen, config.wss.listen), (vec![], vec![]));
+    assert_eq!(
+        (config.ws.origins, config.ws.token_in_query),
+        (vec![], false)
+    );
     assert_eq!(config.mqtt.keep_alive_max_s, 7_200);
     assert_eq!(config.mqtt.packet_size_max_bytes, 262_144);
     assert_eq!(config.device.payload_size_max_bytes, 65_536);
     assert_eq!(config.device.sessions, DeviceSessions::One);
     assert_eq!(config.device.string_value_size_max_bytes, None);
     assert_eq!(config.journal.commit_interval.as_micros(), 1000);
+    assert!(config.journal.sync_delay.is_zero());
     assert_eq!(config.history.head_size_max_bytes, 64 << 20);
     assert!(config.workers.count.get() >= 1);
     assert_eq!(config.mqtts.own_pair, None);
@@ -195,6 +201,7 @@ fn every_key_can_be_set_in_the_file() {
         [journal]
         size_max_bytes = 201326592
         commit_interval_us = 0
+        sync_delay_us = 2000
         [history]
         head_size_max_bytes = 1048576
         [workers]
@@ -221,6 +228,7 @@ fn every_key_can_be_set_in_the_file() {
     assert!(config.device.send_ack_on_validation_exception && !config.device.cast_strings);
     assert_eq!(config.device.string_value_size_max_bytes, Some(7));
     assert_eq!(config.device.connack_style, ConnackStyle::Magenta);
+    assert_eq!(config.journal.sync_delay.as_micros(), 2_000);
     assert_eq!(config.workers.count.get(), 3);
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.log.level, "warn,tollgate::net=debug");
@@ -234,6 +242,7 @@ fn every_key_can_be_set_by_its_variable() {
             Shape::Path | Shape::OptionalPath => "/somewhere",
             Shape::Listen => "127.0.0.1:4,127.0.0.2:5",
             Shape::Names => "a.example, 10.0.0.1",
+            Shape::Origins => "https://a.example, null",
             Shape::Networks => "10.0.0.0/8, ::1",
             Shape::Pairs => "/somewhere:/else",
             Shape::Rights => "publish somewhere/else",

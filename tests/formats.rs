@@ -14,6 +14,9 @@ mod fixture;
 #[path = "formats/v1.rs"]
 mod v1;
 #[cfg(test)]
+#[path = "formats/v12.rs"]
+mod v12;
+#[cfg(test)]
 #[path = "formats/v6.rs"]
 mod v6;
 #[cfg(test)]

@@ -12,6 +12,8 @@ mod sync_faults;
 
 #[path = "regression/arrivals.rs"]
 mod arrivals;
+#[path = "regression/bursts.rs"]
+mod bursts;
 #[path = "regression/checkpoint.rs"]
 mod checkpoint;
 #[path = "regression/panics.rs"]

@@ -30,7 +30,7 @@ use std::{
 };
 
 use rustls::{
-    ServerConfig,
+    CipherSuite, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
     server::{NoClientAuth, danger::ClientCertVerifier},
@@ -406,8 +406,20 @@ impl Place {
     }
 }
 
+/// Suites with AES of 128 bits: most processors have instructions for their SHA-256, but not for
+/// the SHA-384 of those with 256 bits.
+const FIRST: [CipherSuite; 3] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+];
+
+/// What there is of TLS, in our order.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    let mut provider = aws_lc_rs::default_provider();
+    let suites = &mut provider.cipher_suites;
+    suites.sort_by_key(|suite| !FIRST.contains(&suite.suite()));
+    Arc::new(provider)
 }
 
 /// Most certificates in a chain; real ones have two to four.

@@ -1,6 +1,7 @@
 //! Binds every configured address before anything is served.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -9,8 +10,9 @@ use super::certificates::Reloader;
 use super::error::AppError;
 use crate::audit::Audit;
 use crate::config::Config;
+use crate::limits::Networks;
 use crate::metrics::Metrics;
-use crate::net::{Listener, tls::Tls};
+use crate::net::{Listener, WebSocketRules, tls::Tls};
 
 /// Connections the kernel keeps until they are accepted. The system may allow less
 /// (`net.core.somaxconn`).
@@ -20,6 +22,8 @@ const BACKLOG: i32 = 4_096;
 pub(super) struct Bound {
     mqtt: Vec<TcpListener>,
     mqtts: Vec<TcpListener>,
+    ws: Vec<TcpListener>,
+    wss: Vec<TcpListener>,
     http: Vec<TcpListener>,
     https: Vec<TcpListener>,
 }
@@ -28,6 +32,8 @@ pub(super) struct Bound {
 pub(super) struct Addresses {
     pub(super) mqtt: Vec<SocketAddr>,
     pub(super) mqtts: Vec<SocketAddr>,
+    ws: Vec<SocketAddr>,
+    wss: Vec<SocketAddr>,
     http: Vec<SocketAddr>,
     https: Vec<SocketAddr>,
 }
@@ -41,6 +47,8 @@ impl Bound {
         Ok(Self {
             mqtt: bind_all(&config.mqtt.listen, "mqtt")?,
             mqtts: bind_all(&config.mqtts.listen, "mqtts")?,
+            ws: bind_all(&config.ws.listen, "ws")?,
+            wss: bind_all(&config.wss.listen, "wss")?,
             http: bind_all(&config.http.listen, "http")?,
             https: bind_all(&config.https.listen, "https")?,
         })
@@ -56,6 +64,8 @@ impl Bound {
         Addresses {
             mqtt: of(&self.mqtt),
             mqtts: of(&self.mqtts),
+            ws: of(&self.ws),
+            wss: of(&self.wss),
             http: of(&self.http),
             https: of(&self.https),
         }
@@ -69,25 +79,47 @@ impl Bound {
         config: &Config,
         tls: Option<&(Tls, Tls)>,
     ) -> (Vec<Listener>, HttpListeners) {
-        let plain = self.mqtt.into_iter().map(|socket| Listener {
-            socket,
-            tls: None,
-            proxies: config.mqtt.proxy_protocol_from.clone(),
+        let web = Arc::new(WebSocketRules {
+            origins: config.ws.origins.clone(),
+            token_in_query: config.ws.token_in_query,
         });
-        let secured = self.mqtts.into_iter().filter_map(|socket| {
-            Some(Listener {
-                socket,
-                tls: Some(tls?.0.clone()),
-                proxies: config.mqtts.proxy_protocol_from.clone(),
-            })
-        });
+        let plain = |sockets: Vec<TcpListener>, web: Option<&Arc<WebSocketRules>>, proxies| {
+            listeners(sockets, None, web, proxies)
+        };
+        let secured = |sockets: Vec<TcpListener>, web: Option<&Arc<WebSocketRules>>, proxies| {
+            let tls = tls.map(|tls| &tls.0);
+            tls.map_or_else(Vec::new, |tls| listeners(sockets, Some(tls), web, proxies))
+        };
+        let clients = [
+            plain(self.mqtt, None, &config.mqtt.proxy_protocol_from),
+            secured(self.mqtts, None, &config.mqtts.proxy_protocol_from),
+            plain(self.ws, Some(&web), &config.ws.proxy_protocol_from),
+            secured(self.wss, Some(&web), &config.wss.proxy_protocol_from),
+        ];
         let http = self.http.into_iter().map(|socket| (socket, None));
         let https = self
             .https
             .into_iter()
             .filter_map(|socket| Some((socket, Some(tls?.1.clone()))));
-        (plain.chain(secured).collect(), http.chain(https).collect())
+        let clients = clients.into_iter().flatten().collect();
+        (clients, http.chain(https).collect())
     }
+}
+
+/// Listeners on which the same is spoken.
+fn listeners(
+    sockets: Vec<TcpListener>,
+    tls: Option<&Tls>,
+    web: Option<&Arc<WebSocketRules>>,
+    proxies: &Networks,
+) -> Vec<Listener> {
+    let listener = |socket| Listener {
+        socket,
+        tls: tls.cloned(),
+        web: web.cloned(),
+        proxies: proxies.clone(),
+    };
+    sockets.into_iter().map(listener).collect()
 }
 
 impl Addresses {
@@ -102,6 +134,8 @@ impl Addresses {
         [
             named("mqtt", &self.mqtt),
             named("mqtts", &self.mqtts),
+            named("ws", &self.ws),
+            named("wss", &self.wss),
             named("http", &self.http),
             named("https", &self.https),
         ]
@@ -117,7 +151,7 @@ pub(super) fn certificates(
     metrics: &Metrics,
     audit: &Audit,
 ) -> Result<Option<Reloader>, AppError> {
-    if config.mqtts.listen.is_empty() && config.https.listen.is_empty() {
+    if !config.has_tls() {
         return Ok(None);
     }
     let figures = metrics.door().clone();

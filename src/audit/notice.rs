@@ -25,8 +25,8 @@ const HIDDEN_ALONE: &str = "(hidden: it came alone, and may be a credential)";
 pub struct Connected {
     /// Where it comes from.
     pub from: IpAddr,
-    /// Whether it came by TLS.
-    pub is_tls: bool,
+    /// What it came over: `tcp`, `tls`, `ws` or `wss`.
+    pub over: &'static str,
     /// What it belongs to: `device`, `application` or `user`.
     pub kind: &'static str,
     /// Which one.
@@ -126,7 +126,7 @@ impl Connected {
             .number("credential", self.credential)
             .text("client_id", self.client_id.as_str())
             .address("from", self.from)
-            .text("over", if self.is_tls { "tls" } else { "tcp" })
+            .text("over", self.over)
     }
 }
 

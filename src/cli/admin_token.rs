@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use crate::{
     cli::{
         CliError,
-        client::{Client, Target, path_step},
+        client::{Client, Operator, path_step},
         moment, print, print_json,
         table::{aligned, shown},
     },
@@ -18,10 +18,7 @@ pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    target: Target,
-    /// Print the broker's reply as JSON
-    #[arg(long, global = true)]
-    json: bool,
+    operator: Operator,
 }
 
 #[derive(Debug, Subcommand)]
@@ -55,8 +52,8 @@ struct New {
 const PAGES_MAX: usize = 1_000;
 
 pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliError> {
-    let json = arguments.json;
-    let client = Client::new(&arguments.target, sources)?;
+    let json = arguments.operator.json;
+    let client = arguments.operator.client(sources)?;
     match arguments.command {
         Command::Create(wanted) => create(&client, wanted, json),
         Command::List => list(&client, json),

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::{
     cli::{
         CliError,
-        client::{Client, Target},
+        client::{Client, Operator},
         credential,
         identity::{
             self, ChosenToken, Filters, Kind, Limits, Overlap, details, listed, live_tokens,
@@ -28,10 +28,7 @@ pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    target: Target,
-    /// Print the broker's reply as JSON
-    #[arg(long, global = true)]
-    json: bool,
+    operator: Operator,
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,8 +111,8 @@ struct Named {
 }
 
 pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliError> {
-    let client = Client::new(&arguments.target, sources)?;
-    let json = arguments.json;
+    let client = arguments.operator.client(sources)?;
+    let json = arguments.operator.json;
     match arguments.command {
         Command::Create(wanted) => create(&client, wanted, json),
         Command::List => identity::list::<AppView>(&client, json),

@@ -186,7 +186,11 @@ impl PassphraseSource {
             File::open(path)
                 .and_then(|file| file.take(PASSPHRASE_BYTES_MAX).read_to_string(&mut text))
                 .map_err(|error| {
-                    CliError::Usage(format!("{} cannot be read: {error}", path.display()))
+                    CliError::Usage(format!(
+                        "--passphrase-file {} cannot be read: {error}. Its first line is the \
+                         passphrase, of 12 bytes or more",
+                        path.display()
+                    ))
                 })?;
             return Ok(line(text));
         }

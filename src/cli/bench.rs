@@ -23,6 +23,7 @@ mod payload;
 mod poll;
 mod probe;
 mod raw;
+mod stalls;
 mod store;
 mod target;
 mod tls;

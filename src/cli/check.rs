@@ -122,11 +122,11 @@ fn configuration(config: &Config, report: &mut Report) {
     if let Err(error) = app::user_topics(config) {
         report.add("configuration", Failed, error.to_string());
     }
-    if config.mqtt.listen.is_empty() && config.mqtts.listen.is_empty() {
+    if !config.has_clients() {
         report.add(
             "configuration",
             Warning,
-            "mqtt and mqtts are both off: no device can connect",
+            "mqtt, mqtts, ws and wss are all off: no device can connect",
         );
     }
 }
@@ -247,8 +247,12 @@ fn directory(what: &str, dir: &Path, report: &mut Report) -> bool {
 }
 
 fn certificate(config: &Config, report: &mut Report) {
-    if config.mqtts.listen.is_empty() && config.https.listen.is_empty() {
-        report.add("certificate", Fine, "not needed: mqtts and https are off");
+    if !config.has_tls() {
+        report.add(
+            "certificate",
+            Fine,
+            "not needed: mqtts, wss and https are off",
+        );
         return;
     }
     match certificates::examine(config, SystemTime::now()) {
@@ -323,6 +327,8 @@ fn ports(config: &Config, report: &mut Report) {
     let lists = [
         ("mqtt.listen", &config.mqtt.listen),
         ("mqtts.listen", &config.mqtts.listen),
+        ("ws.listen", &config.ws.listen),
+        ("wss.listen", &config.wss.listen),
         ("http.listen", &config.http.listen),
         ("https.listen", &config.https.listen),
     ];

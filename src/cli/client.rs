@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use ureq::http::{Method, Request, Response, StatusCode, request::Builder};
 
 use crate::{
-    cli::CliError,
+    cli::{CliError, words},
     config::{Config, Sources},
     http::api::{ADMIN_PREFIX, ApiError, ErrorBody},
 };
@@ -31,6 +31,23 @@ impl Target {
     /// Whether another address than the configured one was named.
     pub(super) fn is_named(&self) -> bool {
         self.admin_url.is_some()
+    }
+}
+
+/// The options that commands for operators have in common.
+#[derive(Debug, Args)]
+pub(super) struct Operator {
+    #[command(flatten)]
+    target: Target,
+    /// Print the broker's reply as JSON
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+impl Operator {
+    /// As [`Client::new`].
+    pub(super) fn client(&self, sources: &Sources) -> Result<Client, CliError> {
+        Client::new(&self.target, sources)
     }
 }
 
@@ -72,6 +89,11 @@ impl Client {
 
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         self.call(Method::GET, path, Vec::new())
+    }
+
+    /// As [`Client::get`], of much at once: it may take long where the disk is busy.
+    pub(super) fn get_much<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        self.call_by(&agent(None), Method::GET, path, Vec::new())
     }
 
     pub(super) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
@@ -163,8 +185,18 @@ impl Client {
         path: &str,
         body: Vec<u8>,
     ) -> Result<T, CliError> {
+        self.call_by(&self.agent, method, path, body)
+    }
+
+    fn call_by<T: DeserializeOwned>(
+        &self,
+        agent: &ureq::Agent,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<T, CliError> {
         let request = self.request(method, path, JSON)?.body(body);
-        let response = self.ask(&self.agent, request)?;
+        let response = self.ask(agent, request)?;
         let status = response.status();
         let body = self.body(response)?;
         if status.is_success() {
@@ -245,7 +277,7 @@ impl Client {
                 }
             }
             (Ok(ApiError { error }), _) => CliError::Refused {
-                message: error.message,
+                message: words::refusal(error),
             },
             (Err(_), _) => self.not_tollgate(format!("HTTP status {status}")),
         }
@@ -326,7 +358,8 @@ impl AdminToken {
                     origin,
                 })
             }
-            Err(error) => Err((path, error.kind())),
+            // Whoever is elsewhere sees where it was looked for.
+            Err(error) => Err((std::path::absolute(&path).unwrap_or(path), error.kind())),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
         client::{Client, path_step},
         identity::{self, Kind, read_secret},
         print, print_json, revoke,
+        table::shown,
         terms::TermsOptions,
     },
     http::api::{AddCredential, CredentialAdded, TokenText},
@@ -97,6 +98,11 @@ fn add<T: Kind>(client: &Client, wanted: New, json: bool) -> Result<(), CliError
         Some("-") => Some(read_secret("password")?),
         given => given.map(|text| TokenText::new(text.to_owned())),
     };
+    if wanted.client_id.is_none() && wanted.user_name.is_none() && wanted.certificate.is_none() {
+        let what = "give what a client must show: --user-name (with --password), --client-id, or \
+                    --certificate FILE";
+        return Err(CliError::Usage(what.to_owned()));
+    }
     let certificate = wanted.certificate.as_deref().map(read_certificate);
     let body = AddCredential {
         certificate: certificate.transpose()?,
@@ -108,6 +114,9 @@ fn add<T: Kind>(client: &Client, wanted: New, json: bool) -> Result<(), CliError
     };
     let path = format!("{}/credentials", path_of::<T>(&wanted.name));
     let reply: CredentialAdded = client.post(&path, &body)?;
+    for warning in &reply.warnings {
+        eprintln!("tollgate: added, and of no use yet: {}", shown(warning));
+    }
     if json {
         return print_json(&reply);
     }

@@ -12,7 +12,7 @@ use crate::{
     app::banner::{host_of, publish_line, relative},
     cli::{
         CliError,
-        client::{Client, Target},
+        client::{Client, Operator},
         credential,
         identity::{self, ChosenToken, Filters, Kind, Limits, Overlap, details, live_tokens},
         moment, print, print_json,
@@ -32,10 +32,7 @@ pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    target: Target,
-    /// Print the broker's reply as JSON
-    #[arg(long, global = true)]
-    json: bool,
+    operator: Operator,
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,8 +123,8 @@ struct Named {
 }
 
 pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliError> {
-    let client = Client::new(&arguments.target, sources)?;
-    let json = arguments.json;
+    let client = arguments.operator.client(sources)?;
+    let json = arguments.operator.json;
     match arguments.command {
         Command::Create(wanted) => create(&client, wanted, json),
         Command::List => identity::list::<DeviceView>(&client, json),

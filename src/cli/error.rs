@@ -82,9 +82,14 @@ pub enum CliError {
     NoAddress(String),
     /// The admin token cannot be read.
     #[error(
-        "{}: the admin token cannot be read: {source}. Run this as the broker's user and beside \
-         its secrets (--secrets-dir), or set TOLLGATE_ADMIN_TOKEN",
-        path.display()
+        "{}: the admin token cannot be read: {source}. {}, or set TOLLGATE_ADMIN_TOKEN",
+        path.display(),
+        if source.kind() == io::ErrorKind::NotFound {
+            "Run this in the broker's directory, or say where its files are with --config or \
+             --secrets-dir"
+        } else {
+            "Run this as the broker's user, or as root"
+        }
     )]
     AdminToken {
         /// The file.

@@ -133,7 +133,7 @@ pub(super) fn limit<T: Kind>(
 ) -> Result<(), CliError> {
     let Some(terms) = limits.terms.read()? else {
         let what = "give what is to change: --expires, --not-before, --from, --allow, \
-                    --connections or --rate";
+                    --connections, --rate or --bound-to";
         return Err(CliError::Usage(what.to_owned()));
     };
     let body = ChangeTerms {
@@ -340,7 +340,13 @@ fn credential_row(credential: &CredentialView) -> [String; 4] {
         }
         [] if credential.chosen => " (chosen)".to_owned(),
         [] => String::new(),
-        asks_for => format!(" ({})", shown(&asks_for.join(", ").replace('_', " "))),
+        asks_for => {
+            let asks: Vec<String> = asks_for
+                .iter()
+                .map(|part| asked(credential, part))
+                .collect();
+            format!(" ({})", asks.join(", "))
+        }
     };
     [
         credential.id.to_string(),
@@ -348,6 +354,20 @@ fn credential_row(credential: &CredentialView) -> [String; 4] {
         moment::show_unsigned(credential.created_ms),
         state,
     ]
+}
+
+/// A part of what a client must show, with the name where that may be shown.
+fn asked(credential: &CredentialView, part: &str) -> String {
+    let name = match part {
+        "client_id" => credential.client_id.as_deref(),
+        "user_name" => credential.user_name.as_deref(),
+        _ => None,
+    };
+    let part = shown(&part.replace('_', " "));
+    match name {
+        Some(name) => format!("{part} {}", shown(name)),
+        None => part,
+    }
 }
 
 fn path_of<T: Kind>(one: &str) -> String {

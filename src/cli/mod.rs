@@ -40,6 +40,7 @@ mod tail;
 mod terms;
 mod token;
 mod users;
+mod words;
 
 use std::io::{self, Write};
 

@@ -1,10 +1,11 @@
-//! The terms of a token as they are typed and shown: when it is valid, from where, and for what.
+//! The terms of a token as they are typed and shown: when it is valid, from where, beside which
+//! certificate, and for what.
 
 use clap::Args;
 
 use crate::{
     cli::{CliError, identity::listed, moment, table::shown},
-    http::api::{CredentialView, Terms, TokenReport},
+    http::api::{self, CredentialView, Terms, TokenReport},
 };
 
 /// Terms of a token.
@@ -29,6 +30,10 @@ pub(super) struct TermsOptions {
     /// Messages that may come with the token in a second; or any
     #[arg(long, value_name = "NUMBER")]
     rate: Option<String>,
+    /// SHA-256 fingerprint of the client certificate without which the token opens no door, as
+    /// openssl x509 -noout -fingerprint -sha256 prints it; or none
+    #[arg(long, value_name = "FINGERPRINT")]
+    bound_to: Option<String>,
 }
 
 impl TermsOptions {
@@ -48,6 +53,7 @@ impl TermsOptions {
             },
             connections_max: quota("--connections", self.connections.as_deref())?,
             messages_max: quota("--rate", self.rate.as_deref())?,
+            certificate: self.bound_to.as_deref().map(fingerprint).transpose()?,
             networks: one_or_more("--from", self.from, &["anywhere"])?.map(
                 |networks| match networks.first().map(String::as_str) {
                     Some("anywhere") => Vec::new(),
@@ -77,6 +83,18 @@ fn when(
     let at =
         moment.map_err(|what| CliError::Usage(format!("{option} {text:?}: {what}, or {none}")))?;
     Ok(Some(Some(at)))
+}
+
+/// A fingerprint as the broker writes it, or the word that stands for none.
+fn fingerprint(text: &str) -> Result<Option<String>, CliError> {
+    if text == "none" {
+        return Ok(None);
+    }
+    // OpenSSL puts what it is before it.
+    let digits = text.rsplit('=').next().unwrap_or(text).trim();
+    let read = api::fingerprint(digits);
+    let read = read.map_err(|what| CliError::Usage(format!("--bound-to {text:?} {what}; or none")));
+    read.map(Some)
 }
 
 /// A number, or the word that stands for none.
@@ -118,6 +136,7 @@ struct Shown<'t> {
     networks: &'t [String],
     connections_max: Option<u32>,
     messages_max: Option<u32>,
+    certificate: Option<&'t str>,
 }
 
 impl Shown<'_> {
@@ -134,6 +153,7 @@ impl Shown<'_> {
             ("only for", self.rights.map(listed)),
             ("connections at most", self.connections_max.map(number)),
             ("messages a second at most", self.messages_max.map(number)),
+            ("only beside the certificate", self.certificate.map(shown)),
         ];
         let facts = facts.into_iter();
         facts
@@ -151,6 +171,7 @@ pub(super) fn line(credential: &CredentialView) -> String {
         networks: &credential.networks,
         connections_max: credential.connections_max,
         messages_max: credential.messages_max,
+        certificate: credential.certificate.as_deref(),
     };
     let facts = shown.facts().into_iter();
     let facts: Vec<String> = facts
@@ -168,6 +189,7 @@ pub(super) fn lines(report: &TokenReport) -> String {
         networks,
         connections_max,
         messages_max,
+        certificate,
         publish,
         subscribe,
         ..
@@ -182,6 +204,7 @@ pub(super) fn lines(report: &TokenReport) -> String {
         networks,
         connections_max: *connections_max,
         messages_max: *messages_max,
+        certificate: certificate.as_deref(),
     };
     let mut facts = shown.facts();
     for (name, filters) in [("may publish to", publish), ("may receive", subscribe)] {
@@ -195,12 +218,15 @@ pub(super) fn lines(report: &TokenReport) -> String {
     lines.collect()
 }
 
-/// Why a live token does not open the door now, in front of everything else.
-pub(super) fn refused(report: &TokenReport) -> String {
+/// Whether a live token opens the door as it is, in front of whose it is.
+pub(super) fn opens(report: &TokenReport) -> String {
     match report {
         TokenReport::Live {
             refused: Some(why), ..
-        } => format!("refused now, {}; ", shown(why)),
-        _ => String::new(),
+        } => format!(
+            ", but opens no door as it is: {}; it belongs to",
+            shown(why)
+        ),
+        _ => ": opens the door for".to_owned(),
     }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use crate::{
     cli::{
         CliError,
-        client::{Client, Target, path_step},
+        client::{Client, Operator, path_step},
         identity::read_token,
         moment, print, print_json,
         table::{aligned, shown},
@@ -21,10 +21,7 @@ pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    target: Target,
-    /// Print the broker's reply as JSON
-    #[arg(long, global = true)]
-    json: bool,
+    operator: Operator,
 }
 
 #[derive(Debug, Subcommand)]
@@ -43,9 +40,10 @@ enum Command {
 }
 
 pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliError> {
-    let client = Client::new(&arguments.target, sources)?;
+    let client = arguments.operator.client(sources)?;
+    let json = arguments.operator.json;
     let token = match arguments.command {
-        Command::Usage { device } => return usage(&client, device.as_deref(), arguments.json),
+        Command::Usage { device } => return usage(&client, device.as_deref(), json),
         Command::Check { token } => token,
     };
     let token = match token.as_deref() {
@@ -53,7 +51,7 @@ pub(super) fn run(arguments: Arguments, sources: &Sources) -> Result<(), CliErro
         Some(text) => TokenText::new(text.to_owned()),
     };
     let report: TokenReport = client.post("/tokens/check", &TokenCheck { token })?;
-    if arguments.json {
+    if json {
         print_json(&report)
     } else {
         print(&sentence(&report))
@@ -122,8 +120,8 @@ fn sentence(report: &TokenReport) -> String {
             since_ms,
             ..
         } => format!(
-            "live: {}opens the door for {} {} ({device}), credential {credential}, since {}\n{}",
-            terms::refused(report),
+            "live{} {} {} ({device}), credential {credential}, since {}\n{}",
+            terms::opens(report),
             shown(kind),
             shown(name),
             moment::show_unsigned(*since_ms),
@@ -176,6 +174,7 @@ mod tests {
             networks: Vec::new(),
             connections_max: None,
             messages_max: None,
+            certificate: None,
             publish: Vec::new(),
             subscribe: Vec::new(),
         };

@@ -3,7 +3,7 @@
 
 mod link;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, value_parser};
 
 use crate::{
     cli::{
@@ -99,7 +99,7 @@ enum TokenCommand {
         #[arg(long, value_name = "ID")]
         user: Option<String>,
         /// Minutes that it lives, 60 to 1440 [default: 1440]
-        #[arg(long, value_name = "MINUTES")]
+        #[arg(long, value_name = "MINUTES", value_parser = value_parser!(u32).range(60..=1440))]
         expires_in: Option<u32>,
     },
     /// End all tokens of a user and close its connections; the user stays

@@ -163,6 +163,11 @@ impl fmt::Display for Expected {
                 f,
                 "a list of host names and IP addresses, without wildcards"
             ),
+            Shape::Origins => write!(
+                f,
+                "a list of origins as browsers send them, as in [\"https://fleet.example\", \
+                 \"http://localhost:3000\"]: no path, no slash at the end"
+            ),
             Shape::Networks => write!(
                 f,
                 "a list of networks, as in [\"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.7\"], \

@@ -3,11 +3,13 @@
 
 mod audit;
 mod limits;
+mod web_socket;
 
 use crate::limits::PACKET_BYTES_MAX;
 
 pub(in crate::config) use audit::*;
 pub(in crate::config) use limits::*;
+pub(in crate::config) use web_socket::*;
 
 /// One key of the configuration.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub enum Shape {
     Listen,
     /// A list of host names and IP addresses.
     Names,
+    /// A list of `SCHEME://HOST[:PORT]`, or `null`, as browsers send them.
+    Origins,
     /// A list of networks: `"10.0.0.0/8"`, `"2001:db8::/32"`, or single addresses.
     Networks,
     /// A list of pairs `"CERTIFICATE:KEY"` of paths.
@@ -109,6 +113,12 @@ pub const KEYS: &[&Key] = &[
     &MQTTS_CLIENT_AUTHORITY,
     &MQTTS_CLIENT_REVOCATIONS,
     &MQTTS_PROXY_PROTOCOL_FROM,
+    &WS_LISTEN,
+    &WS_ORIGINS,
+    &WS_TOKEN_IN_QUERY,
+    &WS_PROXY_PROTOCOL_FROM,
+    &WSS_LISTEN,
+    &WSS_PROXY_PROTOCOL_FROM,
     &CERTS_NAMES,
     &CERTS_CHECK_INTERVAL_S,
     &HTTP_LISTEN,
@@ -151,6 +161,7 @@ pub const KEYS: &[&Key] = &[
     &LIMITS_UNSENT_TIMEOUT_S,
     &JOURNAL_SIZE_MAX_BYTES,
     &JOURNAL_COMMIT_INTERVAL_US,
+    &JOURNAL_SYNC_DELAY_US,
     &HISTORY_HEAD_SIZE_MAX_BYTES,
     &HISTORY_LATEST_SIZE_MAX_BYTES,
     &HISTORY_RETENTION_DAYS,
@@ -383,6 +394,17 @@ pub(super) const JOURNAL_COMMIT_INTERVAL_US: Key = Key::new(
     "journal",
     "commit_interval_us",
     "1000",
+    Shape::Number {
+        least: 0,
+        most: 1_000_000,
+        unit: "microseconds",
+    },
+);
+
+pub(super) const JOURNAL_SYNC_DELAY_US: Key = Key::new(
+    "journal",
+    "sync_delay_us",
+    "0",
     Shape::Number {
         least: 0,
         most: 1_000_000,

@@ -108,6 +108,16 @@ impl Layers {
         }
     }
 
+    pub(super) fn origins(&self, key: &'static Key) -> Result<Vec<String>, ConfigError> {
+        let found = self.find(key);
+        match found.items() {
+            Some(items) if items.len() <= NAMES_MAX && items.iter().all(|it| is_origin(it)) => {
+                Ok(items)
+            }
+            _ => Err(refused(key, found)),
+        }
+    }
+
     pub(super) fn networks(&self, key: &'static Key) -> Result<Networks, ConfigError> {
         let found = self.find(key);
         let networks: Option<Vec<Network>> = found
@@ -236,6 +246,16 @@ fn is_name(name: &str) -> bool {
             && !label.ends_with('-')
     };
     name.parse::<IpAddr>().is_ok() || (name.len() <= 253 && name.split('.').all(label))
+}
+
+/// What a browser may send as `Origin`.
+fn is_origin(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"/?#@,\"\\".contains(&byte);
+    let is_part = |part: &str| !part.is_empty() && part.bytes().all(is_plain);
+    text == "null"
+        || text
+            .split_once("://")
+            .is_some_and(|(scheme, host)| is_part(scheme) && is_part(host))
 }
 
 /// A level, or a list of `target=level` and levels: what `--log` takes, without its rarer forms.

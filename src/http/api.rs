@@ -26,6 +26,7 @@ pub use credentials::{AddCredential, CredentialAdded};
 pub use revocations::{Receipt, Revocation, Revoke, RevokeAll, RevokedView, SuspectView};
 pub use tokens::{
     ChangeTerms, Terms, TokenCheck, TokenReport, TokenUsage, UsageConnection, UsagePage,
+    fingerprint,
 };
 pub use users::{
     AccessKeyRenewed, AccessKeyView, CreateIdentity, IdentityCreated, IdentityRef,
@@ -185,6 +186,12 @@ pub struct CredentialView {
     /// What of `client_id`, `user_name` and `password` a client must show, with MQTT Basic.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks_for: Vec<String>,
+    /// That client id; only shown where a password is asked for too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// That user name; only shown where a password is asked for too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_name: Option<String>,
     /// Of a certificate: SHA-256 of its DER, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
@@ -213,6 +220,9 @@ pub struct CredentialView {
     /// Messages that may come with it in a second; absent without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages_max: Option<u32>,
+    /// Fingerprint of the client's certificate that it needs beside it; absent if it needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
     /// The credential that took its place; absent for one that none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded_by: Option<u64>,

@@ -4,34 +4,21 @@
 //! there, one a line. A reply that follows has a thread of its own, as a tail has, and ends when
 //! nobody reads it any more, or may. What was told before a request is in its reply.
 
-use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::{Extension, Json};
-use futures_util::stream;
-use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::access::Caller;
 use super::api::{RefusedClient, RefusedClients};
+use super::lines::{self, IDLE_WAIT, Lines, PART_BYTES};
 use super::parameters::{Parameters, bad};
 use super::refused::Refused;
 use super::service::Shared;
 use crate::audit::{self, Audit, Reader, What, record};
-
-/// Parts of the reply that may wait for the caller, each of at most [`PART_BYTES`] and one line.
-const PARTS_WAITING_MAX: usize = 4;
-
-/// Bytes of lines sent at a time.
-const PART_BYTES: usize = 64 * 1024;
-
-/// Longest wait before looking whether the caller is still there.
-const IDLE_WAIT: Duration = Duration::from_millis(200);
 
 /// How long a request waits for what was told before it to be written.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(2);
@@ -47,11 +34,7 @@ pub(super) async fn read(
 ) -> Result<Response, Refused> {
     let mut parameters = Parameters::new(query.as_deref())?;
     let since = parameters.number("since", 0..=TIME_MS_MAX)?;
-    let follow = match parameters.text("follow")?.as_deref() {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(bad("follow", "is true or false")),
-    };
+    let follow = parameters.flag("follow")?;
     let wanted = wanted(&mut parameters)?;
     parameters.finish(&["since", "follow", "events"])?;
     let wanted = Wanted {
@@ -130,7 +113,7 @@ struct Wanted {
 
 /// Answers with lines.
 fn send(shared: &Shared, caller: Caller, wanted: Wanted) -> Result<Response, Refused> {
-    let (lines, parts) = mpsc::channel(PARTS_WAITING_MAX);
+    let (lines, reply) = lines::reply();
     let (audit, registry) = (shared.audit.clone(), shared.registry.clone());
     let may_go_on = move || caller.may_go_on(&registry);
     // Fixed before the reply begins: what is told after it is in it.
@@ -140,19 +123,14 @@ fn send(shared: &Shared, caller: Caller, wanted: Wanted) -> Result<Response, Ref
             tracing::warn!(%error, "a reader of the audit ends: its files cannot be read");
         }
     })?;
-    let body = stream::unfold(parts, |mut parts: mpsc::Receiver<Bytes>| async {
-        let part = parts.recv().await?;
-        Some((Ok::<_, Infallible>(part), parts))
-    });
-    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((kind, Body::from_stream(body)).into_response())
+    Ok(reply)
 }
 
 fn run(
     audit: &Audit,
     wanted: &Wanted,
     now: u64,
-    (lines, may_go_on): (&mpsc::Sender<Bytes>, &dyn Fn() -> bool),
+    (lines, may_go_on): (&Lines, &dyn Fn() -> bool),
 ) -> io::Result<()> {
     audit.catch_up(CATCH_UP_WITHIN);
     let since = wanted.since.or(wanted.follow.then_some(now));
@@ -170,12 +148,7 @@ fn run(
         if (is_end || part.len() >= PART_BYTES) && !may_go_on() {
             return Ok(());
         }
-        let is_due = part.len() >= PART_BYTES || (is_end && !part.is_empty());
-        if is_due
-            && lines
-                .blocking_send(std::mem::take(&mut part).into())
-                .is_err()
-        {
+        if (is_end || part.len() >= PART_BYTES) && !lines::send(lines, &mut part) {
             return Ok(());
         }
         if is_end {

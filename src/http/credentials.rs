@@ -15,7 +15,7 @@ use super::refused::{Code, Refused};
 use super::service::Shared;
 use super::views::{credential_view, refused_by_registry, terms_change};
 use crate::identity::{Adding, Fingerprint, NewBasic, NewCertificate, Registry};
-use crate::net::tls::ClientCertificate;
+use crate::net::tls::{ClientCertificate, Tls};
 
 /// `POST …/{one}/credentials`
 pub(super) async fn add<T: Kind>(
@@ -29,10 +29,11 @@ pub(super) async fn add<T: Kind>(
         terms: terms_change(wanted.terms)?,
         replaces: wanted.replace,
     };
+    let doubts = new.doubt(shared.mqtts.as_ref());
     to_the_end(async move {
         let add = move |registry: &Registry| match new {
             New::Basic(new) => registry.add_basic(T::AS, &one, &new, how),
-            New::Certificate(new) => registry.add_certificate(T::AS, &one, new, how),
+            New::Certificate(new) => registry.add_certificate(T::AS, &one, known(&new), how),
         };
         let added = in_registry(&shared, add).await?;
         let status = if added.is_new {
@@ -47,11 +48,13 @@ pub(super) async fn add<T: Kind>(
             None => None,
         };
         let credential = credential_view(added.credential);
+        let warnings = doubts.into_iter().collect();
         Ok((
             status,
             Json(CredentialAdded {
                 credential,
                 receipt,
+                warnings,
             }),
         ))
     })
@@ -61,7 +64,7 @@ pub(super) async fn add<T: Kind>(
 /// What is to open the door.
 enum New {
     Basic(NewBasic),
-    Certificate(NewCertificate),
+    Certificate(ClientCertificate),
 }
 
 impl New {
@@ -81,10 +84,25 @@ impl New {
             return Err(refused("stands for itself: give it alone"));
         }
         let read = ClientCertificate::from_pem(pem).map_err(|what| refused(&what))?;
-        Ok(New::Certificate(NewCertificate {
-            fingerprint: Fingerprint::of(&read.der),
-            ends_ms: read.ends_ms,
-        }))
+        Ok(New::Certificate(read))
+    }
+
+    /// Why nobody comes in with it as things are; `None` if that can be.
+    fn doubt(&self, mqtts: Option<&Tls>) -> Option<String> {
+        match (self, mqtts) {
+            (New::Basic(_), _) => None,
+            (New::Certificate(read), Some(mqtts)) => mqtts.doubt(read),
+            (New::Certificate(_), None) => {
+                Some("there is no TLS listener: mqtts.listen is off".to_owned())
+            }
+        }
+    }
+}
+
+fn known(read: &ClientCertificate) -> NewCertificate {
+    NewCertificate {
+        fingerprint: Fingerprint::of(&read.der),
+        ends_ms: read.ends_ms,
     }
 }
 

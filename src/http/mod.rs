@@ -6,8 +6,9 @@
 //! ```
 //!
 //! One thread (`http-0`) serves every connection; whatever blocks runs on a few more (`http-1`, …),
-//! each kind behind a bound of its own (`lanes`). Nothing here runs on a worker, so a slow query
-//! never delays an acknowledgement, and nothing here is reachable from an MQTT port (SEC-75).
+//! each kind behind a bound of its own (`lanes`). Nothing here runs on a worker, and all of it has
+//! a lower priority than workers and committer, so neither a slow query nor many of them delay an
+//! acknowledgement; and nothing here is reachable from an MQTT port (SEC-75).
 //!
 //! The API is written down in `docs/openapi.yaml`, which is also served; tests keep it equal to
 //! the routes and to the types of [`api`]. No cookies, no CORS headers: a web page of another
@@ -31,6 +32,7 @@ mod health;
 mod history;
 mod identities;
 mod lanes;
+mod lines;
 mod parameters;
 mod platform;
 mod refused;
@@ -62,7 +64,7 @@ use crate::broker::Control;
 use crate::identity::{Registry, Secrets};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::net::tls::Tls;
+use crate::net::{give_way, tls::Tls};
 use crate::telemetry::History;
 
 use service::Service;
@@ -83,6 +85,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct HttpParts {
     /// Bound sockets, each plain or with TLS.
     pub listeners: Vec<(TcpListener, Option<Tls>)>,
+    /// What MQTT clients meet on the TLS listener, if there is one.
+    pub mqtts: Option<Tls>,
     /// Host names and addresses that clients may use for this server, besides loopback names and
     /// the address a connection comes in on (SEC-75).
     pub names: Vec<String>,
@@ -143,6 +147,7 @@ impl HttpServer {
             doors.push((listener, tls));
         }
         let service = Service::new(service::ServiceParts {
+            mqtts: parts.mqtts,
             names: parts.names,
             requests_per_second_max: parts.requests_per_second_max,
             registry: parts.registry,
@@ -190,6 +195,8 @@ fn run(
     service: &Service,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
+    // The threads that this one starts inherit it.
+    give_way();
     let connections = Arc::new(Semaphore::new(
         usize::try_from(CONNECTIONS_MAX).unwrap_or(usize::MAX),
     ));

@@ -27,6 +27,7 @@ use crate::broker::Control;
 use crate::identity::{Registry, Secrets};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::net::tls::Tls;
 use crate::telemetry::History;
 
 /// What endpoints work with. Cloning shares it.
@@ -42,6 +43,8 @@ pub(super) struct ServiceState {
     pub(super) journal: Journal,
     pub(super) metrics: Metrics,
     pub(super) folders: Folders,
+    /// What MQTT clients meet on the TLS listener, if there is one.
+    pub(super) mqtts: Option<Tls>,
     pub(super) lanes: Lanes,
 }
 
@@ -57,6 +60,7 @@ pub(super) struct ServiceParts {
     pub(super) journal: Journal,
     pub(super) metrics: Metrics,
     pub(super) folders: Folders,
+    pub(super) mqtts: Option<Tls>,
 }
 
 /// Answers requests. Cloning is cheap.
@@ -80,6 +84,7 @@ impl Service {
             journal: parts.journal,
             metrics: parts.metrics,
             folders: parts.folders,
+            mqtts: parts.mqtts,
             lanes: Lanes::new(),
         });
         Service {

@@ -5,22 +5,17 @@
 //! nothing in the journal: one that is overtaken goes on with the oldest record kept, and says so.
 
 use std::collections::{HashMap, HashSet};
-use std::convert::Infallible;
-use std::time::Duration;
 
 use axum::Extension;
-use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use axum::response::Response;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::access::Caller;
 use super::admin::in_registry;
+use super::lines::{self, IDLE_WAIT, Lines, PART_BYTES};
 use super::parameters::{Parameters, bad};
 use super::refused::Refused;
 use super::service::Shared;
@@ -30,15 +25,6 @@ use crate::journal::{Entry, Journal, JournalError, Offset, Reader, Record, Recor
 
 /// Devices one tail may name.
 const DEVICES_MAX: usize = 100;
-
-/// Parts of the reply that may wait for the caller, each of at most [`PART_BYTES`] and one line.
-const PARTS_WAITING_MAX: usize = 4;
-
-/// Bytes of lines sent at a time.
-const PART_BYTES: usize = 64 * 1024;
-
-/// Longest wait before looking whether the caller is still there.
-const IDLE_WAIT: Duration = Duration::from_millis(200);
 
 /// Names of devices remembered by one tail; beyond it they are asked for again.
 const NAMES_MAX: usize = 10_000;
@@ -95,7 +81,7 @@ pub(super) async fn tail(
         ids.collect()
     };
     let wanted = in_registry(&shared, resolve).await?;
-    let (lines, parts) = mpsc::channel(PARTS_WAITING_MAX);
+    let (lines, reply) = lines::reply();
     let (journal, registry) = (shared.journal.clone(), shared.registry.clone());
     // Fixed before the reply begins: what is acknowledged after it is in it.
     let now = journal.durable().next().number();
@@ -114,12 +100,7 @@ pub(super) async fn tail(
             tracing::warn!(%error, "a tail ends: the journal cannot be read");
         }
     })?;
-    let body = stream::unfold(parts, |mut parts: mpsc::Receiver<Bytes>| async {
-        let part = parts.recv().await?;
-        Some((Ok::<_, Infallible>(part), parts))
-    });
-    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((kind, Body::from_stream(body)).into_response())
+    Ok(reply)
 }
 
 struct Tail {
@@ -131,7 +112,7 @@ struct Tail {
     wanted: HashSet<Uuid>,
     without_suspect: bool,
     not_before_ms: u64,
-    lines: mpsc::Sender<Bytes>,
+    lines: Lines,
 }
 
 impl Tail {
@@ -174,11 +155,7 @@ impl Tail {
     }
 
     fn send(&self, part: &mut Vec<u8>) -> bool {
-        part.is_empty()
-            || self
-                .lines
-                .blocking_send(std::mem::take(part).into())
-                .is_ok()
+        lines::send(&self.lines, part)
     }
 
     fn missed(&self, missed_from: u64, next: u64, part: &mut Vec<u8>) {

@@ -253,6 +253,8 @@ fn device() -> DeviceView {
             id: 1,
             kind: "mqtt_basic".to_owned(),
             asks_for: filters(),
+            client_id: Some("c".to_owned()),
+            user_name: Some("u".to_owned()),
             fingerprint: Some("f".to_owned()),
             created_ms: 1,
             revoked_ms: Some(2),
@@ -263,6 +265,7 @@ fn device() -> DeviceView {
             networks: filters(),
             connections_max: Some(1),
             messages_max: Some(1),
+            certificate: Some("c".to_owned()),
             superseded_by: Some(2),
             retires_older: true,
         }],
@@ -277,6 +280,7 @@ fn requests() -> Bodies {
         networks: Some(filters()),
         connections_max: Some(Some(1)),
         messages_max: Some(Some(1)),
+        certificate: Some(Some("c".to_owned())),
     };
     let create = Create {
         name: "a".to_owned(),
@@ -326,6 +330,7 @@ fn devices() -> Bodies {
     let added = CredentialAdded {
         credential: device().credentials[0].clone(),
         receipt: Some(Receipt::default()),
+        warnings: filters(),
     };
     vec![
         ("DeviceView", json(&device())),
@@ -596,6 +601,7 @@ fn reports() -> Bodies {
             networks: filters(),
             connections_max: Some(1),
             messages_max: Some(1),
+            certificate: Some("c".to_owned()),
             publish: filters(),
             subscribe: filters(),
         },

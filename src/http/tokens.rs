@@ -11,6 +11,7 @@ use super::service::Shared;
 use super::views::report_view;
 use crate::broker::LiveConnection;
 use crate::identity::{OldToken, Registry, USAGE_PER_PAGE_MAX};
+use crate::net::tls::{ASKS_NOBODY, Tls};
 
 /// Tokens in one page when the request names no `limit`.
 const USAGE_PER_PAGE_DEFAULT: usize = 100;
@@ -21,7 +22,17 @@ pub(super) async fn check(
     JsonBody(wanted): JsonBody<TokenCheck>,
 ) -> Reply<TokenReport> {
     let check = move |registry: &Registry| registry.check_token(wanted.token.expose());
-    Ok(Json(report_view(in_registry(&shared, check).await?)))
+    let mut report = report_view(in_registry(&shared, check).await?);
+    if let TokenReport::Live {
+        certificate: Some(_),
+        refused: refused @ None,
+        ..
+    } = &mut report
+        && !shared.mqtts.as_ref().is_some_and(Tls::asks_clients)
+    {
+        *refused = Some(format!("it needs a client certificate, and {ASKS_NOBODY}"));
+    }
+    Ok(Json(report))
 }
 
 /// `GET /admin/v1/tokens/usage`

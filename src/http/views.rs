@@ -3,8 +3,8 @@
 use super::api::{AppView, CredentialView, DeviceView, Terms, TokenReport};
 use super::refused::{Code, Refused};
 use crate::identity::{
-    self, Application, BasicInfo, CredentialInfo, CredentialKind, Device, DeviceName, IdentityKind,
-    RegistryError, Rights, TermsChange, TokenHint,
+    self, Application, BasicInfo, CredentialInfo, CredentialKind, Device, DeviceName, Fingerprint,
+    IdentityKind, RegistryError, Rights, TermsChange, TokenHint,
 };
 use crate::limits::Network;
 use crate::store::StoreError;
@@ -55,6 +55,8 @@ pub(super) fn credential_view(credential: CredentialInfo) -> CredentialView {
         }
         .to_owned(),
         asks_for: credential.basic.map(asks_for).unwrap_or_default(),
+        client_id: credential.client_id,
+        user_name: credential.user_name,
         fingerprint: credential.fingerprint.map(|known| known.to_string()),
         created_ms: credential.created_ms,
         revoked_ms: credential.revoked_ms,
@@ -65,6 +67,7 @@ pub(super) fn credential_view(credential: CredentialInfo) -> CredentialView {
         networks: networks_view(&terms.networks),
         connections_max: terms.connections_max,
         messages_max: terms.messages_max,
+        certificate: terms.certificate.map(|known| known.to_string()),
         superseded_by: credential.superseded_by,
         retires_older: credential.retires_older,
     }
@@ -90,6 +93,7 @@ pub(super) fn terms_view(held: &identity::Terms) -> Option<Terms> {
         networks: (!networks.is_empty()).then_some(networks),
         connections_max: held.connections_max.map(Some),
         messages_max: held.messages_max.map(Some),
+        certificate: held.certificate.map(|known| Some(known.to_string())),
     };
     (terms != Terms::default()).then_some(terms)
 }
@@ -132,6 +136,12 @@ pub(super) fn change_of(wanted: Terms) -> Result<TermsChange, (&'static str, Str
     let networks = wanted
         .networks
         .map(|texts| texts.iter().map(network).collect());
+    let fingerprint = |text: String| -> Result<Fingerprint, (&'static str, String)> {
+        text.parse().map_err(|what| ("certificate", what))
+    };
+    let certificate = wanted
+        .certificate
+        .map(|text| text.map(fingerprint).transpose());
     Ok(TermsChange {
         not_before_ms: wanted.not_before_ms,
         expires_ms: wanted.expires_ms,
@@ -139,6 +149,7 @@ pub(super) fn change_of(wanted: Terms) -> Result<TermsChange, (&'static str, Str
         networks: networks.transpose()?,
         connections_max: wanted.connections_max,
         messages_max: wanted.messages_max,
+        certificate: certificate.transpose()?,
     })
 }
 
@@ -158,6 +169,7 @@ pub(super) fn report_view(report: identity::TokenReport) -> TokenReport {
             networks: networks_view(&live.terms.networks),
             connections_max: live.terms.connections_max,
             messages_max: live.terms.messages_max,
+            certificate: live.terms.certificate.map(|known| known.to_string()),
             publish: live.publish,
             subscribe: live.subscribe,
         },

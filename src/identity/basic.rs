@@ -7,8 +7,9 @@
 //! | both names, perhaps password | both together, before anything else |
 //!
 //! # Invariants
-//! 1. Of all three only keyed digests are kept (SEC-51): without a password the names alone open
-//!    the door. A password's digest is that of the password with the credential's own, so that
+//! 1. What opens the door is kept as keyed digests only (SEC-51): a password, and names that open
+//!    it without one. Names beside a password are kept as they are too, so that credentials can be
+//!    told apart. A password's digest is that of the password with the credential's own, so that
 //!    equal passwords look different.
 //! 2. What both names find is decided there: a wrong password does not go on to look for the user
 //!    name alone.
@@ -19,17 +20,17 @@
 //!    (`docs/decisions/passwords.md`).
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
+use super::certificate::Origin;
 use super::index::TokenKey;
 use super::key::{self, Digest, RegistryKey};
 use super::principal::UNKNOWN;
 use super::registry::Shared;
 use super::{DeviceToken, NotAdmitted, Principal, Registry, RegistryError, TOKEN_BYTES_MAX};
-use crate::store::basic::{self, BasicRow};
+use crate::store::basic::{self, BasicRow, NamesRow};
 use crate::store::{Connection, StoreError};
 
 /// What a client showed at CONNECT.
@@ -140,6 +141,18 @@ impl NewBasic {
         }
     }
 
+    /// What of its names may be shown again: nothing where they open the door alone.
+    pub(super) fn names(&self) -> NamesRow {
+        let shown = |name: &String| {
+            let is_shown = self.password.is_some() && !name.is_empty();
+            is_shown.then(|| name.clone())
+        };
+        NamesRow {
+            client_id: shown(&self.client_id),
+            user_name: shown(&self.user_name),
+        }
+    }
+
     /// What is written down of it; `found_by` is its digest.
     pub(super) fn row(&self, key: &RegistryKey, found_by: &Digest) -> BasicRow {
         let password = self.password.as_deref();
@@ -232,13 +245,13 @@ impl Registry {
         self.shared().basics.len()
     }
 
-    /// Who shows this at CONNECT, from this address: an access token as its user name, or MQTT
+    /// Who shows this at CONNECT, coming from there: an access token as its user name, or MQTT
     /// Basic credentials. Touches memory only; without credentials of that kind it costs what
     /// [`Registry::admit`] costs.
     ///
     /// # Errors
     /// As there.
-    pub fn admit_client(&self, shown: Shown<'_>, from: IpAddr) -> Result<Principal, NotAdmitted> {
+    pub fn admit_client(&self, shown: Shown<'_>, origin: Origin) -> Result<Principal, NotAdmitted> {
         let shared = self.shared();
         let user_name = shown.user_name.unwrap_or_default();
         if user_name.len() > TOKEN_BYTES_MAX {
@@ -259,7 +272,7 @@ impl Registry {
                 .filter(|digest| shared.index.find(TokenKey::new(digest)).is_some());
             both.unwrap_or(by_name)
         };
-        shared.admit(&digest, shown.password, Some(from))
+        shared.admit(&digest, shown.password, origin)
     }
 }
 
@@ -274,7 +287,7 @@ impl Shared {
         &self,
         digest: &Digest,
         password: Option<&[u8]>,
-        from: Option<IpAddr>,
+        origin: Origin,
     ) -> Result<Principal, NotAdmitted> {
         let key = TokenKey::new(digest);
         // Before anything is known, so that it takes as long for names that nobody has.
@@ -286,6 +299,6 @@ impl Shared {
         if entry.is_basic && !self.basics.fits(entry.credential, password.as_ref()) {
             return Err(UNKNOWN);
         }
-        self.principal(key, entry, from)
+        self.principal(key, entry, origin)
     }
 }

@@ -28,6 +28,10 @@ use crate::store::certificate;
 use crate::store::devices::{self, CredentialRow, DeviceRow, NewCredential};
 use crate::store::terms::{self as rows, LiveRow};
 
+/// Of a certificate that is to be bound to another one.
+pub(super) const BOUND_TO_ITSELF: &str =
+    "is what a token or password can be bound to; a certificate stands for itself";
+
 /// How a credential is added.
 #[derive(Clone, Debug, Default)]
 pub struct Adding {
@@ -85,7 +89,7 @@ impl Registry {
     ) -> Result<Added, RegistryError> {
         let key = self.shared().key.clone();
         let digest = new.digest(&key);
-        let row = new.row(&key, &digest);
+        let (row, names) = (new.row(&key, &digest), new.names());
         let (name_or_id, held) = (name_or_id.to_owned(), Arc::clone(self.shared()));
         let work = move |transaction: &Transaction<'_>| {
             held.check_audit()?;
@@ -100,7 +104,7 @@ impl Registry {
             };
             let done = put(transaction, (whose.kind, &owner), place, (&new, &how), &key)?;
             if let Some(made) = &done.made {
-                basic::insert(transaction, made.id, &row)?;
+                basic::insert(transaction, made.id, &row, &names)?;
             }
             done.read(transaction, &owner)
         };
@@ -146,6 +150,9 @@ impl Registry {
     ) -> Result<Added, RegistryError> {
         let key = self.shared().key.clone();
         let digest = key.certificate_digest(&new.fingerprint.0);
+        if matches!(how.terms.certificate, Some(Some(_))) {
+            return Err(invalid("certificate", BOUND_TO_ITSELF));
+        }
         let (name_or_id, held) = (name_or_id.to_owned(), Arc::clone(self.shared()));
         let work = move |transaction: &Transaction<'_>| {
             held.check_audit()?;

@@ -227,6 +227,10 @@ fn with_terms(event: Event, terms: &Terms) -> Event {
         .texts("networks", networks.iter().map(String::as_str))
         .maybe_number("connections_max", terms.connections_max.map(u64::from))
         .maybe_number("messages_max", terms.messages_max.map(u64::from));
+    let event = match terms.certificate {
+        Some(bound_to) => event.text("bound_to", &bound_to.to_string()),
+        None => event,
+    };
     if terms.rights == Rights::ALL {
         return event;
     }

@@ -209,6 +209,10 @@ pub struct CredentialInfo {
     pub retires_older: bool,
     /// What it asks for, if it is of MQTT Basic.
     pub basic: Option<BasicInfo>,
+    /// The client id that it asks for beside a password.
+    pub client_id: Option<String>,
+    /// The user name that it asks for beside a password.
+    pub user_name: Option<String>,
     /// Its fingerprint, if it is a certificate.
     pub fingerprint: Option<Fingerprint>,
 }
@@ -319,6 +323,8 @@ impl CredentialInfo {
             superseded_by: row.superseded_by,
             retires_older: row.retires_older,
             basic: row.basic.map(BasicInfo::from),
+            client_id: row.names.client_id,
+            user_name: row.names.user_name,
             fingerprint: row.certificate.map(|row| Fingerprint(row.fingerprint)),
         };
         rows.into_iter().map(info).collect()

@@ -40,7 +40,7 @@ mod users;
 pub use admin_tokens::{ADMIN_TOKENS_MAX, Admin, AdminScope, AdminTokenInfo};
 pub use applications::{APPLICATIONS_MAX, Application};
 pub use basic::{BasicInfo, NewBasic, Shown};
-pub use certificate::{Fingerprint, NewCertificate};
+pub use certificate::{Certified, Fingerprint, GoodCertificate, NewCertificate, Origin};
 pub use changes::{APPLICATION, As, DEVICE, ENDED_CREDENTIALS_KEPT, Identified, USER};
 pub use credentials::{Added, Adding};
 pub use device::{

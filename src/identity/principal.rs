@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::certificate::{Certified, Origin};
 use super::index::{TokenEntry, TokenKey};
 use super::registry::{Shared, now_ms};
 use super::terms;
 use super::token::TOKEN_BYTES_MAX;
-use super::{IdentityKind, Permit, Quota, Registry, Rights, UserFigures};
+use super::{GoodCertificate, IdentityKind, Permit, Quota, Registry, Rights, UserFigures};
 
 /// Who a connection belongs to and what it may do.
 #[derive(Clone, Debug)]
@@ -30,9 +31,8 @@ pub struct Principal {
     pub permit: Arc<Permit>,
     /// When the credential ends by itself, wall clock in ms.
     pub expires_at_ms: Option<u64>,
-    /// When the certificate ends that its client showed, wall clock in ms; it is no later than that
-    /// that the credential ends.
-    pub certificate_ends_ms: Option<u64>,
+    /// The certificate that its client showed; it is no later than with this that it ends.
+    pub certificate: Option<Arc<GoodCertificate>>,
     /// What is counted of a user; nobody else is counted.
     pub figures: Option<Arc<UserFigures>>,
     /// The quota of its credential, if that has one.
@@ -67,6 +67,12 @@ pub enum TokenRefusal {
     Expired,
     /// It may not be used from where it was shown.
     Network,
+    /// It is bound to a client's certificate, and another was shown, or none.
+    Certificate,
+    /// It is bound to a client's certificate, and the listener asks for none.
+    CertificateNotAsked,
+    /// No authority vouches for the certificate beside it, and it is not bound to that one.
+    Unvouched,
 }
 
 impl fmt::Display for TokenRefusal {
@@ -76,6 +82,13 @@ impl fmt::Display for TokenRefusal {
             TokenRefusal::NotYet => "its time has not begun",
             TokenRefusal::Expired => "its time is over",
             TokenRefusal::Network => "it may not be used from this address",
+            TokenRefusal::Certificate => "the client certificate it is bound to was not shown",
+            TokenRefusal::CertificateNotAsked => {
+                "it is bound to a client certificate, and the listener asks for none"
+            }
+            TokenRefusal::Unvouched => {
+                "nobody vouches for the client certificate beside it, and it is not bound to that"
+            }
         })
     }
 }
@@ -91,14 +104,15 @@ impl Registry {
     /// permit is compiled here. Touches memory only.
     ///
     /// # Errors
-    /// The token is unknown (everything that is no live token, SEC-20), too early or late, or
-    /// shown from outside of its networks.
+    /// The token is unknown (everything that is no live token, SEC-20), too early or late, shown
+    /// from outside of its networks, or bound to a certificate.
     pub fn admit(&self, user_name: &str, from: Option<IpAddr>) -> Result<Principal, NotAdmitted> {
         if user_name.is_empty() || user_name.len() > TOKEN_BYTES_MAX {
             return Err(UNKNOWN);
         }
         let shared = self.shared();
-        shared.admit(&shared.key.token_digest(user_name), None, from)
+        let digest = shared.key.token_digest(user_name);
+        shared.admit(&digest, None, Origin::plain(from))
     }
 
     /// As [`Registry::admit`] from nowhere in particular: a token that is bound to networks does
@@ -121,11 +135,12 @@ impl Registry {
         let entry = entry.filter(|entry| entry.credential == principal.credential);
         let entry = entry.ok_or(UNKNOWN)?;
         if principal.kind != IdentityKind::User {
-            let now = shared.principal(principal.key, entry, Some(from))?;
-            return Ok(match principal.certificate_ends_ms {
-                Some(ends_ms) => now.with_certificate(ends_ms),
-                None => now,
-            });
+            let certificate = principal.certificate.as_deref();
+            let origin = Origin {
+                address: Some(from),
+                certificate: certificate.map_or(Certified::Nothing, |good| Certified::With(*good)),
+            };
+            return shared.principal(principal.key, entry, origin);
         }
         // What a user may was said by the token, once and for all.
         if !shared.users.knows(principal.credential) {
@@ -176,7 +191,7 @@ impl Shared {
         &self,
         key: TokenKey,
         entry: TokenEntry,
-        from: Option<IpAddr>,
+        origin: Origin,
     ) -> Result<Principal, NotAdmitted> {
         let kind = IdentityKind::from_number(entry.kind);
         let (identity, credential) = (entry.identity, entry.credential);
@@ -188,18 +203,27 @@ impl Shared {
         if expires_at_ms.is_some_and(|at| at <= now_ms()) {
             return Err(refused(TokenRefusal::Expired));
         }
-        let (mut rights, mut quota) = (Rights::ALL, None);
+        let (mut rights, mut quota, mut is_bound) = (Rights::ALL, None, false);
         if entry.has_terms {
             // Not there: it ended a moment ago.
             let held = self.terms.of(credential).ok_or(UNKNOWN)?;
             if held.not_before_ms > 0 && held.not_before_ms > now_ms() {
                 return Err(refused(TokenRefusal::NotYet));
             }
-            if !held.is_from(from) {
+            if !held.is_from(origin.address) {
                 return Err(refused(TokenRefusal::Network));
             }
+            if let Some(why) = held.unlike(origin.certificate) {
+                return Err(refused(why));
+            }
+            is_bound = held.is_bound();
             rights = held.rights;
             quota.clone_from(&held.quota);
+        }
+        if let Certified::With(good) = &origin.certificate
+            && !(good.is_vouched_for || is_bound || self.is_itself(key, good))
+        {
+            return Err(refused(TokenRefusal::Unvouched));
         }
         let permit = match self.scopes.permit(identity) {
             Some(scoped) => self.permit(scoped, rights),
@@ -207,7 +231,7 @@ impl Shared {
             // Deleted a moment ago. Users' tokens are looked up elsewhere.
             None => return Err(UNKNOWN),
         };
-        Ok(Principal {
+        let principal = Principal {
             identity,
             kind,
             credential,
@@ -215,11 +239,15 @@ impl Shared {
             profile: ProfileFlags::default(),
             permit,
             expires_at_ms,
-            certificate_ends_ms: None,
+            certificate: None,
             figures: None,
             quota,
             is_watched: entry.is_watched,
             key,
+        };
+        Ok(match origin.certificate {
+            Certified::With(good) => principal.with_certificate(good),
+            Certified::Nothing | Certified::NotAsked => principal,
         })
     }
 

@@ -164,7 +164,7 @@ fn report(
     let refused = if is_early {
         Some(TokenRefusal::NotYet.to_string())
     } else {
-        asks_more.then(|| "it is a user name, and asks for a password too".to_owned())
+        asks_more.then(|| "it is a user name, and the password is needed too".to_owned())
     };
     TokenReport::Live(LiveToken {
         kind,

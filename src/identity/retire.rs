@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
 use super::changes::{self, As};
+use super::credentials::BOUND_TO_ITSELF;
 use super::deeds;
 use super::index::{TokenEntry, TokenIndex};
 use super::key::Digest;
@@ -118,6 +119,11 @@ impl Registry {
                 }
                 if let Some(row) = certificate::of(transaction, held.id)? {
                     after = after.until(row.ends_ms);
+                    // A change of all that a device has is none of this in its certificates.
+                    if credential.is_some() && after.certificate.is_some() {
+                        return Err(bound_to_itself());
+                    }
+                    after.certificate = None;
                 }
                 (held.terms, held.expires_ms) = (after.row(), after.expires_ms);
             }
@@ -192,10 +198,18 @@ fn end_due(
     Ok(ended)
 }
 
+fn bound_to_itself() -> RegistryError {
+    let (field, what) = ("certificate", BOUND_TO_ITSELF.to_owned());
+    RegistryError::Invalid { field, what }
+}
+
 fn no_such_token(kind: IdentityKind, name: &str, credential: Option<u64>) -> RegistryError {
     let what = match credential {
         Some(id) => format!("{id} is no live token of {kind} {name:?}"),
-        None => format!("there is none: {kind} {name:?} has no live token; rotate it"),
+        None => format!(
+            "is missing: {kind} {name:?} has no live one, so there is nothing to \
+                         limit; rotate it for a new token"
+        ),
     };
     let field = "credential";
     RegistryError::Invalid { field, what }

@@ -244,7 +244,7 @@ fn check_room(kind: IdentityKind, name: &str, live: usize) -> Result<(), Registr
     }
     let what = format!(
         "leaves too many live tokens: {kind} {name:?} has {live}, which is the limit; rotate with \
-         a grace time of 0, or wait until the older ones end"
+         grace_s 0, which ends them, or wait until the older ones end"
     );
     let field = "grace_s";
     Err(RegistryError::Invalid { field, what })

@@ -1,9 +1,10 @@
-//! The terms of a token: when it is valid, from where, and what it allows (SEC-54).
+//! The terms of a token: when it is valid, from where, beside which certificate, and what it allows
+//! (SEC-54).
 //!
 //! Tokens without terms cost nothing. The end of a token stands in the index; what few have (the
 //! beginning, rights, networks, quotas) in a table beside it, about 30 bytes each. What many tokens
-//! have alike is kept once; with a quota, or where nobody else has the same, it is about 150 bytes
-//! more and 17 for each network.
+//! have alike is kept once; with a quota or a certificate, or where nobody else has the same, it is
+//! about 150 bytes more, 17 for each network and 32 for a certificate.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,7 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
 
-use super::{IdentityKind, QUOTA_MAX, Quota, RegistryError, Rights};
+use super::certificate::Certified;
+use super::{Fingerprint, IdentityKind, QUOTA_MAX, Quota, RegistryError, Rights, TokenRefusal};
 use crate::limits::{Network, Networks};
 use crate::store::terms::TermsRow;
 
@@ -38,6 +40,8 @@ pub struct Terms {
     pub connections_max: Option<u32>,
     /// Messages that may come with it in a second, 1 to [`QUOTA_MAX`].
     pub messages_max: Option<u32>,
+    /// The client's certificate without which it opens no door; needed by no certificate.
+    pub certificate: Option<Fingerprint>,
 }
 
 impl Default for Terms {
@@ -49,6 +53,7 @@ impl Default for Terms {
             networks: Vec::new(),
             connections_max: None,
             messages_max: None,
+            certificate: None,
         }
     }
 }
@@ -68,6 +73,8 @@ pub struct TermsChange {
     pub connections_max: Option<Option<u32>>,
     /// Messages that may come with it in a second.
     pub messages_max: Option<Option<u32>>,
+    /// The client's certificate that it needs beside it.
+    pub certificate: Option<Option<Fingerprint>>,
 }
 
 impl TermsChange {
@@ -93,6 +100,7 @@ impl TermsChange {
             networks: self.networks.clone().unwrap_or(before.networks),
             connections_max: self.connections_max.unwrap_or(before.connections_max),
             messages_max: self.messages_max.unwrap_or(before.messages_max),
+            certificate: self.certificate.unwrap_or(before.certificate),
         };
         match self.fault(&terms, kind, now_ms) {
             None => Ok(terms),
@@ -166,6 +174,7 @@ impl Terms {
             networks: networks(row),
             connections_max: row.connections_max,
             messages_max: row.messages_max,
+            certificate: row.certificate.as_deref().copied().map(Fingerprint),
         }
     }
 
@@ -178,6 +187,7 @@ impl Terms {
             networks: networks.join("\n").into(),
             connections_max: self.connections_max,
             messages_max: self.messages_max,
+            certificate: self.certificate.map(|known| Box::new(known.0)),
         }
     }
 }
@@ -228,6 +238,8 @@ pub(super) struct Held {
     pub(super) not_before_ms: u64,
     pub(super) rights: Rights,
     networks: Networks,
+    /// What it is bound to. Few tokens are: a box is smaller than an empty place.
+    certificate: Option<Box<Fingerprint>>,
     /// One for all connections of the token, as long as it has a quota.
     pub(super) quota: Option<Arc<Quota>>,
 }
@@ -239,6 +251,22 @@ impl Held {
             not_before_ms: row.not_before_ms.unwrap_or(0),
             rights: row.rights.map_or(Rights::ALL, Rights::from_bits),
             networks: networks(row).into_iter().collect(),
+            certificate: (row.certificate.as_deref()).map(|known| Box::new(Fingerprint(*known))),
+        }
+    }
+
+    /// Whether it is bound to a client's certificate.
+    pub(super) fn is_bound(&self) -> bool {
+        self.certificate.is_some()
+    }
+
+    /// Why it does not open the door for a client that shows this; `None` if it does (SEC-72).
+    pub(super) fn unlike(&self, shown: Certified) -> Option<TokenRefusal> {
+        let wanted = **self.certificate.as_ref()?;
+        match shown {
+            Certified::With(good) if good.fingerprint == wanted => None,
+            Certified::With(_) | Certified::Nothing => Some(TokenRefusal::Certificate),
+            Certified::NotAsked => Some(TokenRefusal::CertificateNotAsked),
         }
     }
 
@@ -267,6 +295,8 @@ impl TermsTable {
         let held = match quota.filter(|_| has_quota) {
             // The count of what is used is the token's own.
             Some(quota) => Arc::new(Held::new(row, Some(quota))),
+            // So is a certificate: to remember it for others would only push out what they share.
+            None if row.certificate.is_some() => Arc::new(Held::new(row, None)),
             None => self.common(row),
         };
         self.held.insert(credential, held);

@@ -14,7 +14,7 @@ use super::format::{SegmentHeader, segment_name};
 use super::index::Segment;
 use super::options::{FullReason, JournalStatus, OnCommit};
 use super::prepare::{PREPARED_NAME, is_no_space};
-use super::queue::Pending;
+use super::queue::{Pending, interval_behind};
 use super::segment::SegmentWriter;
 use super::shared::{Shared, lock, wait};
 use super::submit::Wake;
@@ -66,8 +66,10 @@ impl Committer {
         // Before there is work, so that the first commit does not wait for a segment.
         self.next_segment()?;
         while self.wait_for_work() {
-            let next_start = Instant::now() + self.shared.options.commit_interval;
+            let start = Instant::now();
             lock(&self.shared.queue).take(&mut self.taken);
+            let interval = self.shared.options.commit_interval;
+            let next_start = start + interval_behind(&self.taken, interval);
             while !self.taken.is_empty() {
                 self.commit()?;
             }

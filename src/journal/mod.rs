@@ -57,6 +57,7 @@ mod record;
 mod recovery;
 mod segment;
 mod shared;
+mod slow;
 mod submit;
 
 use std::io;
@@ -76,12 +77,13 @@ pub use options::{
     OnCommit, Recovery, Verification,
 };
 pub use prefix::PrefixPart;
-pub use queue::BATCHES_IN_FLIGHT_MAX;
+pub use queue::{BATCHES_WAITING_MAX, HandedOver};
 pub use reader::{Entry, Reader};
 pub use record::{
     BATCH_BYTES_MAX, Batch, BatchFull, Offset, RECORD_BODY_BYTES_MAX, RECORD_HEADER_BYTES, Record,
     RecordBatch, RecordHeader, RecordKind, Records,
 };
+pub use slow::SlowDisk;
 pub use submit::{Submitter, Wake};
 
 /// Called once, on the journal's thread, after the write or sync that failed (REL-04).

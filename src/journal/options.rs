@@ -21,7 +21,8 @@ pub struct JournalOptions {
     /// Bytes of all segment files together, at least two segments. At the cap new work is refused,
     /// old work is never dropped. The ballast does not count.
     pub size_max_bytes: u64,
-    /// Least time between the starts of two commits, at most 1 s. A lone message never waits.
+    /// Least time between the starts of two commits, at most 1 s; half of it behind a commit of one
+    /// record. A lone message never waits.
     pub commit_interval: Duration,
     /// Bytes of the ballast file, 0 = none: space that [`super::Journal::release_ballast`] gives
     /// back, so that a revocation can be written on a full disk.

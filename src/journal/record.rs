@@ -254,6 +254,15 @@ impl Batch {
         self.has_sessions
     }
 
+    /// Adds the records of another batch behind its own and leaves that one empty. The caller sees
+    /// to the limit.
+    pub(super) fn append(&mut self, other: &mut Batch) {
+        self.bytes.extend_from_slice(&other.bytes);
+        self.records += other.records;
+        self.has_sessions |= other.has_sessions;
+        other.clear();
+    }
+
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.records = 0;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::queue::HandedOver;
 use super::record::{Batch, Offset};
 use super::shared::{Shared, lock};
 
@@ -9,8 +10,8 @@ use super::shared::{Shared, lock};
 /// Runs on the journal's thread: it must be short and must not panic.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// One worker's way into the journal. Some of its batches may be in flight, up to 16 and about as
-/// many bytes as two full ones.
+/// One worker's way into the journal. What it hands over while a commit is under way goes with the
+/// next one: up to 32 batches, and about as many bytes as a full one has.
 pub struct Submitter {
     shared: Arc<Shared>,
     slot: usize,
@@ -22,27 +23,38 @@ impl Submitter {
         Submitter { shared, slot }
     }
 
-    /// Hands a batch over; answers the offset of its last record. The records are durable (and may
-    /// be acknowledged) once [`Submitter::durable`] has reached that offset. An empty batch is
-    /// accepted, changes nothing, and answers the last offset handed out.
+    /// Hands over what is in a batch and leaves it empty. The records are durable (and may be
+    /// acknowledged) once [`Submitter::durable`] has reached the offset that is answered. An empty
+    /// batch is accepted, changes nothing, and answers the last offset handed out.
     ///
-    /// # Errors
-    /// The batch itself, unchanged, while as much of this submitter as may be is in flight, and
-    /// while the journal is full, failed or closed. Except for the last two the wake says when to
-    /// retry.
-    pub fn submit(&mut self, batch: Batch) -> Result<Offset, Batch> {
-        if batch.bytes_len() > self.shared.batch_bytes_max {
-            return Err(batch);
-        }
+    /// `None`: nothing was taken, and the batch is as it was. So it is while as much of this
+    /// submitter as may wait does, and while the journal is full, failed or closed. Except for the
+    /// last two the wake says when to try again.
+    #[must_use]
+    pub fn hand_over(&mut self, batch: &mut Batch) -> Option<HandedOver> {
         let mut queue = lock(&self.shared.queue);
-        let offset = queue.submit(self.slot, batch)?;
+        let handed_over = queue.hand_over(self.slot, batch)?;
         // A system call only when the committer sleeps.
         let wake = queue.has_work() && std::mem::take(&mut queue.committer_idle);
         drop(queue);
         if wake {
             self.shared.work.notify_one();
         }
-        Ok(offset)
+        Some(handed_over)
+    }
+
+    /// As [`Submitter::hand_over`]; answers the offset of the batch's last record.
+    ///
+    /// # Errors
+    /// The batch itself, unchanged.
+    pub fn submit(&mut self, mut batch: Batch) -> Result<Offset, Batch> {
+        match self.hand_over(&mut batch) {
+            Some(done) => {
+                lock(&self.shared.queue).give_back(self.slot, batch);
+                Ok(done.last)
+            }
+            None => Err(batch),
+        }
     }
 
     /// An empty batch, a recycled one when there is one: no allocation after warm-up.
@@ -52,10 +64,10 @@ impl Submitter {
         spare.unwrap_or_else(|| Batch::with_limit(self.shared.batch_bytes_max))
     }
 
-    /// True when [`Submitter::submit`] would take a batch now.
+    /// True when a batch with so many bytes would be taken now.
     #[must_use]
-    pub fn can_submit(&self) -> bool {
-        lock(&self.shared.queue).takes(self.slot)
+    pub fn can_submit(&self, bytes: usize) -> bool {
+        lock(&self.shared.queue).takes(self.slot, bytes)
     }
 
     /// Every record up to this offset is on stable storage. One atomic load.

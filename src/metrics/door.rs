@@ -15,6 +15,7 @@ pub struct DoorFigures {
     tls_failures: Vec<Counter>,
     throttle_entries: Gauge,
     slow_readers: Vec<Counter>,
+    websocket_failures: Vec<Counter>,
     certificate_end: Gauge,
     certificate_reloads: Counter,
     certificate_reload_failures: Counter,
@@ -30,6 +31,7 @@ impl DoorFigures {
             tls_failures: counters(&TLS_FAILURES),
             throttle_entries: one_gauge(&THROTTLE_ENTRIES),
             slow_readers: counters(&SLOW_READERS),
+            websocket_failures: counters(&WEBSOCKET_FAILURES),
             certificate_end: one_gauge(&CERTIFICATE_END),
             certificate_reloads: one_counter(&CERTIFICATE_RELOADS),
             certificate_reload_failures: one_counter(&CERTIFICATE_RELOAD_FAILURES),
@@ -66,6 +68,11 @@ impl DoorFigures {
         count(self.slow_readers.get(why as usize));
     }
 
+    /// A request became no WebSocket, or a WebSocket ended for what came in it.
+    pub fn websocket_failed(&self, why: WebSocketFailure) {
+        count(self.websocket_failures.get(why as usize));
+    }
+
     /// The certificates in use end at this time, seconds since the Unix epoch: the earliest.
     #[expect(
         clippy::cast_precision_loss,
@@ -89,6 +96,60 @@ impl DoorFigures {
 fn count(counter: Option<&Counter>) {
     if let Some(counter) = counter {
         counter.increment(1);
+    }
+}
+
+closed_list! {
+    /// Why a connection got no further than its CONNECT.
+    ConnectRefusal {
+        /// The first packet was no CONNECT, or a malformed one.
+        BadConnect = "bad_connect",
+        /// A protocol version that is not spoken here.
+        UnsupportedVersion = "unsupported_version",
+        /// A client id that is not accepted.
+        BadClientId = "bad_client_id",
+        /// Missing, unknown or revoked credential.
+        BadCredential = "bad_credential",
+        /// A certificate that is not good now, or nobody's.
+        BadCertificate = "bad_certificate",
+        /// A token whose time has not begun.
+        TokenNotYet = "token_not_yet",
+        /// A token whose time is over.
+        TokenExpired = "token_expired",
+        /// A token that may not be used from there.
+        TokenNetwork = "token_network",
+        /// A token that is bound to a certificate which was not shown.
+        TokenCertificate = "token_certificate",
+        /// A token that is bound to a certificate, where the listener asks for none.
+        TokenCertificateNotAsked = "token_certificate_not_asked",
+        /// A good credential that may not do what the CONNECT asks.
+        NotAuthorized = "not_authorized",
+        /// No complete CONNECT in time.
+        Timeout = "timeout",
+        /// The TLS handshake failed.
+        TlsFailed = "tls_failed",
+        /// As many connections as there may be in all.
+        TooManyConnections = "too_many_connections",
+        /// As many connections as one address may have.
+        AddressConnections = "address_connections",
+        /// As many connections before CONNECT as one address may have.
+        AddressHandshakes = "address_handshakes",
+        /// The memory for connections before CONNECT was used up.
+        HandshakeMemory = "handshake_memory",
+        /// As many connections as one identity may have.
+        IdentityConnections = "identity_connections",
+        /// As many sessions as one identity may have.
+        IdentitySessions = "identity_sessions",
+        /// A proxy's connection did not begin with a whole PROXY header.
+        ProxyHeader = "proxy_header",
+        /// The HTTP request asked for no WebSocket that is served.
+        BadUpgrade = "bad_upgrade",
+        /// The client takes no packet as long as the CONNACK.
+        PacketTooLarge = "packet_too_large",
+        /// Too many failures from the same address.
+        Throttled = "throttled",
+        /// The broker could not serve it: storage, or stopping.
+        Unavailable = "unavailable",
     }
 }
 
@@ -135,6 +196,38 @@ closed_list! {
         Bytes = "bytes",
         /// They waited too long without any of them going.
         Time = "time",
+    }
+}
+
+closed_list! {
+    /// Why a request became no WebSocket, or a WebSocket ended.
+    WebSocketFailure {
+        /// What came is no HTTP/1.1: MQTT without WebSocket, most likely.
+        NotHttp = "not_http",
+        /// A longer request than is read.
+        HeadTooLong = "head_too_long",
+        /// Nothing is served at the path.
+        Path = "path",
+        /// A method other than GET, or a body.
+        Method = "method",
+        /// No upgrade to a WebSocket, or a broken one.
+        NoUpgrade = "no_upgrade",
+        /// The subprotocol `mqtt` is not offered.
+        Subprotocol = "subprotocol",
+        /// A page that may not connect.
+        Origin = "origin",
+        /// A token that is not good, or not where tokens are taken.
+        Token = "token",
+        /// A text frame.
+        Text = "text",
+        /// A frame without a mask.
+        Unmasked = "unmasked",
+        /// A frame that is none, or not in its place.
+        Protocol = "protocol",
+        /// A longer message than is taken.
+        TooLong = "too_long",
+        /// More pings or empty fragments in a second than are taken.
+        Flood = "flood",
     }
 }
 
@@ -185,6 +278,16 @@ pub(super) const SLOW_READERS: Figure = labelled(
     ),
     "reason",
     SlowReader::LABELS,
+);
+pub(super) const WEBSOCKET_FAILURES: Figure = labelled(
+    figure(
+        "tollgate_websocket_failures_total",
+        Kind::Counter,
+        Unit::Count,
+        "Requests that became no WebSocket, and WebSockets that ended for what came, by reason.",
+    ),
+    "reason",
+    WebSocketFailure::LABELS,
 );
 pub(super) const CERTIFICATE_END: Figure = figure(
     "tollgate_certificate_end_timestamp_seconds",

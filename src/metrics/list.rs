@@ -92,54 +92,6 @@ closed_list! {
 }
 
 closed_list! {
-    /// Why a connection got no further than its CONNECT.
-    ConnectRefusal {
-        /// The first packet was no CONNECT, or a malformed one.
-        BadConnect = "bad_connect",
-        /// A protocol version that is not spoken here.
-        UnsupportedVersion = "unsupported_version",
-        /// A client id that is not accepted.
-        BadClientId = "bad_client_id",
-        /// Missing, unknown or revoked credential.
-        BadCredential = "bad_credential",
-        /// A certificate that is not good now, or nobody's.
-        BadCertificate = "bad_certificate",
-        /// A token whose time has not begun.
-        TokenNotYet = "token_not_yet",
-        /// A token whose time is over.
-        TokenExpired = "token_expired",
-        /// A token that may not be used from there.
-        TokenNetwork = "token_network",
-        /// A good credential that may not do what the CONNECT asks.
-        NotAuthorized = "not_authorized",
-        /// No complete CONNECT in time.
-        Timeout = "timeout",
-        /// The TLS handshake failed.
-        TlsFailed = "tls_failed",
-        /// As many connections as there may be in all.
-        TooManyConnections = "too_many_connections",
-        /// As many connections as one address may have.
-        AddressConnections = "address_connections",
-        /// As many connections before CONNECT as one address may have.
-        AddressHandshakes = "address_handshakes",
-        /// The memory for connections before CONNECT was used up.
-        HandshakeMemory = "handshake_memory",
-        /// As many connections as one identity may have.
-        IdentityConnections = "identity_connections",
-        /// As many sessions as one identity may have.
-        IdentitySessions = "identity_sessions",
-        /// A proxy's connection did not begin with a whole PROXY header.
-        ProxyHeader = "proxy_header",
-        /// The client takes no packet as long as the CONNACK.
-        PacketTooLarge = "packet_too_large",
-        /// Too many failures from the same address.
-        Throttled = "throttled",
-        /// The broker could not serve it: storage, or stopping.
-        Unavailable = "unavailable",
-    }
-}
-
-closed_list! {
     /// What the journal is doing.
     JournalState {
         /// Taking records.
@@ -254,7 +206,7 @@ pub(super) const CONNECTS_REFUSED: Figure = labelled(
         "Connections that got no further than their CONNECT, by reason.",
     ),
     "reason",
-    ConnectRefusal::LABELS,
+    door::ConnectRefusal::LABELS,
 );
 pub(super) const TAKEOVERS: Figure = figure(
     "tollgate_takeovers_total",
@@ -440,6 +392,7 @@ pub const FIGURES: &[Figure] = &[
     door::TLS_FAILURES,
     door::THROTTLE_ENTRIES,
     door::SLOW_READERS,
+    door::WEBSOCKET_FAILURES,
     door::CERTIFICATE_END,
     door::CERTIFICATE_RELOADS,
     door::CERTIFICATE_RELOAD_FAILURES,

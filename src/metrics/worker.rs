@@ -4,8 +4,9 @@ use std::{mem, time::Duration};
 
 use metrics::{Counter, Gauge, Histogram};
 
+use super::door::ConnectRefusal;
 use super::feed::{self, FeedDrop};
-use super::list::{self, ConnectRefusal, Refusal};
+use super::list::{self, Refusal};
 use super::routing::{self, DeliveryDrop, WillEnd};
 use super::{counters, one_counter, one_gauge};
 

@@ -1,4 +1,9 @@
-//! Listeners: one thread accepts for all of them and deals the sockets out to the greeters.
+//! Listeners: one thread accepts for all of them.
+//!
+//! Sockets come in bursts: those that wait are accepted first, then each is looked after. One of a
+//! plain listener is greeted here, as its CONNECT is most often there by then and takes less than
+//! to wake another thread for it; TLS and PROXY headers are dealt out to the greeters. Behind a
+//! full burst the thread offers its core, and whoever was let in is on the way home.
 //!
 //! Whoever gets no place ([`Places`]) is closed here, before it costs anybody else anything. More
 //! connections in a second than are accepted, or a lack of file descriptors, make accepting pause:
@@ -6,16 +11,25 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
+use super::greeter::{Greeter, TOGETHER_MAX};
+use super::handshake;
 use super::places::{Place, Places};
 use super::proxy;
+use super::start::spawn_vital;
 use super::tls::Tls;
+use super::websocket::WebSocketRules;
 use crate::audit::{Audit, ClientId, RefusedClientNotice};
 use crate::limits::Networks;
 use crate::metrics::{AcceptPause, ConnectRefusal as Refusal, DoorFigures, WorkerCounters};
@@ -33,14 +47,17 @@ pub struct Listener {
     pub socket: TcpListener,
     /// TLS, or plain TCP.
     pub tls: Option<Tls>,
+    /// MQTT over WebSocket, or MQTT right away.
+    pub web: Option<Arc<WebSocketRules>>,
     /// From where connections begin with a PROXY header.
     pub proxies: Networks,
 }
 
-/// A socket on its way to a greeter.
+/// A socket on its way to a greeter. It does not block.
 pub(super) struct Accepted {
-    pub(super) socket: std::net::TcpStream,
+    pub(super) socket: TcpStream,
     pub(super) tls: Option<Tls>,
+    pub(super) web: Option<Arc<WebSocketRules>>,
     /// Who it is from, unless a proxy says otherwise.
     pub(super) from: IpAddr,
     /// It begins with a PROXY header.
@@ -68,11 +85,39 @@ struct Doorkeeper {
     warned: Cell<Option<Instant>>,
 }
 
+/// Who looks after accepted sockets.
+pub(super) struct Reception {
+    /// On the acceptor's own thread.
+    own: Rc<Greeter>,
+    /// The others, each on a thread of its own.
+    others: Vec<mpsc::Sender<Accepted>>,
+}
+
+impl Reception {
+    /// Greeters: one for the acceptor's thread, and the ways to the others.
+    pub(super) fn new(own: Rc<Greeter>, others: Vec<mpsc::Sender<Accepted>>) -> Reception {
+        Reception { own, others }
+    }
+}
+
+/// Why a burst has no more sockets.
+enum Filled {
+    /// Nobody waits any longer.
+    Emptied,
+    /// It has as many as it may have.
+    Full,
+    /// The last one is one too many for this moment: it has to wait so long.
+    TooFast(Duration),
+    /// All descriptors for clients are in use.
+    NoDescriptors,
+    Failed(io::Error),
+}
+
 /// Accepts on every listener until `stop` changes; runs on the acceptor's own thread.
 pub(super) async fn accept_all(
     listeners: Vec<Listener>,
     door: Door,
-    greeters: Vec<mpsc::Sender<Accepted>>,
+    reception: Reception,
     mut stop: watch::Receiver<bool>,
 ) {
     let keeper = Rc::new(Doorkeeper {
@@ -80,71 +125,91 @@ pub(super) async fn accept_all(
         next: Cell::new(Instant::now()),
         warned: Cell::new(None),
     });
-    let mut accepting = Vec::new();
+    let reception = Rc::new(reception);
+    reception.own.open();
     for (index, listener) in listeners.into_iter().enumerate() {
-        let (greeters, keeper) = (greeters.clone(), Rc::clone(&keeper));
-        accepting.push(tokio::task::spawn_local(async move {
-            if let Err(error) = accept(listener, &keeper, &greeters, index).await {
+        let (reception, keeper) = (Rc::clone(&reception), Rc::clone(&keeper));
+        spawn_vital(async move {
+            if let Err(error) = accept(listener, &keeper, &reception, index).await {
                 tracing::error!(%error, "a listener cannot accept any longer");
             }
-        }));
+        });
     }
-    // An error means that the sender is gone, which is a stop as well.
+    // An error means that the sender is gone, which is a stop as well. The tasks end with the
+    // thread.
     let _ = stop.wait_for(|is_stopping| *is_stopping).await;
-    for task in accepting {
-        task.abort();
-    }
+}
+
+/// Puts a listening socket on this thread's runtime.
+#[expect(
+    deprecated,
+    reason = "unsound only for types whose descriptor may not be theirs, and this one's is"
+)]
+fn watch(socket: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    socket.set_nonblocking(true)?;
+    // Every socket that is accepted has it from the listener.
+    SockRef::from(&socket).set_tcp_nodelay(true)?;
+    AsyncFd::with_interest(socket, Interest::READABLE)
 }
 
 async fn accept(
     listener: Listener,
     keeper: &Doorkeeper,
-    greeters: &[mpsc::Sender<Accepted>],
+    reception: &Reception,
     first: usize,
 ) -> io::Result<()> {
-    listener.socket.set_nonblocking(true)?;
-    let socket = tokio::net::TcpListener::from_std(listener.socket)?;
-    let mut turn = greeters.iter().cycle().skip(first % greeters.len().max(1));
+    let socket = watch(listener.socket)?;
+    let spoken = (listener.tls, listener.web, listener.proxies);
+    let mut turn = reception.others.iter().cycle().skip(first);
+    let mut burst = Vec::with_capacity(TOGETHER_MAX);
     loop {
-        keeper.wait_for_descriptors().await;
-        let (stream, address) = match socket.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                keeper.rest_after(&error).await;
+        let mut ready = socket.readable().await?;
+        let filled = keeper.fill(socket.get_ref(), &spoken, &mut burst);
+        let waits = match filled {
+            Filled::TooFast(_) => burst.pop(),
+            _ => None,
+        };
+        for accepted in burst.drain(..) {
+            if accepted.tls.is_none() && accepted.web.is_none() && !accepted.is_proxied {
+                handshake::meet(&reception.own, accepted);
                 continue;
             }
-        };
-        let from = proxy::peer(address);
-        let is_proxied = listener.proxies.contains(from);
-        let Some(place) = keeper.place(from, is_proxied) else {
-            continue;
-        };
-        keeper.wait_for_rate().await;
-        let Some(greeter) = turn.next() else {
-            return Ok(());
-        };
-        match prepare(stream) {
-            Ok(socket) => {
-                let accepted = Accepted {
-                    socket,
-                    tls: listener.tls.clone(),
-                    from,
-                    is_proxied,
-                    place,
-                    since: Instant::now(),
-                };
-                if greeter.send(accepted).await.is_err() {
+            let Some(other) = turn.next() else {
+                return Ok(());
+            };
+            if let Err(TrySendError::Full(accepted)) = other.try_send(accepted) {
+                // Whoever was let in does not wait for a greeter that is busy.
+                reception.own.open_gates_now();
+                if other.send(accepted).await.is_err() {
                     return Ok(());
                 }
             }
-            Err(error) => tracing::debug!(%error, "a connection was lost while it was accepted"),
+        }
+        reception.own.open_gates_now();
+        burst.extend(waits);
+        match filled {
+            Filled::Emptied => ready.clear_ready(),
+            Filled::Full => {
+                std::thread::yield_now();
+                tokio::task::yield_now().await;
+            }
+            Filled::TooFast(pause) => tokio::time::sleep(pause).await,
+            Filled::NoDescriptors => {
+                let why = "all file descriptors for clients are in use";
+                keeper.rest(why).await;
+            }
+            Filled::Failed(error) => keeper.rest_after(&error).await,
         }
     }
 }
 
-fn prepare(stream: tokio::net::TcpStream) -> io::Result<std::net::TcpStream> {
-    stream.set_nodelay(true)?;
-    stream.into_std()
+/// The next socket that waits, which does not block, and who is at its other end.
+fn next(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (socket, address) = acceptfrom_with(listener, flags)?;
+    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+    let address = address.ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((TcpStream::from(socket), address))
 }
 
 impl Doorkeeper {
@@ -161,33 +226,64 @@ impl Doorkeeper {
         place.map_err(|why| door.refuse(from, why)).ok()
     }
 
-    /// Keeps to the rate: what came in a burst of a tenth of a second passes at once.
-    async fn wait_for_rate(&self) {
-        let now = Instant::now();
+    /// Accepts who waits, as far as descriptors, rate and room in `burst` go.
+    fn fill(
+        &self,
+        socket: &TcpListener,
+        (tls, web, proxies): &(Option<Tls>, Option<Arc<WebSocketRules>>, Networks),
+        burst: &mut Vec<Accepted>,
+    ) -> Filled {
+        while burst.len() < TOGETHER_MAX {
+            if self.is_short_of_descriptors() {
+                return Filled::NoDescriptors;
+            }
+            let (socket, address) = match next(socket) {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Filled::Emptied,
+                Err(error) => return Filled::Failed(error),
+            };
+            let from = proxy::peer(address);
+            let is_proxied = proxies.contains(from);
+            let Some(place) = self.place(from, is_proxied) else {
+                continue;
+            };
+            let since = Instant::now();
+            burst.push(Accepted {
+                socket,
+                tls: tls.clone(),
+                web: web.clone(),
+                from,
+                is_proxied,
+                place,
+                since,
+            });
+            if let Some(pause) = self.pause(since) {
+                return Filled::TooFast(pause);
+            }
+        }
+        Filled::Full
+    }
+
+    /// Keeps to the rate: what came in a burst of a tenth of a second passes at once, one more
+    /// has to wait so long.
+    fn pause(&self, now: Instant) -> Option<Duration> {
         let step = Duration::from_secs(1) / self.door.borrow().per_second_max.max(1);
         let burst = Duration::from_millis(100);
         let floor = now.checked_sub(burst).unwrap_or(now);
         let next = self.next.get().max(floor) + step;
         self.next.set(next);
-        if next > now {
-            self.door.borrow().figures.accept_paused(AcceptPause::Rate);
-            tokio::time::sleep(next - now).await;
+        let pause = next.saturating_duration_since(now);
+        if pause.is_zero() {
+            return None;
         }
+        self.door.borrow().figures.accept_paused(AcceptPause::Rate);
+        Some(pause)
     }
 
     /// Some descriptors are kept for what is not a client: segments, the state database, HTTP.
-    async fn wait_for_descriptors(&self) {
-        loop {
-            let is_short = {
-                let door = self.door.borrow();
-                door.places.connections() >= door.descriptors_max
-            };
-            if !is_short {
-                return;
-            }
-            self.rest("all file descriptors for clients are in use")
-                .await;
-        }
+    fn is_short_of_descriptors(&self) -> bool {
+        let door = self.door.borrow();
+        door.places.connections() >= door.descriptors_max
     }
 
     /// A peer that left early is nothing to wait for; a lack of descriptors or memory is.
@@ -231,6 +327,34 @@ impl Door {
             is_throttled: false,
             digests: Vec::new(),
             known: None,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn an_accepted_socket_sends_at_once_and_never_blocks() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listening = watch(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+            let address = listening.get_ref().local_addr().unwrap();
+            let client = TcpStream::connect(address).unwrap();
+            let _ready = listening.readable().await.unwrap();
+            let (mut socket, from) = next(listening.get_ref()).unwrap();
+            assert_eq!(from, client.local_addr().unwrap());
+            assert!(socket.nodelay().unwrap());
+            let nothing = socket.read(&mut [0]).unwrap_err();
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            let nobody = next(listening.get_ref()).unwrap_err();
+            assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
         });
     }
 }

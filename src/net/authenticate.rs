@@ -3,20 +3,26 @@
 //!
 //! # Invariants
 //! 1. A certificate that was shown is never passed over: it is its holder's who comes in, or an
-//!    authority vouches for it and the connection ends with it.
+//!    authority vouches for it, or the token beside it is bound to it; and the connection ends with
+//!    it.
 //! 2. What names two identities lets nobody in (SEC-22).
+//! 3. Whether a token may be used beside what was shown is asked of the registry alone (SEC-54);
+//!    the client is told what it would be told of any wrong one.
 
 use std::net::IpAddr;
 
 use super::greeter::Greeter;
 use super::retire;
 use super::tls::Certificate;
-use crate::identity::{Fingerprint, Principal, Shown, USER_ID_PREFIX};
+use crate::identity::{
+    Certified, Fingerprint, GoodCertificate, Origin, Principal, Shown, USER_ID_PREFIX,
+};
 use crate::mqtt::session::ConnectRefusal;
 use crate::mqtt::wire::{Connect, Version};
 
 /// Who it is. TB-03: with a certificate it is its holder, and tokens and names are not considered;
-/// unless they are somebody else's, or the certificate is nobody's and of an authority.
+/// unless they are somebody else's, or the certificate is nobody's: then it stands beside a token,
+/// as one of an authority or as the one that the token is bound to.
 ///
 /// # Errors
 /// What CONNACK says.
@@ -25,8 +31,15 @@ pub(super) fn authenticate(
     connect: &Connect<'_>,
     (from, certificate): (IpAddr, &Certificate),
 ) -> Result<Principal, ConnectRefusal> {
+    let coming = |certificate| Origin {
+        address: Some(from),
+        certificate,
+    };
     let (der, ends_ms, is_vouched_for) = match certificate {
-        Certificate::None => return by_connect(greeter, connect, from),
+        Certificate::NotAsked => {
+            return by_connect(greeter, connect, coming(Certified::NotAsked));
+        }
+        Certificate::None => return by_connect(greeter, connect, coming(Certified::Nothing)),
         Certificate::Good {
             der,
             ends_ms,
@@ -37,25 +50,46 @@ pub(super) fn authenticate(
             return Err(ConnectRefusal::BadCertificate);
         }
     };
-    let fingerprint = Fingerprint::of(der);
+    let good = GoodCertificate {
+        fingerprint: Fingerprint::of(der),
+        ends_ms,
+        is_vouched_for,
+    };
     let registry = &greeter.shared.registry;
-    let principal = match registry.admit_certificate(fingerprint, from) {
+    match registry.admit_certificate(good, from) {
         Ok(principal) => {
-            let other = registry.admit_client(shown(connect), from).ok();
-            if other.is_some_and(|other| other.identity != principal.identity) {
+            // Its holder vouches for it: any token of somebody else counts.
+            let known = GoodCertificate {
+                is_vouched_for: true,
+                ..good
+            };
+            let other = match registry.admit_client(shown(connect), coming(Certified::With(known)))
+            {
+                Ok(other) => Some(other.identity),
+                // Somebody's, though it opens no door here.
+                Err(refused) => refused.of.map(|(identity, _)| identity),
+            };
+            let is_user = user_token(connect)
+                .is_some_and(|(id, token)| registry.authenticate_user(id, token).is_some());
+            if is_user || other.is_some_and(|other| other != principal.identity) {
                 return Err(ConnectRefusal::BadCertificate);
             }
-            principal
+            Ok(principal)
         }
-        Err(refused) if refused.of.is_none() && is_vouched_for => {
-            by_connect(greeter, connect, from).map_err(beside_nobody)?
+        Err(refused) if refused.of.is_none() => {
+            let beside = by_connect(greeter, connect, coming(Certified::With(good)));
+            beside.map_err(|refusal| match is_vouched_for {
+                true => beside_nobody(refusal),
+                // Whatever else was shown: nothing is told of a token here.
+                false => ConnectRefusal::BadCertificate,
+            })
         }
         Err(refused) => {
+            let fingerprint = good.fingerprint;
             tracing::debug!(%from, %fingerprint, why = %refused.why, "a certificate was refused");
-            return Err(ConnectRefusal::BadCertificate);
+            Err(ConnectRefusal::BadCertificate)
         }
-    };
-    Ok(principal.with_certificate(ends_ms))
+    }
 }
 
 /// A certificate of nobody with nothing beside it is refused as that (TB-03).
@@ -74,16 +108,24 @@ fn beside_nobody(refusal: ConnectRefusal) -> ConnectRefusal {
 fn by_connect(
     greeter: &Greeter,
     connect: &Connect<'_>,
-    from: IpAddr,
+    origin: Origin,
 ) -> Result<Principal, ConnectRefusal> {
-    let shown = shown(connect);
+    let (shown, registry) = (shown(connect), &greeter.shared.registry);
     if let Some((id, token)) = user_token(connect) {
-        let user = greeter.shared.registry.authenticate_user(id, token);
+        // No token of a user is bound to a certificate.
+        let user = match origin.certificate {
+            Certified::With(good) if good.is_vouched_for => {
+                let user = registry.authenticate_user(id, token);
+                user.map(|user| user.with_certificate(good))
+            }
+            Certified::With(_) => None,
+            Certified::Nothing | Certified::NotAsked => registry.authenticate_user(id, token),
+        };
         // A device's token may have any form.
-        let device = || greeter.shared.registry.admit_client(shown, from).ok();
+        let device = || registry.admit_client(shown, origin).ok();
         return user.or_else(device).ok_or(ConnectRefusal::BadUserToken);
     }
-    match greeter.shared.registry.admit_client(shown, from) {
+    match registry.admit_client(shown, origin) {
         Ok(principal) => return Ok(principal),
         Err(refused) => {
             if let Some(refusal) = retire::known_token(refused) {

@@ -17,6 +17,7 @@ use super::places::Place;
 use super::publish::Recorded;
 use super::tls;
 use super::walks::Walk;
+use super::websocket;
 use super::worker::Worker;
 use crate::broker::SessionKey;
 use crate::broker::tree::Subscriptions;
@@ -241,6 +242,13 @@ impl Connection {
         self.expires_at_ms.get().is_some_and(|at| at <= wall_ms)
     }
 
+    /// True at the end of a connection whose client has said its last word, and has been told all
+    /// it was to be told.
+    pub(super) fn has_heard_all(&self, end: End) -> bool {
+        let inner = self.inner.borrow();
+        (inner.input_ended || end == End::Disconnected) && inner.output.is_with_system()
+    }
+
     /// Whether an action on this topic is allowed now.
     #[inline]
     pub(super) fn may(&self, action: Action, topic: Topic<'_>) -> bool {
@@ -285,7 +293,7 @@ impl Connection {
                     return inner.poll_half_closed();
                 }
                 Poll::Ready(Err(error)) => {
-                    count_flood(worker, &error);
+                    count_failure(worker, &error);
                     return Poll::Ready(End::Lost);
                 }
                 Poll::Ready(Ok(read)) => read,
@@ -456,9 +464,14 @@ impl Connection {
     }
 }
 
-/// A TLS peer that sent more without data than it may is counted, as nobody else tells of it.
-fn count_flood(worker: &Worker, error: &std::io::Error) {
+/// A peer whose TLS or WebSocket ends for what it sent is counted, as nobody else tells of it.
+fn count_failure(worker: &Worker, error: &std::io::Error) {
+    let door = worker.shared.metrics.door();
     if tls::failure(error) == TlsFailure::Flood {
-        worker.shared.metrics.door().tls_failed(TlsFailure::Flood);
+        door.tls_failed(TlsFailure::Flood);
+    }
+    if let Some(why) = websocket::failure(error) {
+        tracing::debug!(%error, "a WebSocket ends");
+        door.websocket_failed(why);
     }
 }

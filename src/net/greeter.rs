@@ -68,20 +68,26 @@ impl Greeter {
 
     /// Greets until the acceptor ends; who is on the way then is closed.
     pub(super) async fn run(self: Rc<Self>, mut sockets: mpsc::Receiver<Accepted>) {
-        give_way();
-        let greeter = Rc::clone(&self);
-        let turns = Rc::clone(&self.turnstile).turns(move || greeter.open_gates());
-        spawn_vital(turns);
-        for home in 0..self.gates.len() {
-            spawn_vital(Rc::clone(&self).serve_gate(home));
-        }
+        self.open();
         while let Some(accepted) = sockets.recv().await {
             handshake::start(&self, accepted);
         }
     }
 
-    /// Sends a client home: at once, or with the next ones if more handshakes are due.
-    pub(super) fn send_home(&self, home: usize, arrival: Arrival) {
+    /// Starts what a greeter needs on the thread that it is on; to be called once.
+    pub(super) fn open(self: &Rc<Self>) {
+        give_way();
+        let greeter = Rc::clone(self);
+        let turns = Rc::clone(&self.turnstile).turns(move || greeter.open_gates());
+        spawn_vital(turns);
+        for home in 0..self.gates.len() {
+            spawn_vital(Rc::clone(self).serve_gate(home));
+        }
+    }
+
+    /// Lets a client gather with others who go to the same home, until
+    /// [`Greeter::open_gates_now`]: both in one step of the thread.
+    pub(super) fn gather(&self, home: usize, arrival: Arrival) {
         let Some(gate) = self.gates.get(home) else {
             return;
         };
@@ -89,6 +95,30 @@ impl Greeter {
         if gate.since.get().is_none() {
             gate.since.set(Some(Instant::now()));
         }
+    }
+
+    /// Sends all home who have gathered; where the worker is behind, they wait for it.
+    pub(super) fn open_gates_now(&self) {
+        for (gate, inbox) in self.gates.iter().zip(&self.shared.homes) {
+            if gate.since.get().is_none() {
+                continue;
+            }
+            match inbox.try_reserve() {
+                Ok(room) => {
+                    gate.since.set(None);
+                    room.send(gate.gathered.take());
+                }
+                Err(_) => gate.open.notify_one(),
+            }
+        }
+    }
+
+    /// Sends a client home: at once, or with the next ones if more handshakes are due.
+    pub(super) fn send_home(&self, home: usize, arrival: Arrival) {
+        self.gather(home, arrival);
+        let Some(gate) = self.gates.get(home) else {
+            return;
+        };
         if !self.turnstile.is_busy() || gate.gathered.borrow().len() >= TOGETHER_MAX {
             gate.open.notify_one();
         }
@@ -138,9 +168,9 @@ impl Greeter {
 }
 
 /// Lowers the priority of this thread, and of no other.
-pub(super) fn give_way() {
+pub(crate) fn give_way() {
     // Linux counts niceness by thread. More of it needs no right.
     if let Err(error) = rustix::process::nice(NICER_BY) {
-        tracing::debug!(%error, "letting clients in has the priority of everything else");
+        tracing::debug!(%error, "a thread keeps the priority of workers and committer");
     }
 }

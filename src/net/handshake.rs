@@ -1,5 +1,5 @@
-//! From an accepted socket to a session's home: PROXY header, TLS, CONNECT, authentication, with
-//! one deadline for all.
+//! From an accepted socket to a session's home: PROXY header, TLS, WebSocket, CONNECT,
+//! authentication, with one deadline for all.
 //!
 //! Nothing of a connection takes effect here (SEC-21): a client that is let in is sent to its
 //! session's home worker with everything that was read, and only there its session opens. What it
@@ -8,34 +8,32 @@
 //!
 //! [`Turnstile`]: super::turnstile::Turnstile
 
-use std::io;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
 use super::acceptor::Accepted;
-use super::authenticate::authenticate;
+use super::admit::{Failure, admit, refuse, say_goodbye};
 use super::greeter::Greeter;
-use super::output::Output;
 use super::places::{Place, TLS_BYTES};
 use super::proxy;
 use super::stream::{Detached, Socket, Stream};
-use super::throttle::{self, Verdict};
 use super::tls::{self, Certificate, Tls};
-use super::told::{self, Shown};
-use super::wills;
+use super::told::Shown;
+use super::websocket::{self, Bearer, WebSocketRules};
 use crate::audit::ClientId;
 use crate::broker::SessionKey;
-use crate::identity::{Action, IdentityKind, Principal, QuotaPlace};
+use crate::identity::{IdentityKind, Principal, QuotaPlace};
 use crate::metrics::{ConnectRefusal as Refusal, TlsFailure};
-use crate::mqtt::session::{ConnectRefusal, Opening};
-use crate::mqtt::topic::Topic;
-use crate::mqtt::wire::{self, Connect, Property, Version, WireError};
+use crate::mqtt::session::Opening;
+use crate::mqtt::wire;
 
-/// PROXY header, TLS handshake and CONNECT together must be through in this time (SEC-70).
+/// PROXY header, TLS handshake, WebSocket request and CONNECT together must be through in this time
+/// (SEC-70).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest CONNECT, in bytes (SEC-03).
@@ -79,19 +77,9 @@ impl Arrival {
     }
 }
 
-/// Why a socket got no further.
-enum Failure {
-    /// Closed without an answer.
-    Silent(Refusal),
-    /// Answered with a CONNACK, then closed.
-    Refused(ConnectRefusal, Version, Shown),
-    /// One failed authentication too many: answered after this time, then closed.
-    Throttled(Version, Duration, Shown),
-}
-
 /// A client on its way to its CONNECT.
-struct Guest {
-    from: IpAddr,
+pub(super) struct Guest {
+    pub(super) from: IpAddr,
     place: Place,
     stage: Stage,
     /// What it showed in the TLS handshake.
@@ -103,15 +91,18 @@ struct Guest {
 enum Stage {
     Proxy,
     Tls,
+    WebSocket,
     Connect,
 }
 
 /// Why it got no further than that.
-enum Stopped {
+pub(super) enum Stopped {
     /// A limit on its address.
     Limit(Refusal),
     /// The socket, TLS, or what was sent.
     Io(io::Error),
+    /// It was refused, and that was counted and told.
+    Told,
 }
 
 impl From<io::Error> for Stopped {
@@ -122,74 +113,140 @@ impl From<io::Error> for Stopped {
 
 /// Starts the handshake of an accepted socket.
 pub(super) fn start(greeter: &Rc<Greeter>, accepted: Accepted) {
-    let greeting = greet(Rc::clone(greeter), accepted);
+    greet_later(greeter, accepted, Vec::new());
+}
+
+fn greet_later(greeter: &Rc<Greeter>, accepted: Accepted, begun: Vec<u8>) {
+    let greeting = greet(Rc::clone(greeter), accepted, begun);
     tokio::task::spawn_local(greeter.turnstile.pace(greeting));
 }
 
-async fn greet(greeter: Rc<Greeter>, accepted: Accepted) {
+/// Greets an accepted socket on which MQTT is spoken from the first byte on. If its CONNECT is
+/// there already, all is done in this step, and the client has gathered with those who go to the
+/// same home.
+pub(super) fn meet(greeter: &Rc<Greeter>, accepted: Accepted) {
+    let buffer = &mut *greeter.buffer.borrow_mut();
+    let room = buffer.get_mut(..FIRST_READ_BYTES).unwrap_or_default();
+    let came = match (&accepted.socket).read(room) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(read) => {
+            let bytes = room.get(..read).unwrap_or_default();
+            connect_len(bytes).map(|connect_len| (bytes, connect_len))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok((&[][..], None)),
+        Err(error) => Err(error),
+    };
+    let (bytes, connect_len) = match came {
+        Ok((bytes, Some(connect_len))) => (bytes, connect_len),
+        Ok((bytes, None)) => return greet_later(greeter, accepted, bytes.to_vec()),
+        Err(error) => {
+            let mut guest = Guest::new(accepted.from, accepted.place);
+            guest.stage = Stage::Connect;
+            return guest.stopped(greeter, Stopped::Io(error));
+        }
+    };
+    let (packet, leftover) = bytes.split_at_checked(connect_len).unwrap_or((bytes, &[]));
+    let (from, stream) = (accepted.from, Detached::Plain(accepted.socket));
+    let admitted = greeter.guarded(from, || {
+        admit(greeter, packet, from, (&Certificate::NotAsked, None))
+    });
+    match admitted.unwrap_or(Err(Failure::Silent(Refusal::BadConnect))) {
+        Ok((principal, opening, told_id)) => {
+            let who = (principal, from, told_id);
+            let leftover = leftover.to_vec();
+            let (home, arrival) =
+                going_home(greeter, stream, who, opening, leftover, accepted.place);
+            greeter.gather(home, arrival);
+        }
+        Err(failure) => {
+            let Some(last_words) = failure.tell(greeter, from) else {
+                return;
+            };
+            let place = accepted.place;
+            tokio::task::spawn_local(async move {
+                match Stream::attach(stream) {
+                    Ok(stream) => refuse(stream, last_words).await,
+                    Err(error) => tracing::debug!(%error, "a connection was lost when refused"),
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+/// The length of the CONNECT at the front of `bytes`; `None` if that is not whole.
+fn connect_len(bytes: &[u8]) -> io::Result<Option<usize>> {
+    let frame = wire::first_frame(bytes, CONNECT_BYTES_MAX)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let whole = frame.filter(|frame| frame.packet(bytes).is_some());
+    Ok(whole.map(|frame| frame.total_len()))
+}
+
+/// Greets a client of which `bytes` have come, fewer than a CONNECT.
+async fn greet(greeter: Rc<Greeter>, accepted: Accepted, mut bytes: Vec<u8>) {
     let deadline = tokio::time::Instant::from_std(accepted.since) + CONNECT_TIMEOUT;
     let Accepted {
         socket,
         tls,
+        web,
         from,
         is_proxied,
         place,
         ..
     } = accepted;
-    let mut guest = Guest {
-        from,
-        place,
-        stage: Stage::Proxy,
-        certificate: Certificate::None,
-    };
-    let mut bytes = Vec::new();
+    let mut guest = Guest::new(from, place);
     let steps = async {
-        let mut stream = guest.reach(socket, is_proxied, tls.as_ref()).await?;
-        let connect_len = read_connect(&greeter, &mut stream, &mut guest, &mut bytes).await?;
-        Ok::<_, Stopped>((stream, connect_len))
+        let stream = guest.reach(socket, is_proxied, tls.as_ref()).await?;
+        let (stream, bearer) = match &web {
+            Some(rules) => guest.enter_web(&greeter, stream, rules).await?,
+            None => (stream, None),
+        };
+        let (stream, len) = read_connect(&greeter, stream, &mut guest, &mut bytes).await?;
+        Ok::<_, Stopped>((stream, bearer, len))
     };
     let reached = tokio::time::timeout_at(deadline, steps).await;
-    let (stream, connect_len) = match reached {
+    let (stream, bearer, connect_len) = match reached {
         Ok(Ok(reached)) => reached,
         Ok(Err(why)) => return guest.stopped(&greeter, why),
         Err(_) => return guest.out_of_time(&greeter),
     };
     let leftover = bytes.split_off(connect_len.min(bytes.len()));
     let from = guest.from;
-    let certificate = std::mem::replace(&mut guest.certificate, Certificate::None);
-    let admitted = greeter.guarded(from, || admit(&greeter, &bytes, (from, &certificate)));
+    let certificate = std::mem::replace(&mut guest.certificate, Certificate::NotAsked);
+    let shown = (&certificate, bearer.as_ref());
+    let admitted = greeter.guarded(from, || admit(&greeter, &bytes, from, shown));
+    drop(bytes);
     match admitted.unwrap_or(Err(Failure::Silent(Refusal::BadConnect))) {
         Ok((principal, opening, told_id)) => {
-            drop(bytes);
+            let stream = match stream.detach() {
+                Ok(stream) => stream,
+                Err(error) => {
+                    return tracing::debug!(%error, "a connection was lost before its session");
+                }
+            };
             let who = (principal, from, told_id);
-            send_home(&greeter, stream, who, opening, leftover, guest.place);
+            let (home, arrival) = going_home(&greeter, stream, who, opening, leftover, guest.place);
+            greeter.send_home(home, arrival);
         }
-        Err(Failure::Silent(why)) => greeter.refused(from, why, Shown::default()),
-        Err(Failure::Refused(refusal, version, shown)) => {
-            drop((bytes, leftover));
-            greeter.refused(from, metric(refusal), shown);
-            refuse(stream, refusal, version, Duration::ZERO).await;
-        }
-        Err(Failure::Throttled(version, delay, shown)) => {
-            drop((bytes, leftover));
-            let refusal = ConnectRefusal::RateExceeded;
-            greeter.refused(from, metric(refusal), shown);
-            refuse(stream, refusal, version, delay).await;
+        Err(failure) => {
+            drop(leftover);
+            if let Some(last_words) = failure.tell(&greeter, from) {
+                refuse(stream, last_words).await;
+            }
         }
     }
-}
-
-/// Says why, after `delay`, and closes.
-async fn refuse(stream: Stream, refusal: ConnectRefusal, version: Version, delay: Duration) {
-    if !delay.is_zero() {
-        tokio::time::sleep(delay).await;
-    }
-    let mut connack = Vec::new();
-    refusal.write(version, &mut connack);
-    say_goodbye(stream, &connack).await;
 }
 
 impl Guest {
+    fn new(from: IpAddr, place: Place) -> Guest {
+        Guest {
+            from,
+            place,
+            stage: Stage::Proxy,
+            certificate: Certificate::NotAsked,
+        }
+    }
+
     /// The stream on which MQTT is spoken: behind the PROXY header, secured if the listener wants
     /// it. A client that sends nothing has no TLS state.
     async fn reach(
@@ -218,18 +275,39 @@ impl Guest {
         Ok(Stream::Tls(stream))
     }
 
+    /// The WebSocket on which MQTT is spoken.
+    async fn enter_web(
+        &mut self,
+        greeter: &Greeter,
+        stream: Stream,
+        rules: &WebSocketRules,
+    ) -> Result<(Stream, Option<Bearer>), Stopped> {
+        self.stage = Stage::WebSocket;
+        let entered = websocket::enter(greeter, stream, self, rules).await?;
+        self.stage = Stage::Connect;
+        Ok(entered)
+    }
+
     fn stopped(&self, greeter: &Greeter, why: Stopped) {
         let from = self.from;
         let error = match why {
             Stopped::Limit(why) => return greeter.refused(from, why, Shown::default()),
+            Stopped::Told => return,
             Stopped::Io(error) => error,
         };
+        if let Some(why) = websocket::failure(&error) {
+            greeter.shared.metrics.door().websocket_failed(why);
+        }
         match self.stage {
             Stage::Proxy => {
                 tracing::debug!(%from, %error, "no session: no PROXY header where one must be");
                 greeter.refused(from, Refusal::ProxyHeader, Shown::default());
             }
             Stage::Tls => self.tls_failed(greeter, tls::failure(&error), &error),
+            Stage::WebSocket => {
+                tracing::debug!(%from, %error, "no session: no WebSocket");
+                greeter.refused(from, Refusal::BadUpgrade, Shown::default());
+            }
             Stage::Connect => {
                 tracing::debug!(%from, %error, "no session: no CONNECT");
                 greeter.refused(from, Refusal::BadConnect, Shown::default());
@@ -259,16 +337,40 @@ impl Guest {
     }
 }
 
-/// Reads until `bytes` starts with a whole CONNECT; answers its length. It reads into the greeter's
-/// buffer, so that a client that has sent nothing holds no buffer.
+/// Reads until `bytes` starts with a whole CONNECT; answers its length.
 async fn read_connect(
+    greeter: &Greeter,
+    mut stream: Stream,
+    guest: &mut Guest,
+    bytes: &mut Vec<u8>,
+) -> Result<(Stream, usize), Stopped> {
+    let read = read_until(greeter, &mut stream, guest, bytes, connect_len).await;
+    match read.and_then(|read| read.map_err(Stopped::Io)) {
+        Ok(len) => Ok((stream, len)),
+        Err(why) => {
+            if stream.says_why() {
+                say_goodbye(stream, &[]).await;
+            }
+            Err(why)
+        }
+    }
+}
+
+/// Reads until `is_whole` says how long that is what `bytes` starts with. It reads into the
+/// greeter's buffer, so that a client that has sent nothing holds no buffer.
+pub(super) async fn read_until<E>(
     greeter: &Greeter,
     stream: &mut Stream,
     guest: &mut Guest,
     bytes: &mut Vec<u8>,
-) -> Result<usize, Stopped> {
-    let mut room = FIRST_READ_BYTES;
+    mut is_whole: impl FnMut(&[u8]) -> Result<Option<usize>, E>,
+) -> Result<Result<usize, E>, Stopped> {
+    let mut room = FIRST_READ_BYTES - bytes.len().min(FIRST_READ_BYTES);
     loop {
+        if room == 0 {
+            guest.place.charge(NEXT_READ_BYTES).await;
+            room = NEXT_READ_BYTES;
+        }
         let read = std::future::poll_fn(|cx| {
             let mut buffer = greeter.buffer.borrow_mut();
             let buffer = buffer.get_mut(..room).unwrap_or_default();
@@ -286,113 +388,22 @@ async fn read_connect(
         if read == 0 {
             return Err(Stopped::Io(io::ErrorKind::UnexpectedEof.into()));
         }
-        let frame = wire::first_frame(bytes, CONNECT_BYTES_MAX)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        if let Some(frame) = frame
-            && frame.packet(bytes).is_some()
-        {
-            return Ok(frame.total_len());
+        if let Some(whole) = is_whole(bytes).transpose() {
+            return Ok(whole);
         }
         room -= read.min(room);
-        if room == 0 {
-            guest.place.charge(NEXT_READ_BYTES).await;
-            room = NEXT_READ_BYTES;
-        }
     }
 }
 
-/// Who comes in, what its session is to be, and what is told of its client id.
-type Admitted = (Principal, Opening, ClientId);
-
-/// Who it is, and whether it may come in.
-fn admit(
+/// What goes to the home of the client's session, and where that is.
+fn going_home(
     greeter: &Greeter,
-    packet: &[u8],
-    (from, certificate): (IpAddr, &Certificate),
-) -> Result<Admitted, Failure> {
-    let connect = match wire::decode_connect(packet) {
-        Ok(connect) => connect,
-        Err(WireError::UnsupportedVersion { .. }) => {
-            // P-06: a version nobody knows is answered in the oldest words [MQTT-3.1.2-2].
-            return Err(Failure::Refused(
-                ConnectRefusal::UnsupportedVersion,
-                Version::V311,
-                Shown::default(),
-            ));
-        }
-        Err(WireError::ClientIdEmpty) => {
-            // Only 3.1 and 3.1.1 demand a client id (P-11).
-            return Err(Failure::Refused(
-                ConnectRefusal::ClientIdRequired,
-                Version::V311,
-                Shown::default(),
-            ));
-        }
-        Err(WireError::PropertyMissing {
-            property: Property::AuthenticationMethod,
-        }) => {
-            // SEC-26: only MQTT 5 has it, and is told what is missing.
-            let refusal = ConnectRefusal::ProtocolError;
-            return Err(Failure::Refused(refusal, Version::V5, Shown::default()));
-        }
-        Err(error) => {
-            tracing::debug!(%from, %error, "no session: malformed CONNECT");
-            return Err(Failure::Silent(Refusal::BadConnect));
-        }
-    };
-    let refused = |refusal| Failure::Refused(refusal, connect.version, Shown::of(&connect));
-    let mut opening = Opening::new(&connect).map_err(refused)?;
-    if !opening.takes_connack(greeter.shared.limits) {
-        // [MQTT-3.1.2-24]: what cannot be sent is not sent, and there is no session without it.
-        return Err(if ConnectRefusal::PacketTooLarge.fits(&opening) {
-            refused(ConnectRefusal::PacketTooLarge)
-        } else {
-            Failure::Silent(Refusal::PacketTooLarge)
-        });
-    }
-    let principal = authenticate(greeter, &connect, (from, certificate))
-        .map_err(|refusal| failed(greeter, &connect, from, refusal))?;
-    if let Some(will) = &connect.will {
-        // SEC-37: decided now; on device topics a will is allowed and has no effect (TB-15).
-        let topic = Topic::new(will.topic).ok();
-        if !topic.is_some_and(|topic| principal.permit.allows(Action::Publish, topic)) {
-            let shown = Shown::of(&connect).with_principal(&principal);
-            let refusal = ConnectRefusal::NotAuthorized;
-            return Err(Failure::Refused(refusal, connect.version, shown));
-        }
-        opening.will = opening.will.filter(|will| wills::is_kept(will));
-    }
-    Ok((principal, opening, told::client_id(&connect)))
-}
-
-/// A failed authentication: refused as what it is, or as one of too many (SEC-27).
-fn failed(
-    greeter: &Greeter,
-    connect: &Connect<'_>,
-    from: IpAddr,
-    refusal: ConnectRefusal,
-) -> Failure {
-    let user_name = connect.user_name.filter(|name| !name.is_empty());
-    // Client ids alone can be credentials too.
-    let credential = user_name.unwrap_or(connect.client_id);
-    let version = connect.version;
-    tracing::debug!(%from, ?refusal, "no session: authentication failed");
-    let shown = Shown::failed(&greeter.shared, connect);
-    match (greeter.shared.guards.throttle).failed(from, credential, Instant::now()) {
-        Verdict::Ordinary => Failure::Refused(refusal, version, shown),
-        Verdict::Delayed => Failure::Throttled(version, throttle::DELAY, shown),
-        Verdict::Refused => Failure::Throttled(version, Duration::ZERO, shown),
-    }
-}
-
-fn send_home(
-    greeter: &Greeter,
-    stream: Stream,
+    stream: Detached,
     (principal, from, told_id): (Principal, IpAddr, ClientId),
     opening: Opening,
     leftover: Vec<u8>,
     place: Place,
-) {
+) -> (usize, Arrival) {
     let assigned: Option<Box<str>> = opening
         .client_id
         .is_empty()
@@ -407,11 +418,7 @@ fn send_home(
         identity: principal.identity,
         client_id,
     };
-    let index = key.home(greeter.shared.homes.len());
-    let stream = match stream.detach() {
-        Ok(stream) => stream,
-        Err(error) => return tracing::debug!(%error, "a connection was lost before its session"),
-    };
+    let home = key.home(greeter.shared.homes.len());
     let arrival = Arrival {
         stream,
         from,
@@ -424,37 +431,5 @@ fn send_home(
         place,
         quota: None,
     };
-    greeter.send_home(index, arrival);
-}
-
-/// Writes the last words and drains what still comes, so that they are read.
-pub(super) async fn say_goodbye(stream: Stream, last_words: &[u8]) {
-    let mut output = Output::new(stream, last_words.len());
-    output.write(last_words);
-    super::linger::drain(&mut output).await;
-}
-
-pub(super) fn metric(refusal: ConnectRefusal) -> Refusal {
-    match refusal {
-        ConnectRefusal::UnsupportedVersion => Refusal::UnsupportedVersion,
-        ConnectRefusal::BadCredentials
-        | ConnectRefusal::BadUserToken
-        | ConnectRefusal::MissingUserName
-        | ConnectRefusal::NoCredentials
-        | ConnectRefusal::BadAuthenticationMethod => Refusal::BadCredential,
-        ConnectRefusal::BadCertificate => Refusal::BadCertificate,
-        ConnectRefusal::TokenNotYet => Refusal::TokenNotYet,
-        ConnectRefusal::TokenExpired => Refusal::TokenExpired,
-        ConnectRefusal::TokenNetwork => Refusal::TokenNetwork,
-        ConnectRefusal::UnknownClientId | ConnectRefusal::ClientIdRequired => Refusal::BadClientId,
-        ConnectRefusal::NotAuthorized => Refusal::NotAuthorized,
-        ConnectRefusal::ProtocolError => Refusal::BadConnect,
-        ConnectRefusal::RateExceeded => Refusal::Throttled,
-        ConnectRefusal::TooManySessions => Refusal::IdentitySessions,
-        ConnectRefusal::TooManyConnections => Refusal::IdentityConnections,
-        ConnectRefusal::PacketTooLarge => Refusal::PacketTooLarge,
-        ConnectRefusal::StorageFull
-        | ConnectRefusal::Unavailable
-        | ConnectRefusal::ShuttingDown => Refusal::Unavailable,
-    }
+    (home, arrival)
 }

@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::admit::{metric, say_goodbye};
 use super::connection::{Clocks, Connection, End, Inner};
 use super::durables::is_ordinary;
-use super::handshake::{Arrival, CONNECT_TIMEOUT, metric, say_goodbye};
+use super::handshake::{Arrival, CONNECT_TIMEOUT};
 use super::leave;
 use super::linger::linger;
 use super::outbox::Purpose;
@@ -277,7 +278,7 @@ fn serve(worker: &Rc<Worker>, connection: Rc<Connection>) {
         };
         let end = std::future::poll_fn(served).await;
         vital::run("network", || worker.end(&connection, end));
-        linger(connection).await;
+        linger(connection, end).await;
         worker.tasks.set(worker.tasks.get() - 1);
         worker.progress.notify_waiters();
     });

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::journal::{BATCHES_IN_FLIGHT_MAX, Offset};
+use crate::journal::{BATCHES_WAITING_MAX, Offset};
 use crate::mqtt::wire::QoS;
 
 /// What one worker's acks may take while they wait, in bytes. Beyond it nothing that is answered in
@@ -92,15 +92,17 @@ impl Ledger {
         self.is_open_empty() && self.sealed.is_empty()
     }
 
-    /// Closes the open batch: its acks may leave once `offset` is durable.
-    pub(super) fn seal(&mut self, offset: Offset) {
+    /// Closes the open batch: its acks may leave once `offset` is durable. `with` is what becomes
+    /// durable at the same moment: acks that wait for it wait for `offset` as well.
+    pub(super) fn seal(&mut self, offset: Offset, with: Offset) {
         if self.is_open_empty() {
             return;
         }
         if let Some((last, acks)) = self.sealed.back_mut()
-            && *last == offset
+            && (*last == offset || *last == with)
         {
-            // Nothing was recorded since: they wait for the same.
+            // Both leave at once.
+            *last = offset;
             acks.append(&mut self.open);
             return;
         }
@@ -178,8 +180,8 @@ impl Acks {
     }
 }
 
-/// Batches kept for reuse: as many as can be sealed at once, and the open one.
-const SPARE_BATCHES_MAX: usize = BATCHES_IN_FLIGHT_MAX + 1;
+/// Batches kept for reuse: as many as may be in one commit and wait for the next, and the open one.
+const SPARE_BATCHES_MAX: usize = 2 * BATCHES_WAITING_MAX + 1;
 
 /// A batch that grew beyond this, in bytes, is given back to the system.
 const SPARE_BYTES_MAX: usize = 256 * 1024;
@@ -202,9 +204,9 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.push(1, 0, b"aa", 1);
         ledger.push(2, 0, b"b", 1);
-        ledger.seal(Offset::new(10));
+        ledger.seal(Offset::new(10), Offset::new(10));
         ledger.push(1, 0, b"ccc", 1);
-        ledger.seal(Offset::new(20));
+        ledger.seal(Offset::new(20), Offset::new(20));
         ledger.push(3, 0, b"d", 1);
         assert_eq!(released(&mut ledger, 9), []);
         assert_eq!(
@@ -220,7 +222,7 @@ mod tests {
         let mut ledger = Ledger::default();
         for slot in 0..100 {
             ledger.push(slot, 0, b"ab", 1);
-            ledger.seal(Offset::new(10));
+            ledger.seal(Offset::new(10), Offset::new(10));
         }
         assert_eq!(ledger.sealed.len(), 1);
         assert_eq!(ledger.bytes(), 100 * (2 + size_of::<Run>()));
@@ -229,9 +231,28 @@ mod tests {
     }
 
     #[test]
+    fn acks_of_records_that_joined_others_leave_with_those() {
+        let mut ledger = Ledger::default();
+        ledger.push(1, 0, b"a", 1);
+        ledger.seal(Offset::new(10), Offset::new(10));
+        ledger.push(2, 0, b"b", 1);
+        ledger.seal(Offset::new(20), Offset::new(20));
+        ledger.push(3, 0, b"c", 1);
+        ledger.seal(Offset::new(30), Offset::new(20));
+        // What it joined had no acks: those before it do not wait for it.
+        ledger.push(4, 0, b"d", 1);
+        ledger.seal(Offset::new(50), Offset::new(40));
+        assert_eq!(ledger.sealed.len(), 3);
+        assert_eq!(released(&mut ledger, 29), [(1, b"a".to_vec())]);
+        let both = [(2, b"b".to_vec()), (3, b"c".to_vec())];
+        assert_eq!(released(&mut ledger, 30), both);
+        assert_eq!(released(&mut ledger, 50), [(4, b"d".to_vec())]);
+    }
+
+    #[test]
     fn an_empty_batch_is_not_sealed() {
         let mut ledger = Ledger::default();
-        ledger.seal(Offset::new(1));
+        ledger.seal(Offset::new(1), Offset::new(1));
         assert!(ledger.is_empty());
     }
 }

@@ -1,11 +1,12 @@
 //! The end of a connection: our last word is written and the rest of the peer's is read away, so
-//! that no reset for unread bytes destroys it on its way.
+//! that no reset for unread bytes destroys it on its way. Who has nothing left to say is not
+//! waited for: the system sends what was written before the end.
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::connection::Connection;
+use super::connection::{Connection, End};
 use super::output::Output;
 
 /// How long a closed connection is drained, so that the peer reads our last word before the
@@ -13,7 +14,10 @@ use super::output::Output;
 pub(super) const LINGER: Duration = Duration::from_millis(500);
 
 /// Drains what the peer still sends, so that it can read our last word, then lets go.
-pub(super) async fn linger(connection: Rc<Connection>) {
+pub(super) async fn linger(connection: Rc<Connection>, end: End) {
+    if connection.has_heard_all(end) {
+        return;
+    }
     let drained = std::future::poll_fn(|cx| {
         let inner = &mut *connection.inner.borrow_mut();
         poll_drained(&mut inner.output, cx)

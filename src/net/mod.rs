@@ -1,10 +1,11 @@
-//! Sockets: the acceptor, the workers, TLS, and one connection's life.
+//! Sockets: the acceptor, the workers, TLS, WebSocket, and one connection's life.
 //!
 //! [`acceptor`] deals sockets out, as far as there are [`places`]; [`handshake`] takes one as far
-//! as CONNECT on the thread of a [`greeter`], in turns ([`turnstile`]), [`authenticate`] says who
-//! it is, and [`throttle`] slows down who guesses; [`home`] opens its session on the session's home
-//! worker, [`leave`] keeps or ends it; [`connection`] reads it and [`incoming`] takes what it says;
-//! [`guard`] says what a panic ends; [`retire`] is the clock of tokens.
+//! as CONNECT on the thread of a [`greeter`], in turns ([`turnstile`]); [`admit`] says who comes
+//! in, [`authenticate`] who it is, and [`throttle`] slows down who guesses; [`home`] opens its
+//! session on the session's home worker, [`leave`] keeps or ends it; [`connection`] reads it and
+//! [`incoming`] takes what it says; [`guard`] says what a panic ends; [`retire`] is the clock of
+//! tokens.
 //!
 //! [`publish`] passes a message through the gate to the journal, or by [`route`] to the home
 //! workers of those who get it ([`layers`]: in which records), where [`deliver`] writes it;
@@ -14,6 +15,7 @@
 //! thread all this runs on.
 
 mod acceptor;
+mod admit;
 mod authenticate;
 mod connection;
 mod deliver;
@@ -51,11 +53,14 @@ mod told;
 mod turn;
 mod turnstile;
 mod walks;
+mod websocket;
 mod wills;
 mod worker;
 
 pub use acceptor::Listener;
+pub(crate) use greeter::give_way;
 pub use handshake::{CONNECT_BYTES_MAX, CONNECT_TIMEOUT};
 pub use output::UnsentLimits;
 pub use places::PlaceLimits;
 pub use start::{DoorLimits, Net, NetError, NetParts};
+pub use websocket::WebSocketRules;

@@ -44,7 +44,7 @@ pub(super) struct Outbox {
     ledger: Ledger,
     /// What happens when the open batch is durable,
     pending: Pending,
-    /// and those that are on their way. At most as many as batches may be.
+    /// and those that are on their way. Their records bound their number.
     sealed: VecDeque<(Offset, Pending)>,
     /// How far this worker is with what is retained.
     applier: Applier,
@@ -135,32 +135,28 @@ impl Outbox {
         self.ledger.push(slot, generation, bytes, places);
     }
 
-    /// Gives the open batch to the committer and seals its acks. False while enough batches are in
-    /// flight or the journal takes nothing; call again when it wakes this worker.
+    /// Gives the open batch to the committer and seals its acks. False while enough batches wait
+    /// or the journal takes nothing; call again when it wakes this worker.
     pub(super) fn hand_over(&mut self) -> bool {
+        // Acks without a record of their own wait for the last one.
+        let mut with = self.handed_over;
         if !self.batch.is_empty() {
-            if !self.submitter.can_submit() {
-                return false;
-            }
-            let batch = std::mem::replace(&mut self.batch, self.submitter.take_batch());
-            let records = u64::from(batch.records());
+            let records = u64::from(self.batch.records());
             if !self.pending.is_empty() {
                 let durable = self.submitter.durable().number();
                 self.pending.submits(&self.applier, durable);
             }
-            match self.submitter.submit(batch) {
-                Ok(last) => {
-                    self.handed_over = last;
-                    self.seal_pending(last, records);
-                }
-                Err(batch) => {
-                    self.pending.stays(&self.applier);
-                    self.batch = batch;
-                    return false;
-                }
+            let Some(done) = self.submitter.hand_over(&mut self.batch) else {
+                self.pending.stays(&self.applier);
+                return false;
+            };
+            self.handed_over = done.last;
+            if !done.joined {
+                with = done.last;
             }
+            self.seal_pending(done.last, records);
         }
-        self.ledger.seal(self.handed_over);
+        self.ledger.seal(self.handed_over, with);
         true
     }
 

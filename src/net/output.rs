@@ -48,7 +48,7 @@ pub(super) struct Output {
     /// What was delivered in this turn, in a buffer that the worker lends; written in one go by
     /// [`Output::flush`].
     turn: Vec<u8>,
-    /// The TLS layer holds bytes the kernel did not take.
+    /// A layer of the stream holds bytes the kernel did not take.
     is_unflushed: bool,
     /// The connection's task, to be woken when the socket takes more.
     waker: Option<Waker>,
@@ -100,9 +100,9 @@ impl Output {
         }
     }
 
-    /// Whether what is written goes out encrypted.
-    pub(super) fn is_tls(&self) -> bool {
-        matches!(self.stream, Stream::Tls(_))
+    /// What the connection runs over, as the audit has it.
+    pub(super) fn over(&self) -> &'static str {
+        self.stream.over()
     }
 
     /// True if bytes have waited for `timeout` and none of them has gone.
@@ -134,6 +134,12 @@ impl Output {
     /// True once the peer is gone or was cut off for not reading.
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken
+    }
+
+    /// True if closing the socket takes nothing from the client: the system has all that was
+    /// written. Not so under TLS and WebSocket, which have last words of their own.
+    pub(super) fn is_with_system(&self) -> bool {
+        !self.stream.has_last_word() && self.unsent.is_empty() && self.turn.is_empty()
     }
 
     /// True if nothing waits to be written, and something may be.

@@ -99,6 +99,9 @@ pub(super) fn known_token(refused: NotAdmitted) -> Option<ConnectRefusal> {
         TokenRefusal::NotYet => Some(ConnectRefusal::TokenNotYet),
         TokenRefusal::Expired => Some(ConnectRefusal::TokenExpired),
         TokenRefusal::Network => Some(ConnectRefusal::TokenNetwork),
+        TokenRefusal::Certificate => Some(ConnectRefusal::TokenCertificate),
+        TokenRefusal::CertificateNotAsked => Some(ConnectRefusal::TokenCertificateNotAsked),
+        TokenRefusal::Unvouched => Some(ConnectRefusal::BadCertificate),
     }
 }
 

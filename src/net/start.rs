@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
-use super::acceptor::{self, Accepted, Door, Listener};
-use super::greeter::{self, Greeter, TOGETHER_MAX};
+use super::acceptor::{self, Accepted, Door, Listener, Reception};
+use super::greeter::{Greeter, TOGETHER_MAX};
 use super::handshake::Arrival;
 use super::output::UnsentLimits;
 use super::places::{PlaceLimits, Places};
@@ -199,8 +199,8 @@ impl Net {
         })?);
         let listeners = parts.listeners;
         threads.push(spawn("net-accept", move || {
-            greeter::give_way();
-            acceptor::accept_all(listeners, door, dealt, stopped)
+            let reception = Reception::new(Greeter::new(shared), dealt);
+            acceptor::accept_all(listeners, door, reception, stopped)
         })?);
         Ok(Self {
             control,

@@ -1,10 +1,14 @@
-//! A client's byte stream, plain or TLS, that can move from one worker's runtime to another's.
+//! A client's byte stream, plain, TLS, or WebSocket over either, that can move from one worker's
+//! runtime to another's.
 //!
 //! Under TLS the bytes a peer may send without giving us data are bounded (SEC-70): in the
 //! handshake by [`HANDSHAKE_BYTES_MAX`], behind it by [`OVERHEAD_BYTES_MAX`] a second. Key updates
 //! and the like are then too rare to cost anything.
+//!
+//! A session ticket, the last that a server says in a handshake of TLS 1.3, waits for what is said
+//! next, which is CONNACK: one write for both. Nobody needs the ticket before the next connection.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -13,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::tls::TlsStream;
+use super::websocket::WebSocket;
 
 /// The longest record, in bytes: that of TLS 1.2.
 const RECORD_BYTES_MAX: u32 = 5 + 16 * 1024 + 2 * 1024;
@@ -29,6 +34,22 @@ pub(super) const OVERHEAD_BYTES_MAX: u32 = 32 * 1024;
 /// of MQTT, have 24 bytes in all.
 const OVERHEAD_FACTOR: u32 = 16;
 
+/// What is read of TLS in one call, in bytes. The TLS layer reads on until its caller's buffer is
+/// full: only behind the call is it known how much of that was data.
+const CALL_BYTES: u32 = 8 * 1024;
+
+/// The start of a record may have come before the call.
+const _: () = assert!(CALL_BYTES + RECORD_BYTES_MAX < OVERHEAD_BYTES_MAX);
+
+/// Type of a TLS record that is encrypted.
+const ENCRYPTED: u8 = 0x17;
+
+/// An encrypted record that is no longer may be an alert, which has 24 bytes: it must not wait.
+const ALERT_BYTES_MAX: usize = 64;
+
+/// Beyond it what is written waits until what is held has gone, in bytes.
+const HELD_BYTES_MAX: usize = 16 * 1024;
+
 /// In which time the overhead is counted together.
 const OVERHEAD_WINDOW: Duration = Duration::from_secs(1);
 
@@ -38,6 +59,8 @@ pub(super) enum Stream {
     Plain(TcpStream),
     /// MQTT over TLS. Boxed: its state is ten times a socket's.
     Tls(Box<TlsStream<Socket>>),
+    /// MQTT over WebSocket, over one of the others.
+    WebSocket(Box<WebSocket<Stream>>),
 }
 
 /// A stream between two workers, registered with no runtime.
@@ -46,6 +69,8 @@ pub(super) enum Detached {
     Plain(std::net::TcpStream),
     /// The TLS state with its socket detached inside.
     Tls(Box<TlsStream<Socket>>),
+    /// The state of the frames, above one of the others.
+    WebSocket(Box<WebSocket<Detached>>),
 }
 
 /// A socket under TLS. It can be detached from its runtime without touching the TLS state above.
@@ -55,6 +80,14 @@ pub(super) struct Socket {
     overhead: u32,
     /// Since when they are counted; `None` during the handshake.
     since: Option<Instant>,
+    /// Bytes that came in this call.
+    call: u32,
+    /// It was a flood: nothing more is read.
+    is_flood: bool,
+    /// A ticket that goes with what is written next.
+    held: Vec<u8>,
+    /// The last write left something, which may be the rest of a record.
+    was_short: bool,
 }
 
 enum SocketState {
@@ -79,6 +112,7 @@ impl Stream {
                 }
                 Ok(Detached::Tls(stream))
             }
+            Self::WebSocket(stream) => stream.moved(Self::detach).map(Detached::WebSocket),
         }
     }
 
@@ -94,6 +128,7 @@ impl Stream {
                 }
                 Ok(Self::Tls(stream))
             }
+            Detached::WebSocket(stream) => stream.moved(Self::attach).map(Self::WebSocket),
         }
     }
 
@@ -107,11 +142,13 @@ impl Stream {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, into),
             Self::Tls(stream) => {
                 let before = into.filled().len();
+                stream.get_mut().0.call = 0;
                 ready!(Pin::new(stream.as_mut()).poll_read(cx, into))?;
                 let data = into.filled().len() - before;
                 stream.get_mut().0.gave_data(data);
                 Poll::Ready(Ok(()))
             }
+            Self::WebSocket(stream) => stream.poll_read(cx, into),
         }
     }
 
@@ -131,6 +168,28 @@ impl Stream {
                 written => Poll::Ready(written),
             },
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+            Self::WebSocket(stream) => stream.poll_write(cx, bytes),
+        }
+    }
+
+    /// As [`Stream::poll_write`], two parts behind each other in one go.
+    pub(super) fn poll_write_parts(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        body: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let parts = [IoSlice::new(head), IoSlice::new(body)];
+        match self {
+            Self::Plain(socket) => match socket.try_write_vectored(&parts) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Pin::new(socket).poll_write_vectored(cx, &parts)
+                }
+                written => Poll::Ready(written),
+            },
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, &parts),
+            // It frames what it is given: nothing stands above it.
+            Self::WebSocket(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
         }
     }
 
@@ -139,14 +198,39 @@ impl Stream {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Self::WebSocket(stream) => stream.poll_flush(cx),
         }
     }
 
-    /// Says goodbye: TLS close_notify, then FIN. What the peer still sends is not read here.
+    /// Says goodbye: WebSocket Close, TLS close_notify, then FIN. What the peer still sends is not
+    /// read here.
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Self::WebSocket(stream) => stream.poll_shutdown(cx),
+        }
+    }
+
+    /// Whether it says that it ends even when no packet does.
+    pub(super) fn has_last_word(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+
+    /// Whether that last word has a reason.
+    pub(super) fn says_why(&self) -> bool {
+        matches!(self, Self::WebSocket(_))
+    }
+
+    /// What it runs over, as the audit has it.
+    pub(super) fn over(&self) -> &'static str {
+        match self {
+            Self::Plain(_) => "tcp",
+            Self::Tls(_) => "tls",
+            Self::WebSocket(stream) => match stream.under() {
+                Self::Tls(_) => "wss",
+                Self::Plain(_) | Self::WebSocket(_) => "ws",
+            },
         }
     }
 }
@@ -158,6 +242,10 @@ impl Socket {
             state: SocketState::Attached(socket),
             overhead: 0,
             since: None,
+            call: 0,
+            is_flood: false,
+            held: Vec::new(),
+            was_short: false,
         }
     }
 
@@ -176,6 +264,30 @@ impl Socket {
         }
     }
 
+    /// Whether these are a ticket: in the handshake all else that a server says begins with a
+    /// record that is not encrypted.
+    fn may_wait(&self, records: &[IoSlice<'_>]) -> bool {
+        let first = records.first().and_then(|record| record.first());
+        let is_behind = self.since.is_none() && self.held.is_empty() && !self.was_short;
+        is_behind && first == Some(&ENCRYPTED) && bytes_of(records) > ALERT_BYTES_MAX
+    }
+
+    /// Writes what was held; ready when nothing is.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            let written = self.attached().map(|socket| socket.poll_write(cx, &held));
+            self.held = held;
+            let written = ready!(written?)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.held.drain(..written);
+        }
+        self.held = Vec::new();
+        Poll::Ready(Ok(()))
+    }
+
     fn gave_data(&mut self, bytes: usize) {
         let covered = u32::try_from(bytes)
             .unwrap_or(u32::MAX)
@@ -187,8 +299,9 @@ impl Socket {
     /// asked only when that may be so.
     fn came(&mut self, bytes: usize) -> io::Result<()> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.call = self.call.saturating_add(bytes);
         self.overhead = self.overhead.saturating_add(bytes);
-        let is_flood = match &mut self.since {
+        self.is_flood |= match &mut self.since {
             None => self.overhead > HANDSHAKE_BYTES_MAX,
             Some(_) if self.overhead <= OVERHEAD_BYTES_MAX => false,
             Some(since) if since.elapsed() < OVERHEAD_WINDOW => true,
@@ -198,7 +311,7 @@ impl Socket {
                 false
             }
         };
-        if is_flood {
+        if self.is_flood {
             let why = "more TLS bytes without data than a client needs";
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, why));
         }
@@ -213,9 +326,24 @@ impl AsyncRead for Socket {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = into.filled().len();
-        ready!(this.attached()?.poll_read(cx, into))?;
-        this.came(into.filled().len() - before)?;
+        if this.is_flood {
+            this.came(0)?;
+        }
+        let most = match this.since {
+            None => into.remaining(),
+            Some(_) => (CALL_BYTES.saturating_sub(this.call) as usize).min(into.remaining()),
+        };
+        if most == 0 && into.remaining() > 0 {
+            // Not an end: the next call goes on at once.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        // The TLS layer's buffer is initialized: this costs nothing.
+        let mut part = ReadBuf::new(into.initialize_unfilled_to(most));
+        ready!(this.attached()?.poll_read(cx, &mut part))?;
+        let came = part.filled().len();
+        into.advance(came);
+        this.came(came)?;
         Poll::Ready(Ok(()))
     }
 }
@@ -226,21 +354,65 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(self.get_mut().attached()?.poll_write(cx, bytes))?;
-        Poll::Ready(Ok(written))
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    /// The records of a flight in one call of the system.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        records: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.held.len() > HELD_BYTES_MAX {
+            ready!(this.poll_held(cx))?;
+        }
+        let bytes = bytes_of(records);
+        let waits = this.may_wait(records);
+        if this.held.is_empty() && !waits {
+            let written = ready!(this.attached()?.poll_write_vectored(cx, records))?;
+            this.was_short = written < bytes;
+            return Poll::Ready(Ok(written));
+        }
+        for record in records {
+            this.held.extend_from_slice(record);
+        }
+        // Taken as a whole: what the system does not take now goes with the next flush.
+        if !waits && let Poll::Ready(Err(error)) = this.poll_held(cx) {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().attached()?.poll_flush(cx)
+        let this = self.get_mut();
+        // A handshake ends with a flush, for which a ticket is not written.
+        if this.since.is_some() {
+            ready!(this.poll_held(cx))?;
+        }
+        this.attached()?.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().attached()?.poll_shutdown(cx)
+        let this = self.get_mut();
+        ready!(this.poll_held(cx))?;
+        this.attached()?.poll_shutdown(cx)
     }
+}
+
+fn bytes_of(records: &[IoSlice<'_>]) -> usize {
+    records.iter().map(|record| record.len()).sum()
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     fn socket(since: Option<Instant>) -> Socket {
@@ -248,6 +420,10 @@ mod tests {
             state: SocketState::Absent,
             overhead: 0,
             since,
+            call: 0,
+            is_flood: false,
+            held: Vec::new(),
+            was_short: false,
         }
     }
 
@@ -257,9 +433,48 @@ mod tests {
         // A key update has 27 bytes.
         let taken = (0..10_000).take_while(|_| socket.came(27).is_ok()).count();
         assert_eq!(taken, OVERHEAD_BYTES_MAX as usize / 27);
-        socket.since = Instant::now().checked_sub(OVERHEAD_WINDOW);
-        assert!(socket.came(27).is_ok(), "the next second begins anew");
+        socket.gave_data(16_384);
+        assert!(socket.came(27).is_err(), "what was a flood stays one");
+    }
+
+    #[test]
+    fn s_33_the_next_second_begins_anew() {
+        let mut socket = socket(Instant::now().checked_sub(OVERHEAD_WINDOW));
+        assert!(socket.came(OVERHEAD_BYTES_MAX as usize).is_ok());
+        assert!(socket.came(27).is_ok());
         assert_eq!(socket.overhead, 0);
+    }
+
+    #[test]
+    fn a_ticket_goes_with_what_is_said_next_and_an_alert_at_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let connecting = TcpStream::connect(listener.local_addr().unwrap());
+            let (accepted, client) = tokio::join!(listener.accept(), connecting);
+            let (mut server, mut client) = (Socket::new(accepted.unwrap().0), client.unwrap());
+            let (hello, alert) = ([[0x16; 90].as_slice(), &[ENCRYPTED; 900]], [ENCRYPTED; 24]);
+            let flight = hello.map(IoSlice::new);
+            assert_eq!(server.write_vectored(&flight).await.unwrap(), 990);
+            server.write_all(&alert).await.unwrap();
+            server.write_all(&[ENCRYPTED; 200]).await.unwrap();
+            server.flush().await.unwrap();
+            let mut came = [0; 2_000];
+            client.read_exact(&mut came[..1_014]).await.unwrap();
+            assert_eq!(
+                client.try_read(&mut came).unwrap_err().kind(),
+                io::ErrorKind::WouldBlock
+            );
+            server.handshake_done();
+            server.write_all(b"connack").await.unwrap();
+            assert_eq!(client.read(&mut came).await.unwrap(), 207, "one write");
+            assert!(came[..207].ends_with(b"connack"));
+            server.write_all(&[ENCRYPTED; 200]).await.unwrap();
+            client.read_exact(&mut came[..200]).await.unwrap();
+        });
     }
 
     #[test]

@@ -31,6 +31,9 @@ const DELAYED_MAX: u32 = 8;
 /// Addresses and credentials in the table, about 64 bytes each.
 const ENTRIES_MAX: usize = 65_536;
 
+/// A full table is looked through no more often: that takes as long as thousands of failures.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
 /// Counts failures; one for all listeners and workers.
 pub(super) struct Throttle {
     failures_max: u32,
@@ -38,6 +41,8 @@ pub(super) struct Throttle {
     /// Keyed by chance: nobody can aim at another's entry, and no credential is kept.
     hasher: RandomState,
     table: Mutex<HashMap<Key, Failures>>,
+    /// When a full table was last looked through for entries that are over.
+    swept: Mutex<Option<Instant>>,
     figures: DoorFigures,
 }
 
@@ -75,6 +80,7 @@ impl Throttle {
             trusted,
             hasher: RandomState::new(),
             table: Mutex::default(),
+            swept: Mutex::default(),
             figures,
         }
     }
@@ -102,7 +108,11 @@ impl Throttle {
 
     fn note(&self, table: &mut HashMap<Key, Failures>, key: Key, now: Instant) -> Verdict {
         if table.len() >= ENTRIES_MAX && !table.contains_key(&key) {
-            table.retain(|_, failures| !failures.is_over(now));
+            let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+            if swept.is_none_or(|at| now.saturating_duration_since(at) >= SWEEP_EVERY) {
+                table.retain(|_, failures| !failures.is_over(now));
+                *swept = Some(now);
+            }
             if table.len() >= ENTRIES_MAX {
                 return Verdict::Refused;
             }
@@ -203,10 +213,16 @@ mod tests {
         let one_more = IpAddr::from([203, 0, 113, 1]);
         assert_eq!(throttle.failed(one_more, "", now), Verdict::Refused);
         assert_eq!(throttle.table.lock().unwrap().len(), ENTRIES_MAX);
+        let just_before = now + WINDOW - SWEEP_EVERY / 2;
+        assert_eq!(throttle.failed(one_more, "", just_before), Verdict::Refused);
+        let over = now + WINDOW;
         assert_eq!(
-            throttle.failed(one_more, "", now + WINDOW),
-            Verdict::Ordinary
+            throttle.failed(one_more, "", over),
+            Verdict::Refused,
+            "was swept just now"
         );
+        let swept = just_before + SWEEP_EVERY;
+        assert_eq!(throttle.failed(one_more, "", swept), Verdict::Ordinary);
         assert_eq!(throttle.table.lock().unwrap().len(), 1);
     }
 }

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustls::{
-    AlertDescription as Alert, Error, InvalidMessage, PeerIncompatible as Incompatible,
-    PeerMisbehaved as Misbehaved, ServerConfig,
+    AlertDescription as Alert, CipherSuite, Error, InvalidMessage,
+    PeerIncompatible as Incompatible, PeerMisbehaved as Misbehaved, ServerConfig, server::Acceptor,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 
 use crate::metrics::TlsFailure;
 
@@ -32,8 +32,15 @@ pub struct Tls {
     offer: Arc<ArcSwap<Offer>>,
 }
 
+/// What is said of certificates of clients where they have no effect.
+pub const ASKS_NOBODY: &str =
+    "no listener asks clients for certificates: mqtts.client_certificate is \"off\"";
+
 struct Offer {
+    /// The client's order of cipher suites decides.
     config: Arc<ServerConfig>,
+    /// The same, but ours does.
+    ordered: Arc<ServerConfig>,
     /// What is asked of clients: by `config`, and again at CONNECT.
     clients: Option<Arc<Clients>>,
 }
@@ -48,23 +55,38 @@ impl Tls {
     /// As [`Tls::new`], asking clients for certificates; `config` has the verifier of `clients`.
     #[must_use]
     pub fn asking(config: Arc<ServerConfig>, clients: Option<Arc<Clients>>) -> Self {
-        let offer = Arc::new(Offer { config, clients });
         Self {
-            offer: Arc::new(ArcSwap::new(offer)),
+            offer: Arc::new(ArcSwap::new(Offer::new(config, clients))),
         }
     }
 
     /// Offers `config` from the next handshake on, and judges by `clients` from the next CONNECT
     /// on. Connections there are keep what they have (SEC-71).
     pub fn replace(&self, config: Arc<ServerConfig>, clients: Option<Arc<Clients>>) {
-        self.offer.store(Arc::new(Offer { config, clients }));
+        self.offer.store(Offer::new(config, clients));
     }
 
     /// The certificate that the client of a connection showed, as it is judged now.
     pub(super) fn certificate<S>(&self, stream: &TlsStream<S>) -> Certificate {
         match &self.offer.load().clients {
             Some(clients) => clients.judge(stream.get_ref().1.peer_certificates()),
-            None => Certificate::None,
+            None => Certificate::NotAsked,
+        }
+    }
+
+    /// Whether clients are asked for certificates.
+    #[must_use]
+    pub fn asks_clients(&self) -> bool {
+        self.offer.load().clients.is_some()
+    }
+
+    /// Why a client would not be let in by a certificate now, whoever it may belong to; in words,
+    /// `None` if it would.
+    #[must_use]
+    pub fn doubt(&self, certificate: &ClientCertificate) -> Option<String> {
+        match &self.offer.load().clients {
+            Some(clients) => clients.doubt(certificate),
+            None => Some(ASKS_NOBODY.to_owned()),
         }
     }
 
@@ -76,9 +98,42 @@ impl Tls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.offer.load().config));
-        acceptor.accept(socket).await
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+        let offer = self.offer.load_full();
+        let config = match prefers_chacha(&offer.config, begun.client_hello().cipher_suites()) {
+            true => &offer.config,
+            false => &offer.ordered,
+        };
+        begun.into_stream(Arc::clone(config)).await
     }
+}
+
+impl Offer {
+    fn new(config: Arc<ServerConfig>, clients: Option<Arc<Clients>>) -> Arc<Offer> {
+        let mut ordered = ServerConfig::clone(&config);
+        ordered.ignore_client_order = true;
+        Arc::new(Offer {
+            config,
+            ordered: Arc::new(ordered),
+            clients,
+        })
+    }
+}
+
+/// Suites for those that have no instructions for AES.
+const CHACHA: [CipherSuite; 3] = [
+    CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
+
+/// Whether a client would rather not use AES. To any other it is all the same which AES it is.
+fn prefers_chacha(ours: &ServerConfig, wanted: &[CipherSuite]) -> bool {
+    let ours = &ours.crypto_provider().cipher_suites;
+    let first = wanted
+        .iter()
+        .find(|wanted| ours.iter().any(|suite| suite.suite() == **wanted));
+    first.is_some_and(|first| CHACHA.contains(first))
 }
 
 /// Why a TLS connection failed, for the figures.

@@ -46,6 +46,14 @@ impl Shown {
         }
     }
 
+    /// A bearer that opens nothing.
+    pub(super) fn bearer(shared: &Shared, token: &str) -> Shown {
+        Shown {
+            digests: shared.registry.shown_user_digests(token.as_bytes()),
+            ..Shown::default()
+        }
+    }
+
     /// Whose credential it is, which is a good one.
     pub(super) fn with_principal(self, principal: &Principal) -> Shown {
         let known = Some((principal.identity, principal.credential));
@@ -113,7 +121,7 @@ impl Worker {
         let now = std::time::Instant::now();
         self.shared.audit.connected(now, || Connected {
             from: connection.from,
-            is_tls: output.is_tls(),
+            over: output.over(),
             kind: principal.kind.as_str(),
             identity: principal.identity,
             credential: principal.credential,

@@ -14,15 +14,44 @@ pub struct BasicRow {
     pub password: Option<[u8; 32]>,
 }
 
+/// The names of a credential as far as they are no secret: those beside a password.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamesRow {
+    /// The client id.
+    pub client_id: Option<String>,
+    /// The user name.
+    pub user_name: Option<String>,
+}
+
 /// Notes what a credential is compared with.
 ///
 /// # Errors
 /// That the database could not be read or written; so for every function here.
-pub fn insert(connection: &Connection, credential: u64, row: &BasicRow) -> Result<(), StoreError> {
-    let sql = "INSERT INTO basic (credential, form, password) VALUES (?1, ?2, ?3)";
-    let values = params![Unsigned(credential), row.form, row.password];
+pub fn insert(
+    connection: &Connection,
+    credential: u64,
+    row: &BasicRow,
+    names: &NamesRow,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO basic (credential, form, password, client_id, user_name)
+               VALUES (?1, ?2, ?3, ?4, ?5)";
+    let id = Unsigned(credential);
+    let values = params![id, row.form, row.password, names.client_id, names.user_name];
     connection.prepare_cached(sql)?.execute(values)?;
     Ok(())
+}
+
+/// The names of a credential, where they may be shown.
+pub fn names_of(connection: &Connection, credential: u64) -> Result<NamesRow, StoreError> {
+    let sql = "SELECT client_id, user_name FROM basic WHERE credential = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_row([Unsigned(credential)], |row| {
+        Ok(NamesRow {
+            client_id: row.get(0)?,
+            user_name: row.get(1)?,
+        })
+    });
+    Ok(found.optional()?.unwrap_or_default())
 }
 
 /// What a credential is compared with.

@@ -160,7 +160,8 @@ pub fn list(
 ) -> Result<Vec<ListedDevice>, StoreError> {
     // Every name is longer than "", so that nothing is left out when there is no `after`.
     let sql = "SELECT d.name, d.id, d.profile, d.label, s.publish, s.subscribe, c.expires_ms,
-                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max
+                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max,
+                      t.certificate
                FROM device AS d LEFT JOIN scope AS s ON s.number = d.number
                LEFT JOIN credential AS c ON c.id = (
                    SELECT id FROM credential WHERE device = d.number AND kind = ?4

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::basic::{self, BasicRow};
+use super::basic::{self, BasicRow, NamesRow};
 use super::certificate::{self, CertificateRow};
 use super::terms::TermsRow;
 use super::{StoreError, Unsigned, sessions, suspects};
@@ -68,6 +68,8 @@ pub struct CredentialRow {
     pub retires_older: bool,
     /// What it is compared with, if it is of MQTT Basic.
     pub basic: Option<BasicRow>,
+    /// Its names, where they may be shown.
+    pub names: NamesRow,
     /// What it stands for, if it is a certificate.
     pub certificate: Option<CertificateRow>,
 }
@@ -131,7 +133,8 @@ pub fn credentials(
 ) -> Result<Vec<CredentialRow>, StoreError> {
     let sql = "SELECT c.id, c.kind, c.chosen, c.created_ms, c.revoked_ms, c.expires_ms,
                       c.superseded_by, c.retires_older,
-                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max
+                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max,
+                      t.certificate
                FROM credential AS c LEFT JOIN terms AS t ON t.credential = c.id
                WHERE c.device = ?1 ORDER BY c.id";
     let mut statement = connection.prepare_cached(sql)?;
@@ -151,13 +154,13 @@ pub fn owner_of(
     let sql = "SELECT c.id, c.kind, c.chosen, c.created_ms, c.revoked_ms, c.expires_ms,
                       c.superseded_by, c.retires_older,
                       t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max,
-                      c.device
+                      t.certificate, c.device
                FROM credential AS c LEFT JOIN terms AS t ON t.credential = c.id
                WHERE c.digest = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement
         .query_row([digest], |row| {
-            Ok((credential_row(row)?, row.get::<_, i64>(13)?))
+            Ok((credential_row(row)?, row.get::<_, i64>(14)?))
         })
         .optional()?;
     let Some((mut credential, number)) = found else {
@@ -385,7 +388,10 @@ pub(super) fn device_row(row: &Row<'_>) -> rusqlite::Result<DeviceRow> {
 /// What stands in the table of its kind.
 fn read_more(connection: &Connection, credential: &mut CredentialRow) -> Result<(), StoreError> {
     match credential.kind {
-        BASIC => credential.basic = basic::of(connection, credential.id)?,
+        BASIC => {
+            credential.basic = basic::of(connection, credential.id)?;
+            credential.names = basic::names_of(connection, credential.id)?;
+        }
         CERTIFICATE => credential.certificate = certificate::of(connection, credential.id)?,
         _ => {}
     }
@@ -404,6 +410,7 @@ fn credential_row(row: &Row<'_>) -> rusqlite::Result<CredentialRow> {
         retires_older: row.get(7)?,
         terms: TermsRow::from_columns(row, 8)?,
         basic: None,
+        names: NamesRow::default(),
         certificate: None,
     })
 }

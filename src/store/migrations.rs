@@ -13,7 +13,7 @@ pub(super) const APPLICATION_ID: i64 = 0x546f_6c6c;
 /// Step n (counting from 1) leads to schema version n.
 pub(super) const STEPS: &[&str] = &[
     VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7, VERSION_8,
-    VERSION_9, VERSION_10, VERSION_11, VERSION_12,
+    VERSION_9, VERSION_10, VERSION_11, VERSION_12, VERSION_13,
 ];
 
 /// `device.number` keeps joins on small integers; `device.id` is what the world sees.
@@ -291,6 +291,17 @@ CREATE TABLE certificate (
     fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
     ends_ms INTEGER NOT NULL
 ) STRICT;
+";
+
+/// A token may be bound to a client's certificate: `terms.certificate` is the SHA-256 of its DER.
+/// The names of MQTT Basic credentials that ask for a password too are kept, for people who have to
+/// tell them apart; without a password they are the secret, and are not.
+const VERSION_13: &str = "
+ALTER TABLE basic ADD COLUMN client_id TEXT;
+ALTER TABLE basic ADD COLUMN user_name TEXT;
+
+ALTER TABLE terms ADD COLUMN certificate BLOB
+    CHECK (certificate IS NULL OR length(certificate) = 32);
 ";
 
 /// The newest schema version this program knows.

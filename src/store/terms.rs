@@ -21,6 +21,8 @@ pub struct TermsRow {
     pub connections_max: Option<u32>,
     /// Messages in a second; any number without it.
     pub messages_max: Option<u32>,
+    /// SHA-256 of the client's certificate that it needs beside it; none without it.
+    pub certificate: Option<Box<[u8; 32]>>,
 }
 
 /// A live credential, with what the index in memory needs.
@@ -69,6 +71,7 @@ impl TermsRow {
             networks: networks.unwrap_or_default(),
             connections_max: row.get(at + 3)?,
             messages_max: row.get(at + 4)?,
+            certificate: row.get::<_, Option<[u8; 32]>>(at + 5)?.map(Box::new),
         })
     }
 }
@@ -97,7 +100,8 @@ pub(super) struct TermsInOrder<'s> {
 
 impl<'s> TermsInOrder<'s> {
     pub(super) const SQL: &'static str =
-        "SELECT credential, not_before_ms, rights, networks, connections_max, messages_max
+        "SELECT credential, not_before_ms, rights, networks, connections_max, messages_max,
+                certificate
          FROM terms WHERE credential BETWEEN ?1 AND ?2 ORDER BY credential";
 
     /// `statement` is one of [`TermsInOrder::SQL`].
@@ -152,8 +156,9 @@ pub fn set(connection: &Connection, credential: u64, terms: &TermsRow) -> Result
         return Ok(());
     }
     let sql = "INSERT OR REPLACE INTO terms
-                   (credential, not_before_ms, rights, networks, connections_max, messages_max)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+                   (credential, not_before_ms, rights, networks, connections_max, messages_max,
+                    certificate)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let not_before_ms = terms.not_before_ms.map(Unsigned);
     let values = params![
         id,
@@ -161,7 +166,8 @@ pub fn set(connection: &Connection, credential: u64, terms: &TermsRow) -> Result
         terms.rights,
         &*terms.networks,
         terms.connections_max,
-        terms.messages_max
+        terms.messages_max,
+        terms.certificate.as_deref()
     ];
     connection.prepare_cached(sql)?.execute(values)?;
     Ok(())
@@ -182,7 +188,8 @@ pub fn set_expiry(
 /// The live credentials of an identity, oldest first.
 pub fn live(connection: &Connection, identity: &DeviceRow) -> Result<Vec<LiveRow>, StoreError> {
     let sql = "SELECT c.id, c.kind, c.digest, c.expires_ms, c.superseded_by, c.retires_older,
-                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max
+                      t.not_before_ms, t.rights, t.networks, t.connections_max, t.messages_max,
+                      t.certificate
                FROM credential AS c LEFT JOIN terms AS t ON t.credential = c.id
                WHERE c.device = ?1 AND c.revoked_ms IS NULL ORDER BY c.id";
     let mut statement = connection.prepare_cached(sql)?;

@@ -451,6 +451,7 @@ fn rel_10_tokens_of_schema_6_are_read_and_only_those_of_users_are_cleared_away()
                 networks: "10.0.0.0/8".into(),
                 connections_max: Some(2),
                 messages_max: Some(7),
+                certificate: Some(Box::new([9; 32])),
             };
             terms::set(transaction, 1, &row)?;
             let next = terms::next_end(transaction)?;
@@ -474,4 +475,5 @@ fn rel_10_tokens_of_schema_6_are_read_and_only_those_of_users_are_cleared_away()
         (terms.connections_max, terms.messages_max),
         (Some(2), Some(7))
     );
+    assert_eq!(terms.certificate.as_deref(), Some(&[9; 32]));
 }

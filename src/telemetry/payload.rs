@@ -30,12 +30,14 @@ pub struct Checked {
 /// # Errors
 /// [`PayloadError`] for a bad payload (TB-16).
 pub fn check(payload: &[u8], options: ScanOptions) -> Result<Checked, PayloadError> {
-    let text = utf8(payload)?;
+    // Most payloads are ASCII, and seen to be so in a tenth of the time that UTF-8 takes.
     if options.string_bytes_max.is_none()
+        && (payload.is_ascii() || utf8(payload).is_ok())
         && let Some(samples) = strict::samples(payload)
     {
         return Ok(Checked { samples });
     }
+    let text = utf8(payload)?;
     let mut samples: u32 = 0;
     read(text, options, |_, members| {
         let present = members

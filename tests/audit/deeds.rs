@@ -30,6 +30,8 @@ const fn deed(
     }
 }
 
+const FINGERPRINT: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
 const DEEDS: &[Deed] = &[
     deed(
         &[
@@ -61,10 +63,13 @@ const DEEDS: &[Deed] = &[
             "telemetry",
             "--from",
             "anywhere",
+            "--bound-to",
+            FINGERPRINT,
         ],
         "terms_changed",
         &[
             r#""connections_max":3"#,
+            r#""bound_to":"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff""#,
             r#""rights":"telemetry""#,
             r#""messages_max":7"#,
         ],

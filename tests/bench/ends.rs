@@ -3,13 +3,14 @@
 use std::{
     process::{Command, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::{
-    common::tools,
+    common::{broker::Setup, tools},
     rig::{Killed, Raw, TOLLGATE, bench, cpu_ns, free_port, refused},
 };
 
@@ -82,7 +83,7 @@ fn idle_connections_that_are_lost_are_counted() {
 #[test]
 fn a_broker_that_goes_away_ends_no_connect_test_early() {
     let mut raw = Raw::start();
-    let load = running(&raw, "connect --seconds 2");
+    let load = running(&raw, "connect --seconds 8");
     raw.process.0.kill().unwrap();
     let (code, figures, said) = end(load);
     assert_eq!(code, Some(0), "{said}");
@@ -167,10 +168,16 @@ fn wrong_arguments_are_named_before_anything_is_opened() {
             "--probe-topic is not",
         ),
         ("idle --connections 60001", "--connections"),
+        ("ingest --together 2", "--together needs --rate"),
+        (
+            "ingest --rate 9 --window 3 --together 4",
+            "at most the window (3)",
+        ),
         ("fanout --qos 2", "--qos"),
         ("fanout --payload-bytes 10", "--payload-bytes"),
         ("fanout --publish-topic a/#", "--publish-topic is not"),
         ("raw --listen nowhere", "--listen"),
+        ("raw --tls-listen 127.0.0.1:0", "--certificate"),
     ] {
         let (_, said) = match flags.starts_with("raw") {
             true => {
@@ -189,4 +196,28 @@ fn wrong_arguments_are_named_before_anything_is_opened() {
     assert!(said.contains("no-such-file: "), "{said}");
     let (_, said) = refused("idle --broker-pid 4000000000", 1);
     assert!(said.contains("load generator"), "{said}");
+}
+
+/// A device has one connection: those that share its token take each other's place. It is said, and
+/// the run ends, before a message is sent or when it happens.
+#[test]
+fn connections_that_share_tokens_are_told_and_no_result() {
+    let broker = Setup::new().set("TOLLGATE_MQTTS_LISTEN", "off").start();
+    let token = broker.create_device("pump");
+    let port = broker.mqtt_port();
+    let began = Instant::now();
+    for flags in ["", "--rate 1000", "--qos 0"] {
+        let flags =
+            format!("ingest --port {port} --token {token} --connections 20 --seconds 3600 {flags}");
+        let (figures, said) = refused(&flags, 1);
+        assert!(figures.is_null(), "nothing was measured: {figures}");
+        assert!(
+            said.contains("of 20 connections were closed by the broker: they share 1 tokens")
+                && said.contains("--tokens"),
+            "{said}"
+        );
+    }
+    assert!(began.elapsed() < Duration::from_secs(600), "as they began");
+    let shared = format!("ingest --port {port} --token {token} --connections 1 --seconds 1");
+    crate::rig::figures(&shared);
 }

@@ -136,6 +136,16 @@ fn connections_come_and_go_at_any_broker() {
 }
 
 #[test]
+fn connections_come_at_a_rate_when_one_is_asked_for() {
+    let raw = Raw::start();
+    let flags = format!("connect --seconds 2 --rate 40 --port {}", raw.port);
+    let accepted = number(&figures(&flags), "accepted");
+    // The first comes at once, the last just before the end. A generator that gets no core is late,
+    // but never early.
+    assert!((2.0..=81.0).contains(&accepted), "{accepted}");
+}
+
+#[test]
 fn tls_sessions_are_resumed_only_when_asked_for() {
     let fleet = Fleet::start(2);
     let flags = format!(
@@ -306,12 +316,6 @@ fn fan_out_and_fan_in_lose_nothing_by_an_application_with_a_scope() {
 
 #[test]
 fn a_refused_subscription_is_said_with_its_code() {
-    let raw = Raw::start();
-    let (_, said) = refused(&format!("fanout --port {}", raw.port), 6);
-    assert!(
-        said.contains("bench/#") && said.contains("SUBACK code 0x80"),
-        "{said}"
-    );
     let fleet = Fleet::start(1);
     let port = fleet.broker.mqtt_port();
     let flags = format!(
@@ -323,6 +327,48 @@ fn a_refused_subscription_is_said_with_its_code() {
         said.contains("the broker refused the subscription to bench/#"),
         "{said}"
     );
+    assert!(said.contains("SUBACK code 0x80"), "{said}");
+}
+
+/// The floor of a fan-out: whoever subscribed gets every message.
+#[test]
+fn the_sink_delivers_to_all_who_subscribed_and_speaks_tls() {
+    let fleet = Fleet::start(1);
+    let (plain, tls) = (Raw::start(), Raw::over_tls(fleet.broker.dir()));
+    let trusted = format!("--tls --cafile {}", fleet.broker.ca_file().display());
+    for (raw, more) in [(&plain, ""), (&tls, &trusted)] {
+        for flags in [
+            "--publishers 1 --subscribers 20 --qos 0 --window 10",
+            "--publishers 3 --subscribers 5 --qos 1 --window 4 --mqtt 5",
+            "--publishers 20 --subscribers 1 --qos 1 --window 1",
+        ] {
+            let flags = format!("{flags} --port {} {more}", raw.port);
+            let figures = figures(&format!("fanout --seconds 1 {flags}"));
+            let messages = figures["messages"].as_u64().unwrap();
+            assert!(messages > 0, "{figures}");
+            assert_eq!(
+                figures["delivered"], figures["expected"],
+                "{flags}: {figures}"
+            );
+        }
+        let flags = format!("--port {} {more}", raw.port);
+        let figures = figures(&format!(
+            "ingest --seconds 1 --connections 5 --window 32 {flags}"
+        ));
+        assert!(number(&figures, "messages") > 0.0, "{figures}");
+    }
+}
+
+#[test]
+fn a_paced_run_may_send_several_messages_at_a_time() {
+    let raw = Raw::start();
+    let figures = figures(&format!(
+        "ingest --seconds 1 --rate 1000 --together 4 --connections 10 --port {}",
+        raw.port
+    ));
+    let messages = number(&figures, "messages");
+    assert!(messages % 4.0 == 0.0, "{figures}");
+    assert!((40.0..=1_004.0).contains(&messages), "{figures}");
 }
 
 #[test]
@@ -344,25 +390,106 @@ fn the_tables_for_people_name_the_units() {
     }
 }
 
-/// A short share of the soak: losses, the ledger, history's lag. Rate and memory are for the
-/// whole of it, on a quiet machine.
-#[test]
-fn a_soak_passes_and_says_what_it_saw() {
-    let soak = tools::repository().join("scripts/soak");
-    let dir = tempfile::TempDir::new().unwrap();
+/// A script of the repository with these flags; what it printed.
+fn script(name: &str, flags: &str) -> String {
     let mut command = Command::new(tools::tool("python3"));
     command
-        .arg(soak)
-        .args(["--tollgate", TOLLGATE, "--seconds", "12", "--every", "1"])
-        .args(["--rate-share-least", "0.2", "--rss-growth-max", "5"])
-        // History that does not follow at all is further behind; a busy machine is not.
-        .args(["--lag-max-s", "9"])
-        .args(["--rate", "1000", "--devices", "50", "--dir"])
-        .arg(dir.path());
+        .arg(tools::repository().join("scripts").join(name))
+        // No files of compiled modules beside the scripts.
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .args(flags.split_whitespace());
     let done = tools::run(&mut command);
     let (out, said) = tools::printed(&done);
-    assert!(done.status.success(), "{out}{said}");
+    assert!(done.status.success(), "{name}: {out}{said}");
+    out
+}
+
+/// A short share of the soak: losses, the ledger, history's lag, and the trouble beside it. Rate,
+/// memory and descriptors are for the whole of it, on a quiet machine.
+#[test]
+fn a_soak_passes_and_says_what_it_saw() {
+    let dir = tempfile::TempDir::new().unwrap();
+    // History that does not follow at all is further behind; a busy machine is not.
+    let out = script(
+        "soak",
+        &format!(
+            "--tollgate {TOLLGATE} --seconds 12 --every 1 --rate-share-least 0.2 \
+             --rss-growth-max 5 --lag-max-s 9 --rate 1000 --devices 50 --churn 10 --bad 10 \
+             --reload-every 3 --token-every 3 --dir {}",
+            dir.path().display()
+        ),
+    );
     assert!(out.contains("| second | received |"), "{out}");
     assert!(out.contains("messages of 50 devices"), "{out}");
+    for beside in [
+        "bad payloads",
+        "certificates",
+        "malformed",
+        "tokens",
+        "wills",
+    ] {
+        assert!(out.contains(beside), "{beside}: {out}");
+    }
     assert!(out.trim_end().ends_with("passed"), "{out}");
+}
+
+/// Some series at their smallest, and their pictures. What comes out means nothing here.
+#[test]
+fn growing_work_is_measured_and_drawn() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let (dir, figures) = (dir.path().display(), dir.path().join("scale.json"));
+    for series in ["subscriptions", "payloads"] {
+        script(
+            "bench-scale",
+            &format!(
+                "--tollgate {TOLLGATE} --series {series} --seconds 1 --rounds 1 \
+                 --subscriptions 1,200 --payloads 64 --dir {dir} --out {}",
+                figures.display()
+            ),
+        );
+    }
+    let known = fs::read_to_string(&figures).unwrap();
+    let known: serde_json::Value = serde_json::from_str(&known).unwrap();
+    // The second run left the first one's figures as they were.
+    for (series, points, key) in [
+        ("subscriptions", 2, "filter_mib"),
+        ("payloads", 1, "cpu_us_per_kib"),
+    ] {
+        let found = known[series]["points"].as_array().unwrap();
+        assert_eq!(found.len(), points, "{series}: {known}");
+        assert!(found.iter().all(|point| number(point, key) > 0.0));
+    }
+    let flags = format!("--figures {} --out {dir}", figures.display());
+    script("chart", &flags);
+    script("chart", &format!("{flags} --check"));
+    // Another figure makes another picture.
+    fs::write(&figures, known.to_string().replace("2026", "2025")).unwrap();
+    let mut chart = Command::new(tools::tool("python3"));
+    chart.arg(tools::repository().join("scripts/chart"));
+    chart.args(flags.split_whitespace()).arg("--check");
+    assert!(!tools::run(&mut chart).status.success());
+}
+
+#[test]
+fn acks_are_measured_beside_all_that_clients_do() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let out = script(
+        "bench-mixed",
+        &format!(
+            "--tollgate {TOLLGATE} --rate 100 --connections 10 --seconds 1 --rounds 1 \
+             --fan-rate 5 --lanes 2 --connects 10 --json --dir {}",
+            dir.path().display()
+        ),
+    );
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(number(&found, "ratio_p99") > 0.0, "{found}");
+    let beside = &found["rounds"][0]["beside"];
+    assert!(number(&beside["fanout"], "delivered") > 0.0, "{found}");
+    assert!(number(&beside["queries"], "queries") > 0.0, "{found}");
+    assert!(number(&beside["connects"], "accepted") > 0.0, "{found}");
+}
+
+#[test]
+fn the_charts_are_those_of_their_figures() {
+    script("chart", "--check");
 }

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::{TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
@@ -56,19 +57,44 @@ pub(crate) fn cpu_ns(pid: u32) -> u64 {
 /// The sink that only frames and acks.
 pub(crate) struct Raw {
     pub(crate) process: Killed,
+    /// Where it was told to speak TLS, the last of its ports.
     pub(crate) port: u16,
 }
 
 impl Raw {
     pub(crate) fn start() -> Raw {
+        Raw::with(&[])
+    }
+
+    /// A sink that speaks TLS too, with the certificate of a broker's directory.
+    pub(crate) fn over_tls(dir: &Path) -> Raw {
+        let [certificate, key] = ["certs/server.pem", "secrets/server.key"].map(|name| {
+            let path = dir.join(name);
+            path.to_str().expect("temporary paths are UTF-8").to_owned()
+        });
+        Raw::with(&[
+            "--tls-listen",
+            "127.0.0.1:0",
+            "--certificate",
+            &certificate,
+            "--key",
+            &key,
+        ])
+    }
+
+    fn with(flags: &[&str]) -> Raw {
         let mut process = Command::new(TOLLGATE)
             .args(["bench", "raw", "--seconds", "900"])
+            .args(flags)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
         let mut out = BufReader::new(process.stdout.take().unwrap());
-        out.read_line(&mut line).unwrap();
+        for _ in 0..if flags.is_empty() { 1 } else { 2 } {
+            line.clear();
+            out.read_line(&mut line).unwrap();
+        }
         let port = line.trim_end().rsplit(':').next().unwrap();
         Raw {
             port: port.parse().unwrap(),

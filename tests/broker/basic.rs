@@ -420,3 +420,91 @@ fn sec_35_the_end_of_the_last_credential_ends_the_session() {
     // The device of the first start has one.
     assert_eq!(broker.metric("tollgate_tokens"), 1.0);
 }
+
+/// Names beside a password tell credentials apart; without one they are the secret.
+#[test]
+fn sec_51_names_are_shown_where_a_password_is_asked_for_too_and_nowhere_else() {
+    let mut broker = Broker::start();
+    broker.create_device("pump");
+    let names = ["--client-id", "8C1F64-shown", "--user-name", "line-3-shown"];
+    add(
+        &broker,
+        "pump",
+        &[&names[..], &["--password", "words-of-pump"]].concat(),
+    );
+    let alone = ["--client-id", "hidden-client", "--user-name", "hidden-user"];
+    add(&broker, "pump", &alone);
+    let more = [
+        "--user-name",
+        "line-4-shown",
+        "--password",
+        "more-words-of-pump",
+    ];
+    let last = add(&broker, "pump", &more);
+    assert_eq!(last["user_name"], "line-4-shown", "{last}");
+    assert!(last["client_id"].is_null(), "{last}");
+    for _ in 0..2 {
+        let list = broker.cli_ok(&["device", "credential", "list", "pump"]);
+        for part in [
+            "(client id 8C1F64-shown, user name line-3-shown, password)",
+            "(client id, user name)",
+            "(user name line-4-shown, password)",
+        ] {
+            assert!(list.contains(part), "{part} is not in {list}");
+        }
+        assert!(
+            !list.contains("hidden") && !list.contains("words"),
+            "{list}"
+        );
+        broker.restart();
+    }
+    // What it opens, and that it does so only with a password.
+    let told = broker.cli_ok(&["token", "check", "line-4-shown"]);
+    let expected = "live, but opens no door as it is: it is a user name, and the password is \
+                    needed too; it belongs to device pump (";
+    assert!(told.starts_with(expected), "{told}");
+}
+
+/// Messages say what is in the way and name what was typed.
+#[test]
+fn what_cannot_be_done_with_credentials_is_said_in_words_that_help() {
+    let broker = Broker::start();
+    broker.create_device("pump");
+    let fails = |arguments: &[&str]| {
+        let output = broker.cli(arguments);
+        assert_eq!(output.status.code(), Some(6), "{arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for number in 1..8 {
+        let name = format!("name-{number}");
+        add(
+            &broker,
+            "pump",
+            &["--user-name", &name, "--password", "words-of-pump"],
+        );
+    }
+    let said = fails(&["device", "rotate", "pump"]);
+    assert!(
+        said.contains("--grace leaves too many") && said.contains("rotate with --grace 0s"),
+        "{said}"
+    );
+    let said = fails(&[
+        "device",
+        "limit",
+        "pump",
+        "--expires",
+        "2001-01-01T00:00:00Z",
+    ]);
+    assert!(said.contains("--expires is over already"), "{said}");
+    broker.cli_ok(&["device", "rotate", "pump", "--grace", "0s"]);
+    broker.revoke("pump");
+    let said = fails(&["device", "limit", "pump", "--rate", "5"]);
+    assert!(
+        said.contains("has no live one, so there is nothing to limit; rotate it"),
+        "{said}"
+    );
+    let said = fails(&["device", "show", "pomp"]);
+    assert!(said.contains("`tollgate device list` names all"), "{said}");
+    let said = fails(&["device", "credential", "remove", "pump", "99"]);
+    assert!(said.contains("`tollgate device show`"), "{said}");
+}

@@ -36,10 +36,10 @@ const NOT_AUTHORIZED: u8 = 0x87;
 const ENDED: u8 = 0x98;
 
 /// An authority for certificates of clients.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Authority {
+    pub(crate) fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -48,7 +48,7 @@ impl Authority {
     }
 
     /// A list with the certificates of these numbers.
-    fn list(&self, serials: &[u64]) -> String {
+    pub(crate) fn list(&self, serials: &[u64]) -> String {
         let now = SystemTime::now();
         let revoked = serials.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
@@ -73,7 +73,7 @@ impl Authority {
 }
 
 /// A client's certificate and its key.
-struct Shown {
+pub(crate) struct Shown {
     pem: String,
     key: Vec<u8>,
 }
@@ -104,9 +104,14 @@ impl Shown {
     }
 
     /// Good for a year.
-    fn good(name: &str, authority: Option<&Authority>) -> Shown {
+    pub(crate) fn good(name: &str, authority: Option<&Authority>) -> Shown {
         let now = SystemTime::now();
         Shown::new(name, 7, (now - DAY, now + 365 * DAY), authority)
+    }
+
+    pub(crate) fn der(&self) -> Vec<u8> {
+        let der = CertificateDer::from_pem_slice(self.pem.as_bytes());
+        der.expect("PEM").to_vec()
     }
 
     fn write(&self, dir: &Path, name: &str) -> PathBuf {
@@ -115,7 +120,7 @@ impl Shown {
         path
     }
 
-    fn config(&self, ca_file: &Path) -> Arc<ClientConfig> {
+    pub(crate) fn config(&self, ca_file: &Path) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_file(ca_file).expect("a CA");
         roots.add(ca).expect("a usable CA");
@@ -130,16 +135,22 @@ impl Shown {
         Arc::new(config.expect("the key is that of the certificate"))
     }
 
-    fn wire(&self, broker: &Broker) -> Wire {
+    pub(crate) fn wire(&self, broker: &Broker) -> Wire {
         over(broker, self.config(&broker.ca_file()))
+    }
+
+    /// The same to the listener of WebSockets, of which nothing is asked yet.
+    fn wire_wss(&self, broker: &Broker) -> Wire {
+        let config = self.config(&broker.ca_file());
+        Wire::over_tls(config, "localhost", socket(broker.address("wss")))
     }
 }
 
-fn over(broker: &Broker, config: Arc<ClientConfig>) -> Wire {
+pub(crate) fn over(broker: &Broker, config: Arc<ClientConfig>) -> Wire {
     Wire::over_tls(config, "localhost", socket(broker.address("mqtts")))
 }
 
-fn asking(demand: &str) -> Broker {
+pub(crate) fn asking(demand: &str) -> Broker {
     Broker::start_with(&[
         ("TOLLGATE_MQTTS_CLIENT_CERTIFICATE", demand),
         ("TOLLGATE_LIMITS_TRUSTED_NETWORKS", "127.0.0.0/8"),
@@ -147,7 +158,7 @@ fn asking(demand: &str) -> Broker {
 }
 
 /// With an authority and a list, that are written before the start.
-fn asking_for(demand: &str, authority: &Authority, list: &str) -> Broker {
+pub(crate) fn asking_for(demand: &str, authority: &Authority, list: &str) -> Broker {
     let setup = Setup::new();
     fs::write(setup.dir().join("clients.pem"), authority.0.pem()).expect("a file");
     fs::write(setup.dir().join("list.pem"), list).expect("a file");
@@ -155,11 +166,12 @@ fn asking_for(demand: &str, authority: &Authority, list: &str) -> Broker {
         .set("TOLLGATE_MQTTS_CLIENT_CERTIFICATE", demand)
         .set("TOLLGATE_MQTTS_CLIENT_AUTHORITY", "clients.pem")
         .set("TOLLGATE_MQTTS_CLIENT_REVOCATIONS", "list.pem")
+        .set("TOLLGATE_WSS_LISTEN", "127.0.0.1:0")
         .set("TOLLGATE_LIMITS_TRUSTED_NETWORKS", "127.0.0.0/8")
         .start()
 }
 
-fn add(broker: &Broker, device: &str, shown: &Shown) -> Value {
+pub(crate) fn add(broker: &Broker, device: &str, shown: &Shown) -> Value {
     let file = shown.write(broker.dir(), &format!("{device}.pem"));
     let file = file.to_str().expect("temporary paths are UTF-8");
     let arguments = [
@@ -174,11 +186,11 @@ fn add(broker: &Broker, device: &str, shown: &Shown) -> Value {
     broker.cli_json(&arguments)["credential"].clone()
 }
 
-fn nobody(version: Version) -> Connect<'static> {
+pub(crate) fn nobody(version: Version) -> Connect<'static> {
     Connect::anonymous(version, "c")
 }
 
-fn code(mut wire: Wire, connect: &Connect<'_>) -> u8 {
+pub(crate) fn code(mut wire: Wire, connect: &Connect<'_>) -> u8 {
     wire.send(&connect.encode());
     wire.packet()[3]
 }
@@ -245,6 +257,61 @@ fn tb_03_a_certificate_says_which_device_it_is() {
         said.contains("in use already by device \"press\""),
         "{said}"
     );
+}
+
+/// Added all the same, and whoever adds it is told.
+#[test]
+fn sec_72_a_certificate_that_nobody_can_come_in_with_is_added_with_a_warning() {
+    let (authority, foreign) = (Authority::new(), Authority::new());
+    let off = Broker::start();
+    let optional = asking_for("optional", &authority, &authority.list(&[66]));
+    let now = SystemTime::now();
+    let late = (now + DAY, now + 2 * DAY);
+    for (broker, shown, warned) in [
+        (
+            &off,
+            Shown::good("own", None),
+            Some("client_certificate is \"off\""),
+        ),
+        (&optional, Shown::good("good", Some(&authority)), None),
+        (
+            &optional,
+            Shown::good("foreign", Some(&foreign)),
+            Some("mqtts.client_authority does not vouch for it now"),
+        ),
+        (
+            &optional,
+            Shown::new("late", 3, late, Some(&authority)),
+            Some("does not vouch for it now"),
+        ),
+        (
+            &asking("optional"),
+            Shown::new("early", 3, late, None),
+            Some("it would be refused now: its time has not begun"),
+        ),
+    ] {
+        let token = broker.create_device("press");
+        assert!(!token.is_empty());
+        let file = shown.write(broker.dir(), "press.pem");
+        let file = file.to_str().expect("temporary paths are UTF-8");
+        let add = [
+            "device",
+            "credential",
+            "add",
+            "press",
+            "--certificate",
+            file,
+        ];
+        let output = broker.cli(&add);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("x509"));
+        match warned {
+            Some(why) => assert!(said.contains(why), "{said}"),
+            None => assert_eq!(said, ""),
+        }
+        broker.cli_ok(&["device", "delete", "press"]);
+    }
 }
 
 /// A certificate that is shown to a listener which asks for none says nothing.
@@ -373,6 +440,12 @@ fn sec_72_s_32_a_certificate_that_is_not_good_is_refused() {
             refused(&broker, demand, shown, &by_token, what);
         }
         assert_eq!(code(good.wire(&broker), &by_token), 0, "beside a token");
+        let web = good.wire_wss(&broker).upgrade("/mqtt", &[]);
+        assert_eq!(
+            code(web.expect("a WebSocket"), &by_token),
+            0,
+            "beside a token"
+        );
         assert_eq!(
             code(good.wire(&broker), &nobody(Version::V5)),
             NOT_AUTHORIZED
@@ -389,11 +462,14 @@ fn sec_72_s_32_a_certificate_that_is_not_good_is_refused() {
 
 /// Before CONNECT where a certificate is required, in CONNACK else.
 fn refused(broker: &Broker, demand: &str, shown: &Shown, connect: &Connect<'_>, what: &str) {
-    let wire = shown.wire(broker);
-    match demand {
-        "required" => expect_broken(wire),
-        _ => assert_eq!(code(wire, connect), NOT_AUTHORIZED, "{what}"),
+    let (wire, web) = (shown.wire(broker), shown.wire_wss(broker));
+    if demand == "required" {
+        expect_broken(wire);
+        return expect_broken(web);
     }
+    assert_eq!(code(wire, connect), NOT_AUTHORIZED, "{what}");
+    let web = web.upgrade("/mqtt", &[]).expect("a WebSocket");
+    assert_eq!(code(web, connect), NOT_AUTHORIZED, "{what}");
 }
 
 /// A session that TLS resumes is judged by the lists of now.

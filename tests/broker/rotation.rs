@@ -100,21 +100,19 @@ fn sec_53_s_20_both_tokens_work_for_the_grace_time_then_the_old_connection_is_cu
         let mut with_old = connect(&broker, is_tls, "a", version, &old);
         let filter = "v1/devices/me/attributes";
         assert_eq!(with_old.subscribe(filter, 1), 1);
+        // The command may return late on a busy machine.
+        let before = Instant::now();
         let (reply, new) = rotate(&broker, &name, &["--grace", "3s"]);
         assert_eq!(reply["receipt"]["connections"], 0, "{reply}");
-        let rotated = Instant::now();
         assert_eq!(with_old.publish(1, TELEMETRY, br#"{"old":1}"#), 0);
         let mut with_new = connect(&broker, is_tls, "b", version, &new);
         assert_eq!(with_new.publish(1, TELEMETRY, br#"{"new":1}"#), 0);
         // S-20: and the old one lets in too, unless the machine was too busy for that.
-        if rotated.elapsed() < Duration::from_secs(2) {
+        if before.elapsed() < Duration::from_secs(2) {
             drop(connect(&broker, is_tls, "c", version, &old));
         }
         with_old.expect_end(&[NOT_AUTHORIZED]);
-        assert!(
-            rotated.elapsed() > Duration::from_secs(2),
-            "before its time"
-        );
+        assert!(before.elapsed() > Duration::from_secs(2), "before its time");
         expect_refused(&broker, is_tls, version, &old);
         with_new.wire.expect_alive();
         // The session that the old one had goes on with the new one.

@@ -212,7 +212,7 @@ fn sec_54_a_token_is_good_from_its_beginning_on() {
         expect_refused(wire(&broker, is_tls), version, &token);
         let explained = broker.cli_ok(&["token", "check", &token]);
         assert!(
-            explained.contains("refused now, its time has not begun"),
+            explained.contains("opens no door as it is: its time has not begun"),
             "{explained}"
         );
         broker.cli_ok(&["device", "limit", &name, "--not-before", "now"]);

@@ -26,6 +26,41 @@ fn publishes_at_every_qos_over_tcp_and_tls() {
     site.check_stored();
 }
 
+/// MQTT.js asks for another subprotocol with MQTT 3.1.
+#[test]
+fn mqtt_6_0_0_3_publishes_at_every_qos_over_websocket() {
+    let mut site = Site::start();
+    for version in ["3.1.1", "5"] {
+        for transport in ["ws", "wss"] {
+            let errand = site.errand_over(version, transport, &[0, 1, 2]);
+            let expected = [
+                "connect: 0",
+                "publish: ok",
+                "publish: ok",
+                "publish: ok",
+                "close",
+            ];
+            let said = mqttjs(&site, &errand);
+            assert_eq!(said, expected, "{version} {transport}");
+        }
+    }
+    site.check_stored();
+}
+
+/// TB-07 over WebSocket: it ends behind the last word.
+#[test]
+fn mqtt_6_0_0_3_is_told_of_its_end_over_websocket() {
+    let site = Site::start();
+    for (version, expected) in [
+        ("3.1.1", &["connect: 0", "close"][..]),
+        ("5", &["connect: 0", "disconnect: 152", "close"]),
+    ] {
+        let mut errand = site.revoked_errand(version);
+        errand.web = true;
+        assert_eq!(mqttjs(&site, &errand), expected, "{version}");
+    }
+}
+
 /// TB-04, TB-16: the error's message and, in brackets, its code.
 #[test]
 fn says_why_it_was_refused() {

@@ -1,7 +1,7 @@
 // One errand with MQTT.js, printing what its events tell the user.
 //
 // Arguments: one JSON object with port, version ("3.1", "3.1.1" or "5") and messages (a list of
-// [qos, payload]), and optionally token, client_id, ca_file and wait_for_close.
+// [qos, payload]), and optionally token, client_id, ca_file, web and wait_for_close.
 
 import { readFileSync } from 'node:fs'
 import mqtt from 'mqtt'
@@ -11,7 +11,8 @@ const versions = { '3.1': 3, '3.1.1': 4, 5: 5 }
 const protocolVersion = versions[errand.version]
 
 const client = mqtt.connect({
-  protocol: errand.ca_file ? 'mqtts' : 'mqtt',
+  protocol: (errand.web ? 'ws' : 'mqtt') + (errand.ca_file ? 's' : ''),
+  path: '/mqtt', // of a WebSocket
   host: 'localhost',
   port: errand.port,
   protocolVersion,

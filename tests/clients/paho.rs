@@ -26,6 +26,46 @@ fn publishes_at_every_qos_over_tcp_and_tls() {
     site.check_stored();
 }
 
+#[test]
+fn mqtt_6_0_0_3_publishes_at_every_qos_over_websocket() {
+    let mut site = Site::start();
+    for version in ["3.1", "3.1.1", "5"] {
+        for transport in ["ws", "wss"] {
+            let errand = site.errand_over(version, transport, &[0, 1, 2]);
+            let expected = [
+                "connect: Success",
+                "publish: Success",
+                "publish: Success",
+                "publish: Success",
+                "disconnect: Normal disconnection",
+            ];
+            let said = paho(&site, &errand);
+            assert_eq!(said, expected, "{version} {transport}");
+        }
+    }
+    site.check_stored();
+}
+
+/// TB-07 over WebSocket: it ends behind the last word.
+#[test]
+fn mqtt_6_0_0_3_is_told_of_its_end_over_websocket() {
+    let site = Site::start();
+    for (version, expected) in [
+        (
+            "3.1.1",
+            ["connect: Success", "disconnect: Unspecified error"],
+        ),
+        (
+            "5",
+            ["connect: Success", "disconnect: Administrative action"],
+        ),
+    ] {
+        let mut errand = site.revoked_errand(version);
+        errand.web = true;
+        assert_eq!(paho(&site, &errand), expected, "{version}");
+    }
+}
+
 /// TB-04, TB-16. paho ends every connection that it closes itself as "Normal disconnection".
 #[test]
 fn says_why_it_was_refused() {

@@ -1,8 +1,8 @@
 """One errand with paho-mqtt, printing what its callbacks tell the user.
 
 Arguments: one JSON object with port, version ("3.1", "3.1.1" or "5") and messages (a list of
-[qos, payload]), and optionally token, password, client_id, ca_file, certificate
-and key.
+[qos, payload]), and optionally token, password, client_id, ca_file, certificate,
+key and web.
 """
 
 import json
@@ -51,6 +51,7 @@ client = mqtt.Client(
     CallbackAPIVersion.VERSION2,
     client_id=errand.get("client_id", ""),
     protocol=VERSIONS[errand["version"]],
+    transport="websockets" if errand.get("web") else "tcp",  # at the path /mqtt
 )
 client.on_connect = on_connect
 client.on_publish = on_publish

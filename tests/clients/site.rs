@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::common::{broker::Broker, tools::Running};
+use crate::common::{broker::Broker, tools::Running, web::SERVED};
 
 /// A token that no device has.
 pub(crate) const UNKNOWN_TOKEN: &str = "tgd_thisTokenBelongsToNoDeviceAtAll0000";
@@ -42,6 +42,8 @@ pub(crate) struct Errand {
     /// `3.1`, `3.1.1` or `5`.
     pub(crate) version: &'static str,
     pub(crate) tls: bool,
+    /// Over WebSocket.
+    pub(crate) web: bool,
     pub(crate) token: Option<String>,
     /// None leaves it to the client, as most users do.
     pub(crate) client_id: Option<&'static str>,
@@ -56,7 +58,7 @@ pub(crate) struct Errand {
 impl Site {
     /// Starts the broker and makes the devices.
     pub(crate) fn start() -> Site {
-        let broker = Broker::start();
+        let broker = Broker::start_with(&SERVED);
         let token = broker.create_device(DEVICE);
         let revoked_token = broker.create_device("revoked");
         broker.revoke("revoked");
@@ -70,7 +72,16 @@ impl Site {
 
     /// An errand with a good token that publishes once at every given QoS.
     pub(crate) fn good_errand(&mut self, version: &'static str, tls: bool, qos: &[u8]) -> Errand {
-        let transport = if tls { "tls" } else { "tcp" };
+        self.errand_over(version, if tls { "tls" } else { "tcp" }, qos)
+    }
+
+    /// The same over `tcp`, `tls`, `ws` or `wss`.
+    pub(crate) fn errand_over(
+        &mut self,
+        version: &'static str,
+        transport: &str,
+        qos: &[u8],
+    ) -> Errand {
         let mut messages = Vec::new();
         for &qos in qos {
             let key = format!("{version} {transport} qos {qos}");
@@ -81,7 +92,8 @@ impl Site {
         Errand {
             messages,
             token: Some(self.token.clone()),
-            ..Errand::new(version, tls)
+            web: transport.starts_with("ws"),
+            ..Errand::new(version, ["tls", "wss"].contains(&transport))
         }
     }
 
@@ -159,6 +171,7 @@ impl Errand {
         Errand {
             version,
             tls,
+            web: false,
             token: None,
             client_id: None,
             messages: Vec::new(),
@@ -169,11 +182,13 @@ impl Errand {
 
     /// The port for it.
     pub(crate) fn port(&self, broker: &Broker) -> u16 {
-        if self.tls {
-            broker.mqtts_port()
-        } else {
-            broker.mqtt_port()
-        }
+        let listener = match (self.web, self.tls) {
+            (false, false) => "mqtt",
+            (false, true) => "mqtts",
+            (true, false) => "ws",
+            (true, true) => "wss",
+        };
+        broker.address(listener).port()
     }
 
     /// As the client programs take it; what is not given is left out.
@@ -183,6 +198,7 @@ impl Errand {
             "version": self.version,
             "messages": self.messages,
             "wait_for_close": self.wait_for_close,
+            "web": self.web,
         });
         let fields = errand.as_object_mut().expect("made as one");
         let optional = [

@@ -303,6 +303,19 @@ impl Broker {
         Wire::connect_tls(self.address("mqtts"), &self.ca_file())
     }
 
+    /// A raw connection to the WebSocket listener, upgraded.
+    pub(crate) fn wire_ws(&self) -> Wire {
+        let upgraded = Wire::connect(self.address("ws")).upgrade("/mqtt", &[]);
+        upgraded.unwrap_or_else(|answer| panic!("no WebSocket: {answer}"))
+    }
+
+    /// The same with TLS.
+    pub(crate) fn wire_wss(&self) -> Wire {
+        let wire = Wire::connect_tls(self.address("wss"), &self.ca_file());
+        let upgraded = wire.upgrade("/mqtt", &[]);
+        upgraded.unwrap_or_else(|answer| panic!("no WebSocket: {answer}"))
+    }
+
     /// `tollgate` with these arguments, speaking to this broker.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         secrets::given(arguments);

@@ -12,4 +12,5 @@ pub(crate) mod client;
 pub(crate) mod packets;
 pub(crate) mod secrets;
 pub(crate) mod tools;
+pub(crate) mod web;
 pub(crate) mod wire;

@@ -20,7 +20,9 @@ use tollgate::journal::{Journal, JournalOptions, RealDisk};
 use tollgate::limits::Networks;
 use tollgate::metrics::Metrics;
 use tollgate::mqtt::session::{QueueLimits, SessionLimits};
-use tollgate::net::{DoorLimits, Listener, Net, NetParts, PlaceLimits, UnsentLimits};
+use tollgate::net::{
+    DoorLimits, Listener, Net, NetParts, PlaceLimits, UnsentLimits, WebSocketRules,
+};
 use tollgate::store::Store;
 use tollgate::telemetry::ScanOptions;
 
@@ -42,6 +44,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Metrics,
     /// Where MQTT without TLS is spoken.
     pub(crate) address: SocketAddr,
+    /// Where MQTT over WebSocket is.
+    pub(crate) web: SocketAddr,
     /// A token of each device: `device-0`, `device-1`…
     pub(crate) tokens: Vec<String>,
     _dir: TempDir,
@@ -98,19 +102,18 @@ impl Parts {
         let failed = |error: &_| panic!("the journal failed: {error}");
         let (journal, _) =
             Journal::open(Arc::new(RealDisk), options, Box::new(failed)).expect("a new journal");
-        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = socket.local_addr().expect("it is bound");
+        let (socket, address) = bound();
+        let (web_socket, web) = bound();
         let metrics = Metrics::new();
         let audit = Audit::start(&dir.path().join("data"), &store, AUDIT, &metrics);
         let feed = Feeds::start(&journal, &registry, &metrics, limits, workers, Vec::new());
         let feed = feed.expect("a thread");
         let net = Net::start(NetParts {
             door: door(),
-            listeners: vec![Listener {
-                socket,
-                tls: None,
-                proxies: Networks::default(),
-            }],
+            listeners: vec![
+                listener(socket, None),
+                listener(web_socket, Some(Arc::default())),
+            ],
             workers: NonZeroUsize::new(workers).expect("not 0"),
             registry: registry.clone(),
             journal: journal.clone(),
@@ -138,6 +141,7 @@ impl Parts {
             journal,
             metrics,
             address,
+            web,
             tokens,
             _dir: dir,
         }
@@ -171,6 +175,22 @@ const SESSION_LIMITS: SessionLimits = SessionLimits {
 };
 
 /// A door that is open to everybody.
+fn bound() -> (TcpListener, SocketAddr) {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("it is bound");
+    (socket, address)
+}
+
+/// Without TLS; with rules, for WebSockets.
+fn listener(socket: TcpListener, web: Option<Arc<WebSocketRules>>) -> Listener {
+    Listener {
+        socket,
+        tls: None,
+        web,
+        proxies: Networks::default(),
+    }
+}
+
 fn door() -> DoorLimits {
     DoorLimits {
         places: PlaceLimits {

@@ -24,6 +24,9 @@ const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Where a file is looked at for the end of what was written: the rest of a segment is zeros.
 const BLOCK: usize = 64 * 1024;
 
+/// Names of credentials that ask for a password too: they are shown, and open no door alone.
+static NAMES: Mutex<BTreeSet<Vec<u8>>> = Mutex::new(BTreeSet::new());
+
 static USED: Mutex<BTreeSet<Vec<u8>>> = Mutex::new(BTreeSet::new());
 
 fn list() -> MutexGuard<'static, BTreeSet<Vec<u8>>> {
@@ -41,7 +44,15 @@ pub(crate) fn used(secret: &[u8]) {
 /// Notes what a client shows at CONNECT. An id of the identity service is a name, and no secret.
 pub(crate) fn shown_at_connect(user_name: Option<&str>, password: Option<&[u8]>) {
     if let Some(name) = user_name.filter(|name| !name.starts_with("8:acs:")) {
-        used(name.as_bytes());
+        let names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_part = |known: &Vec<u8>| {
+            known
+                .windows(name.len())
+                .any(|part| part == name.as_bytes())
+        };
+        if !name.is_empty() && !names.iter().any(is_part) {
+            used(name.as_bytes());
+        }
     }
     if let Some(password) = password {
         used(password);
@@ -50,6 +61,15 @@ pub(crate) fn shown_at_connect(user_name: Option<&str>, password: Option<&[u8]>)
 
 /// Notes what a command is given.
 pub(crate) fn given(arguments: &[&str]) {
+    let after = |option: &str| {
+        let pair = arguments.windows(2).find(|pair| pair[0] == option);
+        pair.map(|pair| pair[1].as_bytes())
+    };
+    if let (Some(name), Some(_)) = (after("--user-name"), after("--password")) {
+        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        names.insert(name.to_vec());
+        list().remove(name);
+    }
     for pair in arguments.windows(2) {
         if let ["--token" | "--password" | "--passphrase", secret] = pair {
             used(secret.as_bytes());

@@ -10,8 +10,11 @@ use std::{
 
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
+
+use super::web::{self, Web};
 
 /// How long an answer that must come may take, on a busy machine.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -23,6 +26,8 @@ pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(9);
 /// One connection.
 pub(crate) struct Wire {
     stream: Stream,
+    /// Frames around what is sent and received.
+    web: Option<Box<Web>>,
     /// Read from the socket and not yet taken by the test.
     received: Vec<u8>,
     ended: bool,
@@ -39,6 +44,7 @@ impl Wire {
         let socket = socket(address);
         Wire {
             stream: Stream::Plain(socket),
+            web: None,
             received: Vec::new(),
             ended: false,
         }
@@ -48,6 +54,7 @@ impl Wire {
     pub(crate) fn connect_from(source: &str, address: SocketAddr) -> Wire {
         Wire {
             stream: Stream::Plain(socket_from(source, address)),
+            web: None,
             received: Vec::new(),
             ended: false,
         }
@@ -59,8 +66,62 @@ impl Wire {
         let connection = ClientConnection::new(config, name).expect("a valid config");
         Wire {
             stream: Stream::Tls(Box::new(StreamOwned::new(connection, socket))),
+            web: None,
             received: Vec::new(),
             ended: false,
+        }
+    }
+
+    /// Asks for a WebSocket at `target`, with header lines of the test's own beside those that are
+    /// needed; what comes back instead of one is in the error, as text.
+    pub(crate) fn upgrade(mut self, target: &str, headers: &[String]) -> Result<Wire, String> {
+        self.send_raw(&web::request(target, headers));
+        let answer = self.http_answer();
+        if !answer.starts_with("HTTP/1.1 101 ") {
+            return Err(answer);
+        }
+        let mut web = Box::<Web>::default();
+        let early = std::mem::take(&mut self.received);
+        web.take(&early, &mut self.received);
+        self.web = Some(web);
+        Ok(self)
+    }
+
+    /// The head of a HTTP answer, and its body if the connection ends behind it.
+    pub(crate) fn http_answer(&mut self) -> String {
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        let has_head = |bytes: &[u8]| bytes.windows(4).any(|four| four == b"\r\n\r\n");
+        let is_switch = |bytes: &[u8]| bytes.starts_with(b"HTTP/1.1 101 ");
+        while !(self.ended || has_head(&self.received) && is_switch(&self.received)) {
+            let received = String::from_utf8_lossy(&self.received);
+            assert!(Instant::now() < deadline, "no answer in time: {received}");
+            self.fill(deadline);
+        }
+        let end = self
+            .received
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n");
+        let whole = self.ended.then_some(self.received.len());
+        let len = whole.or(end.map(|at| at + 4)).unwrap_or(0);
+        let rest = self.received.split_off(len);
+        String::from_utf8_lossy(&std::mem::replace(&mut self.received, rest)).into_owned()
+    }
+
+    /// What the WebSocket has seen beside data.
+    pub(crate) fn web(&self) -> &Web {
+        self.web.as_ref().expect("this wire is a WebSocket")
+    }
+
+    /// Waits for a pong; its payload.
+    pub(crate) fn pong(&mut self) -> Vec<u8> {
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        loop {
+            let web = self.web.as_mut().expect("this wire is a WebSocket");
+            if !web.pongs.is_empty() {
+                return web.pongs.remove(0);
+            }
+            assert!(!self.ended && Instant::now() < deadline, "no pong in time");
+            self.fill(deadline);
         }
     }
 
@@ -88,8 +149,17 @@ impl Wire {
         Wire::over_tls(client_config(ca_file), "localhost", socket(address))
     }
 
-    /// Sends bytes; a peer that has closed already is noticed by the next read, not here.
+    /// Sends bytes; a peer that has closed already is noticed by the next read, not here. In a
+    /// WebSocket they are one frame.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
+        match self.web {
+            Some(_) => self.send_raw(&web::frame(web::BINARY, bytes)),
+            None => self.send_raw(bytes),
+        }
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
         let sent = match &mut self.stream {
             Stream::Plain(socket) => socket.write_all(bytes),
             Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
@@ -247,7 +317,10 @@ impl Wire {
         };
         match read {
             Ok(0) => self.ended = true,
-            Ok(count) => self.received.extend_from_slice(&chunk[..count]),
+            Ok(count) => match &mut self.web {
+                Some(web) => web.take(&chunk[..count], &mut self.received),
+                None => self.received.extend_from_slice(&chunk[..count]),
+            },
             Err(error) if is_closed(error.kind()) => self.ended = true,
             Err(error) => assert!(
                 // Interrupted: a read with a limit ends so when the machine was halted and goes on.
@@ -318,14 +391,18 @@ fn is_closed(kind: ErrorKind) -> bool {
 
 /// Settings of a TLS client that trusts the authority in `ca_file`. It remembers sessions.
 pub(crate) fn client_config(ca_file: &Path) -> Arc<ClientConfig> {
+    client_config_with(ca_file, rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// As [`client_config`], with suites of its own.
+pub(crate) fn client_config_with(ca_file: &Path, provider: CryptoProvider) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca_file).expect("the CA file opens") {
         roots
             .add(certificate.expect("the CA file is PEM"))
             .expect("a usable CA");
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .expect("the provider has the default versions")
         .with_root_certificates(roots)

@@ -286,6 +286,15 @@ fn an_export_holds_no_secret_and_can_be_imported_elsewhere() {
     let out = path.to_str().expect("temporary paths are UTF-8");
     broker.cli_ok(&["device", "export", out]);
     let export = fs::read_to_string(&path).expect("it can be read");
+    // It replaces no file, unless it is told to.
+    fs::write(&path, "of value").expect("it can be written");
+    let output = broker.cli(&["device", "export", out]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("exists already; name another file, or replace it with --force"));
+    assert_eq!(fs::read(&path).expect("it is there"), b"of value");
+    broker.cli_ok(&["device", "export", out, "--force"]);
+    assert_eq!(fs::read_to_string(&path).expect("it can be read"), export);
     assert_eq!(broker.cli_ok(&["device", "export"]), export);
     assert!(!export.contains("token-of"), "{export}");
     assert!(
@@ -297,7 +306,7 @@ fn an_export_holds_no_secret_and_can_be_imported_elsewhere() {
     assert!(
         export.starts_with(
             "name,id,profile,label,publish,subscribe,not_before,expires,rights,networks,\
-             connections_max,messages_max\n"
+             connections_max,messages_max,certificate\n"
         ),
         "{export}"
     );

@@ -62,14 +62,20 @@ fn move_to_another(csv: &str) -> Broker {
 }
 
 const FLEET: &str = "\
-    name,token,not_before,expires,rights,networks,connections_max,messages_max,publish\n\
-    any,token-of-any,,,,,,,\n\
-    later,token-of-later,2100-01-01T00:00:00.250Z,2101-01-01T00:00:00Z,all,,,,\n\
-    ends,token-of-ends,,90d,,,,,\n\
-    reads,token-of-reads,,,attributes_read;rpc,,,,site/%n/#\n\
-    mute,token-of-mute,,,none,,,,\n\
-    far,token-of-far,,,, 10.0.0.0/8 ; 2001:db8::7,,,\n\
-    near,token-of-near,,,,127.0.0.0/8,1,5,\n";
+    name,token,not_before,expires,rights,networks,connections_max,messages_max,publish,\
+    certificate\n\
+    any,token-of-any,,,,,,,,\n\
+    later,token-of-later,2100-01-01T00:00:00.250Z,2101-01-01T00:00:00Z,all,,,,,\n\
+    ends,token-of-ends,,90d,,,,,,\n\
+    reads,token-of-reads,,,attributes_read;rpc,,,,site/%n/#,\n\
+    mute,token-of-mute,,,none,,,,,\n\
+    far,token-of-far,,,, 10.0.0.0/8 ; 2001:db8::7,,,,\n\
+    near,token-of-near,,,,127.0.0.0/8,1,5,,\n\
+    bound,token-of-bound,,,,,,,,\
+    00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:\
+    00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF\n\
+    tied,token-of-tied,1970-01-02T00:00:00Z,,rpc,,,,,\
+    8899aabbccddeeff8899aabbccddeeff8899aabbccddeeff8899aabbccddeeff\n";
 
 #[test]
 fn sec_54_imported_terms_hold_and_survive_a_kill() {
@@ -82,6 +88,8 @@ fn sec_54_imported_terms_hold_and_survive_a_kill() {
             ("token-of-later", BAD_TOKEN),
             ("token-of-ends", 0),
             ("token-of-far", BAD_TOKEN),
+            ("token-of-bound", BAD_TOKEN),
+            ("token-of-tied", BAD_TOKEN),
         ] {
             assert_eq!(answer(&broker, token).1, expected, "{token}");
         }
@@ -114,18 +122,20 @@ fn sec_54_an_export_carries_the_terms_into_another_broker() {
     assert!(import(&broker, FLEET, &[]).status.success());
     let csv = export(&broker);
     for words in [
-        ",2100-01-01T00:00:00.250Z,2101-01-01T00:00:00.000Z,,,,\n",
-        ",attributes_read;rpc,,,\n",
-        ",none,,,\n",
-        ",10.0.0.0/8;2001:db8::7/128,,\n",
-        ",127.0.0.0/8,1,5\n",
+        ",2100-01-01T00:00:00.250Z,2101-01-01T00:00:00.000Z,,,,,\n",
+        ",attributes_read;rpc,,,,\n",
+        ",none,,,,\n",
+        ",10.0.0.0/8;2001:db8::7/128,,,\n",
+        ",127.0.0.0/8,1,5,\n",
+        ",,,00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n",
+        ",rpc,,,,8899aabbccddeeff8899aabbccddeeff8899aabbccddeeff8899aabbccddeeff\n",
     ] {
         assert!(csv.contains(words), "{words:?} is not in {csv}");
     }
     let other = move_to_another(&csv);
     assert_eq!(export(&other), csv);
     let made = made(&other);
-    assert_eq!(made.len(), 7);
+    assert_eq!(made.len(), 9);
     for (name, token) in made {
         let before = check(&broker, &format!("token-of-{name}"));
         assert_eq!(check(&other, &token), before, "{name}");
@@ -148,13 +158,13 @@ fn sec_54_an_export_has_the_terms_of_the_newest_token() {
         let begin = format!("{name},");
         csv.lines().find(|row| row.starts_with(&begin)).expect(name)
     };
-    assert!(row("any").ends_with(",,,rpc,,,"), "{csv}");
-    assert!(row("near").ends_with(",,127.0.0.0/8,1,7"), "{csv}");
-    assert!(row("mute").ends_with(",,,none,,,"), "{csv}");
+    assert!(row("any").ends_with(",,,rpc,,,,"), "{csv}");
+    assert!(row("near").ends_with(",,127.0.0.0/8,1,7,"), "{csv}");
+    assert!(row("mute").ends_with(",,,none,,,,"), "{csv}");
     assert_eq!(export(&move_to_another(&csv)), csv);
     // Its only token is over: it does not come back as one without an end.
     broker.cli_ok(&["device", "limit", "ends", "--expires", "1s"]);
-    broker.wait_metric_until("tollgate_tokens", |live| live == 7.0);
+    broker.wait_metric_until("tollgate_tokens", |live| live == 9.0);
     let other = Broker::start();
     let tokens = other.dir().join("tokens.csv");
     let tokens = tokens.to_str().expect("temporary paths are UTF-8");
@@ -168,16 +178,18 @@ fn sec_54_an_export_has_the_terms_of_the_newest_token() {
 fn terms_that_cannot_be_are_named_by_line_and_column() {
     let broker = Broker::start();
     let before = export(&broker);
-    let csv = "name,token,not_before,expires,rights,networks,connections_max,messages_max\n\
-        a,token-number-a,tomorrow,,,,,\n\
-        b,token-number-b,,2001-01-01T00:00:00Z,,,,\n\
-        c,token-number-c,,,rpc;fly,,,\n\
-        d,token-number-d,,,,10.0.0.0/40,,\n\
-        e,token-number-e,,,,,many,\n\
-        f,token-number-f,,,,,0,\n\
-        g,token-number-g,2100-01-01T00:00:00Z,2100-01-01T00:00:00Z,,,,\n\
-        h,token-number-h,,,,,,2.5\n\
-        i,token-number-i,,1969-01-01T00:00:00Z,,,,\n";
+    let csv = "name,token,not_before,expires,rights,networks,connections_max,messages_max,\
+        certificate\n\
+        a,token-number-a,tomorrow,,,,,,\n\
+        b,token-number-b,,2001-01-01T00:00:00Z,,,,,\n\
+        c,token-number-c,,,rpc;fly,,,,\n\
+        d,token-number-d,,,,10.0.0.0/40,,,\n\
+        e,token-number-e,,,,,many,,\n\
+        f,token-number-f,,,,,0,,\n\
+        g,token-number-g,2100-01-01T00:00:00Z,2100-01-01T00:00:00Z,,,,,\n\
+        h,token-number-h,,,,,,2.5,\n\
+        i,token-number-i,,1969-01-01T00:00:00Z,,,,,\n\
+        j,token-number-j,,,,,,,00:11\n";
     let output = import(&broker, csv, &[]);
     assert!(!output.status.success(), "{output:?}");
     assert_eq!(export(&broker), before, "all or nothing");
@@ -193,9 +205,10 @@ fn terms_that_cannot_be_are_named_by_line_and_column() {
         "line 8, column not_before: is not before",
         "line 9, column messages_max: has \"2.5\"",
         "line 10, column expires: has \"1969-01-01T00:00:00Z\": this is before 1970",
+        "line 11, column certificate: is no SHA-256 fingerprint",
     ] {
         assert!(said.contains(words), "{words:?} is not in: {said}");
     }
-    assert_eq!(said.matches("skipped: ").count(), 9, "{said}");
+    assert_eq!(said.matches("skipped: ").count(), 10, "{said}");
     assert_eq!(export(&broker), before);
 }

@@ -40,6 +40,22 @@ pub(crate) fn copy_secrets(broker: &Broker, name: &str) {
     }
 }
 
+/// Leaves out what a segment or the ballast is filled ahead with.
+pub(crate) fn cut_segments(data: &Path) {
+    for entry in fs::read_dir(data.join("journal")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte != 0);
+        match end {
+            Some(end) if path.extension().is_some_and(|ending| ending == "journal") => {
+                bytes.truncate((end + 4096) & !4095);
+                fs::write(&path, bytes).unwrap();
+            }
+            _ => fs::remove_file(&path).unwrap(),
+        }
+    }
+}
+
 /// A broker that is to start on a copy of the fixture.
 pub(crate) fn setup(name: &str) -> Setup {
     let setup = Setup::new();

@@ -1,7 +1,7 @@
 //! Journal format 1, schema version 9: the last one without an audit, with the terms of tokens,
 //! marks of what revoked tokens wrote, and admin tokens.
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::common::{
     client::Client,
     packets::{Connect, TELEMETRY, Version},
 };
-use crate::fixture::{copy, copy_secrets, folder, setup};
+use crate::fixture::{copy, copy_secrets, cut_segments, folder, setup};
 
 const NAME: &str = "journal-1-schema-9";
 const BOILER: &str = "fixture-token-of-the-boiler";
@@ -95,22 +95,6 @@ fn make_the_fixture() {
     copy(&data, &folder(NAME).join("data"));
     copy_secrets(&broker, NAME);
     fs::write(folder(NAME).join(LOOKS), looks.as_str().unwrap()).unwrap();
-}
-
-/// Leaves out what a segment or the ballast is filled ahead with.
-fn cut_segments(data: &Path) {
-    for entry in fs::read_dir(data.join("journal")).unwrap() {
-        let path = entry.unwrap().path();
-        let mut bytes = fs::read(&path).unwrap();
-        let end = bytes.iter().rposition(|byte| *byte != 0);
-        match end {
-            Some(end) if path.extension().is_some_and(|ending| ending == "journal") => {
-                bytes.truncate((end + 4096) & !4095);
-                fs::write(&path, bytes).unwrap();
-            }
-            _ => fs::remove_file(&path).unwrap(),
-        }
-    }
 }
 
 #[test]

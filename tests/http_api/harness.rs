@@ -130,6 +130,7 @@ impl Server {
         let parts = HttpParts {
             requests_per_second_max,
             listeners: vec![(listener, tls.map(Tls::new))],
+            mqtts: None,
             names,
             registry: registry.clone(),
             secrets,

@@ -37,6 +37,15 @@ fn connected(parts: &Parts, connect: &Connect<'_>) -> Wire {
     wire
 }
 
+/// The same over a WebSocket, with the token as its bearer.
+fn by_bearer(parts: &Parts, version: Version, token: &str) -> Wire {
+    let headers = [format!("Authorization: Bearer {token}")];
+    let upgraded = Wire::connect(parts.web).upgrade("/mqtt", &headers);
+    let mut wire = upgraded.unwrap_or_else(|answer| panic!("no WebSocket: {answer}"));
+    log_in(&mut wire, &Connect::anonymous(version, "c"));
+    wire
+}
+
 fn connack(parts: &Parts, connect: &Connect<'_>) -> u8 {
     let mut wire = Wire::connect(parts.address);
     wire.send(&connect.encode());
@@ -81,6 +90,28 @@ fn id_44_sec_40_s_18_a_live_session_ends_with_its_token_and_its_will_is_not_publ
         let refused = if version == Version::V5 { 0x86 } else { 4 };
         assert_eq!(connack(&parts, &connect), refused, "ID-41: expired");
         expect_only_own_words(&mut watcher);
+    }
+    parts.stop();
+}
+
+#[test]
+fn id_42_id_44_sec_40_a_websocket_ends_with_its_bearer() {
+    let parts = Parts::start(0, 2);
+    for version in [Version::V311, Version::V5] {
+        let start = Instant::now();
+        let (_, token) = user(&parts, 3);
+        let mut wire = by_bearer(&parts, version, &token);
+        if version == Version::V5 {
+            let goodbye = wire.packet_within(ANSWER_LIMIT).expect("a DISCONNECT");
+            assert_eq!((goodbye[0], reason(&goodbye)), (0xe0, 0x87));
+        }
+        wire.expect_close();
+        assert_eq!(wire.web().close, Some(1000));
+        assert!(start.elapsed() > Duration::from_secs(1), "too early");
+        let headers = [format!("Authorization: Bearer {token}")];
+        let refused = Wire::connect(parts.web).upgrade("/mqtt", &headers).err();
+        let refused = refused.expect("an expired token");
+        assert!(refused.starts_with("HTTP/1.1 401 "), "{refused}");
     }
     parts.stop();
 }

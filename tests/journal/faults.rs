@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 use tollgate::journal::{
-    BATCHES_IN_FLIGHT_MAX, Entry, FullReason, JournalError, JournalOptions, JournalStatus, Offset,
+    BATCH_BYTES_MAX, Entry, FullReason, JournalError, JournalOptions, JournalStatus, Offset,
     Submitter,
 };
 
@@ -218,7 +218,7 @@ fn rel_28_full_disk_waits_and_goes_on() {
         };
         assert_eq!(reason, FullReason::NoSpace);
         let mut submitter = bench.submitter();
-        assert!(!submitter.can_submit());
+        assert!(!submitter.can_submit(1));
         assert_eq!(bench.submit(&mut submitter, &[(1, 1)]), None);
         assert_eq!(bench.failures.load(Ordering::SeqCst), 0);
         bench.woken.store(false, Ordering::SeqCst);
@@ -386,26 +386,38 @@ fn hold_a_commit(disk: &FaultDisk, bench: &Bench, submitter: &mut Submitter, seg
     until("the write", || disk.changes() > writes);
 }
 
-/// So many batches are taken, and no more; another submitter is not held up, and all that waited
-/// is one commit. Nothing is durable before its sync.
+/// While a sync is under way, as much as a full batch has is taken, and no more; another submitter
+/// is not held up, and all that waited is one commit. Nothing is durable before its sync.
 #[test]
-fn some_batches_of_a_submitter_are_in_flight() {
-    let most = BATCHES_IN_FLIGHT_MAX as u64;
+fn what_comes_during_a_sync_is_bounded_and_goes_with_the_next_one() {
+    let segment_bytes = 32 * 1024 * 1024;
+    let large = JournalOptions {
+        segment_bytes,
+        ..options()
+    };
     let disk = FaultDisk::new(1);
-    let bench = open(&disk);
+    let bench = open_with(&disk, large).unwrap();
     let (mut one, mut other) = (bench.submitter(), bench.submitter());
-    hold_a_commit(&disk, &bench, &mut one, SEGMENT_BYTES);
-    for number in 2..=most {
-        let taken = bench.submit(&mut one, &[(number, 10)]);
-        assert_eq!(taken, Some(Offset::new(number)));
-    }
-    assert!(!one.can_submit());
-    let mut another = one.take_batch();
-    let (header, body) = sample(most + 1, 10);
-    another.push(&header, &body).unwrap();
-    let mut another = one.submit(another).expect_err("enough are in flight");
-    assert_eq!(another.records(), 1);
-    for number in [most + 1, most + 2] {
+    hold_a_commit(&disk, &bench, &mut one, segment_bytes);
+    let (header, body) = sample(21, 60_000);
+    let mut number = 1;
+    let mut bytes = 0;
+    let mut another = loop {
+        let mut batch = one.take_batch();
+        batch.push(&header, &body).unwrap();
+        let more = batch.bytes_len();
+        assert_eq!(one.can_submit(more), bytes + more <= BATCH_BYTES_MAX);
+        match one.submit(batch) {
+            Ok(offset) => {
+                number += 1;
+                bytes += more;
+                assert_eq!(offset, Offset::new(number));
+            }
+            Err(back) => break back,
+        }
+    };
+    assert_eq!((number, another.records()), (18, 1));
+    for number in [number + 1, number + 2] {
         let taken = bench.submit(&mut other, &[(number, 10)]);
         assert_eq!(taken, Some(Offset::new(number)));
     }
@@ -413,12 +425,30 @@ fn some_batches_of_a_submitter_are_in_flight() {
     assert_eq!(bench.read_all(), (vec![], vec![]));
     assert!(!bench.woken.load(Ordering::SeqCst));
     disk.hold_syncs(false);
-    assert!(bench.wait(Offset::new(most + 2)));
+    assert!(bench.wait(Offset::new(number + 2)));
     assert_eq!(bench.journal.usage().commits, 2);
     while let Err(back) = one.submit(another) {
         another = back;
         std::thread::yield_now();
     }
+}
+
+/// What turns hand over during a sync is one batch, in the order in which it came.
+#[test]
+fn small_batches_of_a_sync_become_one() {
+    let disk = FaultDisk::new(1);
+    let bench = open(&disk);
+    let mut submitter = bench.submitter();
+    hold_a_commit(&disk, &bench, &mut submitter, SEGMENT_BYTES);
+    for number in 2..=100 {
+        let taken = bench.submit(&mut submitter, &[(number, 1)]);
+        assert_eq!(taken, Some(Offset::new(number)));
+    }
+    disk.hold_syncs(false);
+    assert!(bench.wait(Offset::new(100)));
+    assert_eq!(bench.journal.usage().commits, 2);
+    let expected: Vec<_> = (1..=100).map(|n| (Offset::new(n), n)).collect();
+    assert_eq!(bench.read_all(), (expected, vec![]));
 }
 
 /// A bug in a wake ends the journal as a failed write does; it is not lost with its thread.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tollgate::journal::{
     BATCH_BYTES_MAX, Entry, Journal, JournalError, JournalOptions, JournalStatus, Offset,
-    RECORD_BODY_BYTES_MAX, RealDisk, Recovery,
+    RECORD_BODY_BYTES_MAX, RealDisk, Recovery, SlowDisk,
 };
 
 use super::support::{PATIENCE, is_sample, read, sample, until};
@@ -71,7 +71,7 @@ fn what_was_written_comes_back_after_a_clean_stop() {
                 let (header, body) = sample(count, (count % 1000) as usize);
                 batch.push(&header, &body).unwrap();
             }
-            until("room", || submitter.can_submit());
+            until("room", || submitter.can_submit(batch.bytes_len()));
             let offset = submitter.submit(batch).unwrap();
             assert_eq!(offset.number(), count);
         }
@@ -204,6 +204,30 @@ fn options_out_of_range_are_refused() {
     assert!(!dir.path().join("journal").exists());
 }
 
+/// The broker on a slower disk: nothing is durable before the sync and its delay.
+#[test]
+fn syncs_take_longer_where_that_is_asked_for() {
+    let dir = TempDir::new().unwrap();
+    let delay = Duration::from_millis(30);
+    let disk = Arc::new(SlowDisk::new(delay));
+    let opened = Journal::open(disk, small(&dir), Box::new(|error| panic!("{error}")));
+    let (journal, _) = opened.unwrap();
+    let mut submitter = journal.submitter(Arc::new(|| {}));
+    for number in 1..=3 {
+        let mut batch = submitter.take_batch();
+        let (header, body) = sample(number, 10);
+        batch.push(&header, &body).unwrap();
+        let start = Instant::now();
+        let offset = submitter.submit(batch).unwrap();
+        let durable = journal.wait_past(Offset::new(number - 1), PATIENCE);
+        assert!(durable >= offset && start.elapsed() >= delay);
+    }
+    let (records, damage) = read(&journal, Offset::ZERO);
+    assert_eq!((records.len(), damage), (3, vec![]));
+    journal.close().unwrap();
+    open(small(&dir)).expect("the same files");
+}
+
 /// One wake per submitter and sync, and only for what the sync made durable.
 #[test]
 fn each_submitter_is_woken_once_per_sync() {
@@ -317,7 +341,7 @@ fn rel_24_start_with_one_gib() {
     while journal.usage().commit_bytes < 1 << 30 {
         let mut batch = submitter.take_batch();
         while batch.push(&header, &body).is_ok() {}
-        until("room", || submitter.can_submit());
+        until("room", || submitter.can_submit(batch.bytes_len()));
         submitter.submit(batch).unwrap();
     }
     // No clean stop: the last segment is left as it is.

@@ -15,7 +15,7 @@ use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use crate::common::{
     broker::Broker,
     packets::{Connect, TELEMETRY, Version, log_in, publish},
-    wire::{Wire, client_config, hex, socket},
+    wire::{Wire, client_config, client_config_with, hex, socket},
 };
 
 #[test]
@@ -91,6 +91,33 @@ fn trusts_nobody() -> ClientConfig {
         .expect("the provider has the default versions")
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth()
+}
+
+/// A client gets the AES that costs least, whichever it names first; and none if it names another
+/// cipher first.
+#[test]
+fn sec_70_a_client_without_aes_gets_what_it_asks_for() {
+    let broker = Broker::start();
+    let token = broker.create_device("a");
+    for (first, expected) in [
+        ("TLS13_AES_256", "TLS13_AES_128_GCM_SHA256"),
+        ("TLS13_AES_128", "TLS13_AES_128_GCM_SHA256"),
+        ("TLS13_CHACHA20", "TLS13_CHACHA20_POLY1305_SHA256"),
+    ] {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        let is_first = |name: &str| name.starts_with(first);
+        let suites = &mut provider.cipher_suites;
+        suites.sort_by_key(|suite| !is_first(&format!("{:?}", suite.suite())));
+        let mut wire = Wire::over_tls(
+            client_config_with(&broker.ca_file(), provider),
+            "localhost",
+            socket(broker.address("mqtts")),
+        );
+        log_in(&mut wire, &Connect::with_token(Version::V5, "a", &token));
+        let suite = wire.tls().conn.negotiated_cipher_suite();
+        let suite = suite.expect("the handshake is done").suite();
+        assert_eq!(format!("{suite:?}"), expected);
+    }
 }
 
 /// S-33: thousands of key updates per second.

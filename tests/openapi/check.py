@@ -248,7 +248,7 @@ def identities(ours, one, made):
     call(rotate, expect=200, **{one: "first"})
     call(rotate, {"token": "chosen-by-us-" + one}, expect=409, **{one: "first"})
     terms = {"networks": ["127.0.0.0/8"], "connections_max": 5, "messages_max": 50}
-    terms |= {"not_before_ms": 1, "expires_ms": 4102444800000}
+    terms |= {"not_before_ms": 1, "expires_ms": 4102444800000, "certificate": "ab" * 32}
     if ours == "Device":
         terms["rights"] = ["telemetry"]
     call(f"terms{ours}", {"terms": terms}, expect=200, **{one: "first"})
@@ -301,6 +301,7 @@ def fleet():
     good = json.dumps({"name": "imported", "token": "an-imported-token", "publish": ["a"]})
     terms = {"not_before_ms": 1, "expires_ms": 4102444800000, "rights": ["rpc"]}
     terms |= {"networks": ["127.0.0.0/8"], "connections_max": 5, "messages_max": 50}
+    terms["certificate"] = "AB:" * 31 + "AB"
     named = {"name": "imported 2", "token": "another-imported-token", "terms": terms}
     named = json.dumps(named)
     call("importDevices", good + "\n" + named + "\n", headers=rows, expect=200)

@@ -28,6 +28,8 @@ use crate::cli::{
 
 /// How long a wait lasts when nothing happens.
 const WAIT: Duration = Duration::from_millis(20);
+/// The same where connections are paced: each may start so much late.
+const WAIT_PACED: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Args)]
 pub(super) struct Connect {
@@ -51,6 +53,10 @@ pub(super) struct Connect {
     )]
     #[arg(value_parser = value_parser!(u32).range(1..=10_000))]
     in_progress: u32,
+    /// Connections opened in a second, evenly paced [default: as fast as the broker takes them]
+    #[arg(long, value_name = "N", conflicts_with = "at_once")]
+    #[arg(value_parser = value_parser!(u32).range(1..=1_000_000))]
+    rate: Option<u32>,
     /// Open so many at once instead, keep them, and measure until all are in
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=CONNECTIONS_MAX))]
     at_once: Option<u32>,
@@ -114,7 +120,16 @@ pub(super) fn run(options: &Connect) -> Result<(), CliError> {
     Ok(verdict?)
 }
 
-/// Connections that come and go, as fast as the broker takes them.
+impl Connect {
+    /// Connections that are to be started so long after the first.
+    fn due(&self, since: Duration) -> u128 {
+        self.rate.map_or(u128::MAX, |rate| {
+            since.as_micros() * u128::from(rate) / 1_000_000 + 1
+        })
+    }
+}
+
+/// Connections that come and go, as fast as the broker takes them or at a rate.
 fn churn(options: &Connect, target: &Target) -> Result<Outcome, BenchError> {
     let limit = Duration::from_secs(options.limit_s);
     let mut opener = Opener::new(target, 'c', 1, limit)?;
@@ -124,22 +139,28 @@ fn churn(options: &Connect, target: &Target) -> Result<Outcome, BenchError> {
     let end = began + Duration::from_secs(options.seconds);
     // Places that are free now; first all of them.
     let mut free: Vec<usize> = (0..options.in_progress as usize).collect();
-    let mut number = 0;
+    let (mut number, mut ended) = (0, Vec::new());
+    let wait = options.rate.map_or(WAIT, |_| WAIT_PACED);
     let elapsed = loop {
         let is_over = Instant::now() >= end || interrupt::is_asked();
         if is_over && opener.in_progress() == 0 {
             break began.elapsed();
         }
-        for key in free.drain(..).filter(|_| !is_over) {
+        let due = options.due(began.elapsed());
+        while !is_over
+            && (number as u128) < due
+            && let Some(key) = free.pop()
+        {
             opener.start(key, number)?;
             number += 1;
         }
-        opener.turn(WAIT, &mut free)?;
-        for &key in &free {
+        opener.turn(wait, &mut ended)?;
+        for &key in &ended {
             if let Some(mut link) = opener.take(key) {
                 let _ = link.send(&DISCONNECT); // it ends either way
             }
         }
+        free.append(&mut ended);
         if opener.in_progress() == 0 && !is_over {
             // Starts that fail at once end no turn: all places are free again.
             free = (0..options.in_progress as usize).collect();

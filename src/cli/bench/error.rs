@@ -86,6 +86,20 @@ pub enum BenchError {
     /// The system refused something that the generator needs.
     #[error("the load generator: {0}")]
     System(#[from] io::Error),
+    /// Connections share tokens, and the broker closed all but the newest of each.
+    #[error(
+        "{ended} of {connections} connections were closed by the broker: they share {tokens} \
+         tokens, and a device has one connection at a time. Give a token for each with --tokens \
+         (`tollgate device import FILE --tokens-out` makes them), or fewer --connections"
+    )]
+    TakenOver {
+        /// Connections that ended.
+        ended: u64,
+        /// All of them.
+        connections: usize,
+        /// What they share.
+        tokens: usize,
+    },
     /// The run ended, but not every message was acknowledged.
     #[error(
         "{lost} connections were lost, {unacknowledged} messages have no ack, {refused} were \
@@ -116,6 +130,7 @@ impl BenchError {
             | BenchError::Deliveries { .. }
             | BenchError::File { .. }
             | BenchError::System(_)
+            | BenchError::TakenOver { .. }
             | BenchError::Incomplete { .. } => 1,
         }
     }

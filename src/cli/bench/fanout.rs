@@ -108,6 +108,7 @@ struct Report {
 }
 
 pub(super) fn run(options: &Fanout) -> Result<(), CliError> {
+    options.pace.check()?;
     target::check_topic("--publish-topic", &options.publish_topic)?;
     if options.pace.payload_bytes() < STAMPED_BYTES_MIN {
         return Err(CliError::Usage(format!(

@@ -62,9 +62,13 @@ pub(super) fn run(options: &Ingest) -> Result<(), CliError> {
         .map(Ledger::open)
         .transpose()?;
     let (mut load, opened) = open(&target, &plan, options.connections())?;
+    load.look();
+    if let Some(error) = target.taken_over(load.tally.lost, options.connections()) {
+        return Err(error.into());
+    }
     let flags = &options.target;
     let meter = Meter::start(flags.broker_pid, flags.perf).map_err(BenchError::System)?;
-    send(&mut load).map_err(BenchError::System)?;
+    send(&mut load, &target)?;
     let mut balance = None;
     let units = done(&plan, &load);
     let cost = meter.finish(units, || {
@@ -95,11 +99,15 @@ pub(super) fn open<'a>(
     Ok((Load::new(plan, poll, links)?, opened))
 }
 
-fn send(load: &mut Load<'_>) -> std::io::Result<()> {
+/// Connections that take each other's place end it: that is no load.
+fn send(load: &mut Load<'_>, target: &Target) -> Result<(), BenchError> {
     let progress = Progress::new(load.seconds(), "s");
     let (mut told, mut others) = (Instant::now(), Vec::new());
     load.start();
     while load.turn(&mut others)? {
+        if let Some(error) = target.taken_over(load.tally.lost, load.links.len()) {
+            return Err(error);
+        }
         if told.elapsed() >= TELL_INTERVAL {
             told = Instant::now();
             tell(&progress, load);

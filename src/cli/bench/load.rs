@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub(super) window: u32,
     /// Messages a second over all connections; `None` is as fast as possible.
     pub(super) rate: Option<u32>,
+    /// Messages that a connection of a paced run sends in one write, at most its window.
+    pub(super) together: u32,
     pub(super) duration: Duration,
     /// Messages go when the caller says so ([`Load::burst`]), not by acks or free sockets.
     pub(super) in_bursts: bool,
@@ -94,6 +96,12 @@ impl<'a> Load<'a> {
             turn: 0,
             writable: Vec::new(),
         })
+    }
+
+    /// Takes what came while connections were opened: whoever was closed meanwhile is lost, and no
+    /// event will tell of it again.
+    pub(super) fn look(&mut self) {
+        (0..self.links.len()).for_each(|key| self.attempt(key, Load::take_waiting));
     }
 
     /// The clock of the run starts, and so does the load.
@@ -195,7 +203,7 @@ impl<'a> Load<'a> {
             let key = self.turn;
             self.turn = (key + 1) % self.links.len();
             let before = self.tally.sent;
-            self.attempt(key, Load::send_one);
+            self.attempt(key, Load::send_together);
             passed_over = if self.tally.sent > before {
                 0
             } else {
@@ -210,16 +218,18 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// One message of a paced run, if the connection's window has room.
-    fn send_one(&mut self, key: usize) -> io::Result<()> {
+    /// The messages of a connection's turn in a paced run, if its window has room.
+    fn send_together(&mut self, key: usize) -> io::Result<()> {
         let now_us = self.now_us();
         let at = key % self.blocks.len().max(1);
         let (Some(link), Some(block)) = (self.links.get_mut(key), self.blocks.get_mut(at)) else {
             return Ok(());
         };
-        let has_room = self.plan.qos == 0 || link.in_flight() < u64::from(self.plan.window);
+        let together = u64::from(self.plan.together);
+        let window = u64::from(self.plan.window);
+        let has_room = self.plan.qos == 0 || link.in_flight() + together <= window;
         if has_room && link.is_flushed() {
-            self.tally.sent += link.publish(block, 1, now_us)?;
+            self.tally.sent += link.publish(block, together, now_us)?;
         }
         Ok(())
     }
@@ -261,12 +271,26 @@ impl<'a> Load<'a> {
 
     /// A connection that can be read or written.
     fn serve(&mut self, key: usize) -> io::Result<()> {
-        let now_us = self.now_us();
         let Some(link) = self.links.get_mut(key) else {
             return Ok(());
         };
         let was_full = !link.is_flushed();
         link.flush()?;
+        self.take_waiting(key)?;
+        let refills = self.plan.qos > 0 || was_full;
+        let fills = self.plan.rate.is_none() && !self.plan.in_bursts;
+        if self.is_sending && fills && refills {
+            self.fill(key)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is there.
+    fn take_waiting(&mut self, key: usize) -> io::Result<()> {
+        let now_us = self.now_us();
+        let Some(link) = self.links.get_mut(key) else {
+            return Ok(());
+        };
         while let Some((len, is_more)) = link.read(&mut self.buffer)? {
             let bytes = self.buffer.get(..len).unwrap_or_default();
             match link.joined(bytes) {
@@ -276,11 +300,6 @@ impl<'a> Load<'a> {
             if !is_more {
                 break;
             }
-        }
-        let refills = self.plan.qos > 0 || was_full;
-        let fills = self.plan.rate.is_none() && !self.plan.in_bursts;
-        if self.is_sending && fills && refills {
-            self.fill(key)?;
         }
         Ok(())
     }
@@ -384,7 +403,7 @@ fn expect(id: Option<u16>, number: u64, sent: u64) -> io::Result<()> {
 fn blocks(plan: &Plan, connections: usize) -> Result<Vec<Block>, BenchError> {
     let is_own = plan.payload.is_own() || payload::is_own(&plan.topic);
     let messages = match (plan.qos, plan.rate) {
-        (_, Some(_)) => 1,
+        (_, Some(_)) => plan.together,
         (0, None) => u32::MAX,
         (_, None) => plan.window,
     };

@@ -1,6 +1,10 @@
 //! What load is asked for, checked before anything is opened.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, value_parser};
 
@@ -36,6 +40,10 @@ pub(super) struct Pace {
     /// Messages a second over all connections, evenly paced [default: as fast as possible]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=10_000_000))]
     rate: Option<u32>,
+    /// With --rate: messages that a connection sends in one write, up to its window
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = value_parser!(u32).range(1..=WINDOW_MAX))]
+    together: u32,
     /// How long messages are sent
     #[arg(long, value_name = "N", default_value_t = 10)]
     #[arg(value_parser = value_parser!(u64).range(1..=86_400))]
@@ -73,6 +81,20 @@ pub(super) struct Raw {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub(super) listen: SocketAddr,
+    /// Address to listen on for TLS
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        requires = "certificate",
+        requires = "key"
+    )]
+    tls_listen: Option<SocketAddr>,
+    /// Certificates of the TLS listener, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    certificate: Option<PathBuf>,
+    /// Their key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    key: Option<PathBuf>,
     /// How long it runs
     #[arg(long, value_name = "N", default_value_t = 60)]
     #[arg(value_parser = value_parser!(u64).range(1..=86_400))]
@@ -93,9 +115,21 @@ impl Pace {
                 (None, None) => 1,
             },
             rate: self.rate,
+            together: self.together,
             duration: Duration::from_secs(self.seconds),
             in_bursts: false,
         }
+    }
+
+    /// # Errors
+    /// More at a time than the window holds, or without a rate.
+    pub(super) fn check(&self) -> Result<(), CliError> {
+        let window = self.window.unwrap_or(WINDOW_PACED);
+        if self.together > 1 && (self.rate.is_none() || self.together > window) {
+            let what = format!("--together needs --rate, and is at most the window ({window})");
+            return Err(CliError::Usage(what));
+        }
+        Ok(())
     }
 
     /// Messages in flight on each connection, where that was asked for.
@@ -108,9 +142,18 @@ impl Pace {
     }
 }
 
+impl Raw {
+    /// The TLS listener, if one is asked for: address, certificates, key.
+    pub(super) fn tls(&self) -> Option<(SocketAddr, &Path, &Path)> {
+        let (certificate, key) = (self.certificate.as_deref()?, self.key.as_deref()?);
+        Some((self.tls_listen?, certificate, key))
+    }
+}
+
 impl Ingest {
     /// Resolves the host, reads tokens and certificates; connects to nothing.
     pub(super) fn checked(&self) -> Result<(Target, Plan), CliError> {
+        self.pace.check()?;
         target::check_topic("--topic", &self.topic)?;
         let target = self.target.checked(false)?;
         let payload = match &self.payload {

@@ -66,6 +66,7 @@ impl Probe {
             window: WINDOW,
             rate: Some(rate),
             duration: DURATION,
+            together: 1,
             in_bursts: false,
         };
         let phase = Arc::new(AtomicU8::new(QUIET));

@@ -10,24 +10,34 @@ use uuid::Uuid;
 
 use super::cost::Sample;
 use super::error::BenchError;
-use crate::journal::{Journal, JournalOptions, Offset, RealDisk, RecordHeader, RecordKind};
+use super::stalls;
+use crate::journal::{Batch, Journal, JournalOptions, Offset, RealDisk, RecordHeader, RecordKind};
 use crate::telemetry::{History, HistoryOptions, HistoryStatus, PARSER_VERSION, Query};
 
 /// Records in a batch.
 const BATCH_RECORDS: u64 = 1_000;
 
+/// Memory of the head of a paced run.
+const PACED_HEAD_BYTES: usize = 8 * 1024 * 1024;
+
 /// Longest wait for the store to catch up.
-const PATIENCE: Duration = Duration::from_secs(3_600);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug, Args)]
 pub(super) struct Store {
     /// Samples to write, two in each message
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
-    samples: u64,
+    pub(super) samples: u64,
     /// Devices that send them, in turn; the first one has a series of 100,000 points if there are
     /// enough samples
     #[arg(long, value_name = "N", default_value_t = 10_000)]
-    devices: u64,
+    pub(super) devices: u64,
+    /// Samples a second, evenly paced, while somebody asks for series: how long acks and queries
+    /// take while files are merged, and otherwise. The head is small, so that there is much to
+    /// merge
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+    rate: Option<u32>,
     /// An empty directory to work in; what is made there stays
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
@@ -41,11 +51,17 @@ pub(super) fn run(options: &Store) -> Result<(), BenchError> {
     let journal = JournalOptions::new(options.dir.join("journal"));
     let opened = Journal::open(Arc::new(RealDisk), journal, on_failure);
     let (journal, _) = opened.map_err(std::io::Error::other)?;
-    let history = HistoryOptions {
+    let mut history = HistoryOptions {
         seal_idle: Duration::from_secs(1),
         ..HistoryOptions::new(options.dir.join("history"))
     };
+    if options.rate.is_some() {
+        history.head_bytes_max = PACED_HEAD_BYTES;
+    }
     let history = History::start(journal.clone(), history, [])?;
+    if let Some(rate) = options.rate {
+        return stalls::run(options, rate, &journal, &history);
+    }
     let (begin, before) = (Instant::now(), Sample::take(std::process::id())?);
     let records = write(options, &journal)?;
     let last = Offset::new(records);
@@ -67,7 +83,7 @@ pub(super) fn run(options: &Store) -> Result<(), BenchError> {
     ask(options, &history)
 }
 
-fn device(number: u64) -> Uuid {
+pub(super) fn device(number: u64) -> Uuid {
     // Spread as random ids are, and the same in every run.
     Uuid::from_u128(
         (u128::from(number) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835),
@@ -88,24 +104,7 @@ fn write(options: &Store, journal: &Journal) -> Result<u64, BenchError> {
             } else {
                 number % options.devices.max(1)
             };
-            let header = RecordHeader {
-                kind: RecordKind::Telemetry,
-                qos: 1,
-                profile_flags: 0,
-                parser_version: PARSER_VERSION,
-                received_ms: 1_700_000_000_000 + number,
-                device: device(of),
-                credential: of + 1,
-                generation: 1,
-                session: 0,
-                packet_id: 0,
-            };
-            let tenths = (number / options.devices.max(1) + of) % 400;
-            let (whole, tenth) = (tenths / 10, tenths % 10);
-            let body = format!("{{\"temperature\":{whole}.{tenth},\"humidity\":{whole}}}");
-            if batch.push(&header, body.as_bytes()).is_err() {
-                return Err(std::io::Error::other("a batch is too small").into());
-            }
+            push(&mut batch, options, number, of)?;
         }
         next = records.min(next + BATCH_RECORDS);
         loop {
@@ -122,6 +121,32 @@ fn write(options: &Store, journal: &Journal) -> Result<u64, BenchError> {
         }
     }
     Ok(records)
+}
+
+/// Adds a message of a device; two samples that change slowly.
+pub(super) fn push(
+    batch: &mut Batch,
+    options: &Store,
+    number: u64,
+    of: u64,
+) -> Result<(), BenchError> {
+    let header = RecordHeader {
+        kind: RecordKind::Telemetry,
+        qos: 1,
+        profile_flags: 0,
+        parser_version: PARSER_VERSION,
+        received_ms: 1_700_000_000_000 + number,
+        device: device(of),
+        credential: of + 1,
+        generation: 1,
+        session: 0,
+        packet_id: 0,
+    };
+    let tenths = (number / options.devices.max(1) + of) % 400;
+    let (whole, tenth) = (tenths / 10, tenths % 10);
+    let body = format!("{{\"temperature\":{whole}.{tenth},\"humidity\":{whole}}}");
+    let pushed = batch.push(&header, body.as_bytes());
+    pushed.map_err(|_| std::io::Error::other("a batch is too small").into())
 }
 
 fn ask(options: &Store, history: &History) -> Result<(), BenchError> {

@@ -169,6 +169,16 @@ impl Target {
         packets::connect(self.version, &client_id, login, self.is_kept)
     }
 
+    /// Why connections are gone that the broker closed, if it is that they share tokens.
+    pub(super) fn taken_over(&self, ended: u64, connections: usize) -> Option<BenchError> {
+        let tokens = self.tokens.len();
+        (ended > 0 && tokens > 0 && tokens < connections).then_some(BenchError::TakenOver {
+            ended,
+            connections,
+            tokens,
+        })
+    }
+
     /// Address and port that a connection comes from; `None` leaves both to the system.
     ///
     /// The system looks for a free port one by one, which takes a millisecond when half of them

@@ -1,7 +1,8 @@
-//! TLS on the generator's side.
+//! TLS on the generator's side, and on that of the sink.
 
 use std::{
     collections::VecDeque,
+    io::{self, Read, Write},
     net::TcpStream,
     path::Path,
     sync::{
@@ -11,9 +12,10 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, NamedGroup, RootCertStore, StreamOwned,
+    ClientConfig, ClientConnection, HandshakeKind, NamedGroup, RootCertStore, ServerConfig,
+    ServerConnection, StreamOwned,
     client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue},
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 
 use crate::cli::bench::BenchError;
@@ -122,5 +124,82 @@ impl ClientSessionStore for Tickets {
         }
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.pop_front()
+    }
+}
+
+/// Bytes that the library reads from a socket at once between handshakes.
+const READ_TLS_BYTES: usize = 4096;
+
+/// The sink's side: one certificate, every version and suite that the broker offers.
+pub(super) struct Acceptor {
+    config: Arc<ServerConfig>,
+}
+
+/// A client of the sink.
+pub(super) struct Accepted {
+    connection: ServerConnection,
+    socket: TcpStream,
+}
+
+impl Acceptor {
+    pub(super) fn new(certificate: &Path, key: &Path) -> Result<Acceptor, BenchError> {
+        let wrong = |path: &Path, what: &dyn std::fmt::Display| {
+            BenchError::Tls(format!("{}: {what}", path.display()))
+        };
+        let chain = CertificateDer::pem_file_iter(certificate)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| wrong(certificate, &error))?;
+        let key_found = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, &error))?;
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(chain, key_found)
+            .map_err(|error| wrong(certificate, &error))?;
+        let config = Arc::new(config);
+        Ok(Acceptor { config })
+    }
+
+    pub(super) fn accept(&self, socket: TcpStream) -> Result<Accepted, BenchError> {
+        let connection = ServerConnection::new(Arc::clone(&self.config))
+            .map_err(|error| BenchError::Tls(error.to_string()))?;
+        Ok(Accepted { connection, socket })
+    }
+}
+
+impl Accepted {
+    /// Reads data; true means that there may be more. One call of the system for each record, as
+    /// long as those are small.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
+        if let Ok(read @ 1..) = self.connection.reader().read(buffer) {
+            return Ok((read, true));
+        }
+        loop {
+            let len = self.connection.read_tls(&mut self.socket)?;
+            let state = self.connection.process_new_packets();
+            let state = state.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            self.write(&[])?;
+            let is_more = len >= READ_TLS_BYTES;
+            if state.plaintext_bytes_to_read() > 0 {
+                let read = self.connection.reader().read(buffer)?;
+                return Ok((read, is_more || read == buffer.len()));
+            }
+            match (len, is_more) {
+                (0, _) => return Ok((0, false)),
+                (_, false) => return Err(io::ErrorKind::WouldBlock.into()),
+                (_, true) => {}
+            }
+        }
+    }
+
+    /// Encrypts `bytes` and writes what the socket takes, of what waited too.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.connection.writer().write(bytes)?;
+        while self.connection.wants_write() {
+            match self.connection.write_tls(&mut self.socket) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(taken)
     }
 }

@@ -26,6 +26,9 @@ pub(super) struct Arguments {
     /// File to write; standard output without it. It can be imported elsewhere, with new tokens
     /// under the same terms
     file: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long, requires = "file")]
+    force: bool,
 }
 
 pub(super) fn run(client: &Client, arguments: &Arguments) -> Result<(), CliError> {
@@ -33,6 +36,12 @@ pub(super) fn run(client: &Client, arguments: &Arguments) -> Result<(), CliError
         let out = io::BufWriter::new(io::stdout().lock());
         return pages(client, out)?.flush().map_err(CliError::Output);
     };
+    if !arguments.force && path.try_exists().unwrap_or(false) {
+        return Err(CliError::Usage(format!(
+            "{} exists already; name another file, or replace it with --force",
+            path.display()
+        )));
+    }
     // Beside, then renamed: a file of that name is a whole export or the one before.
     let part = path.with_extension("part");
     let _ = fs::remove_file(&part);
@@ -71,7 +80,7 @@ fn pages<W: Write>(client: &Client, out: W) -> Result<W, CliError> {
     let mut progress = None;
     let mut after = String::new();
     for _ in 0..PAGES_MAX {
-        let page: ExportPage = client.get(&format!("{BULK_PATH}{after}"))?;
+        let page: ExportPage = client.get_much(&format!("{BULK_PATH}{after}"))?;
         let bar = progress.get_or_insert_with(|| Progress::new(page.total, "devices"));
         for device in &page.devices {
             let id = device.id.to_string();

@@ -38,7 +38,15 @@ const SHOWN_MAX: usize = 20;
 
 /// The columns that are known, in the order of an export.
 const COLUMNS: [&str; NOT_BEFORE + terms::COLUMNS.len()] = {
-    let [not_before, expires, rights, networks, connections, messages] = terms::COLUMNS;
+    let [
+        not_before,
+        expires,
+        rights,
+        networks,
+        connections,
+        messages,
+        certificate,
+    ] = terms::COLUMNS;
     [
         "name",
         "token",
@@ -53,6 +61,7 @@ const COLUMNS: [&str; NOT_BEFORE + terms::COLUMNS.len()] = {
         networks,
         connections,
         messages,
+        certificate,
     ]
 };
 
@@ -62,9 +71,9 @@ const NOT_BEFORE: usize = 7;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// CSV file with the columns name, token, id, profile, label, publish, subscribe, and for the
-    /// token not_before, expires, rights, networks, connections_max, messages_max, in any order,
-    /// named in its first line; only name is needed; `;` stands between filters, rights and
-    /// networks. `-` is standard input
+    /// token not_before, expires, rights, networks, connections_max, messages_max, certificate, in
+    /// any order, named in its first line; only name is needed; `;` stands between filters, rights
+    /// and networks. `-` is standard input
     file: PathBuf,
     /// Where tokens are written that the file does not give; must not exist yet
     #[arg(long, value_name = "FILE")]

@@ -37,4 +37,7 @@ pub struct CredentialAdded {
     /// What ended with the one whose place it took; absent if it took none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<Receipt>,
+    /// Why nobody comes in with it as things are; absent if that can be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }

@@ -6,9 +6,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use super::TokenText;
+use crate::identity::Fingerprint;
 
-/// When a token is valid, from where, and what it allows. In a request, what is not given stays as
-/// it is, and null takes it away; a new token has no terms but those given.
+/// When a token is valid, from where, beside which certificate, and what it allows. In a request,
+/// what is not given stays as it is, and null takes it away; a new token has no terms but those
+/// given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Terms {
@@ -50,6 +52,22 @@ pub struct Terms {
         skip_serializing_if = "Option::is_none"
     )]
     pub messages_max: Option<Option<u32>>,
+    /// SHA-256 fingerprint of the client's certificate that it needs beside it; null is none.
+    #[serde(
+        default,
+        deserialize_with = "given",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub certificate: Option<Option<String>>,
+}
+
+/// The fingerprint of a certificate as replies show it.
+///
+/// # Errors
+/// What is wrong with it, as the rest of a sentence.
+pub fn fingerprint(text: &str) -> Result<String, String> {
+    let read: Fingerprint = text.parse()?;
+    Ok(read.to_string())
 }
 
 /// Body of `PATCH …/terms` of a device or an application.
@@ -109,6 +127,9 @@ pub enum TokenReport {
         /// Messages that may come with it in a second; absent without a limit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         messages_max: Option<u32>,
+        /// Fingerprint of the client's certificate that it needs beside it; absent without one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        certificate: Option<String>,
         /// Filters of the topics that its holder may publish to.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         publish: Vec<String>,

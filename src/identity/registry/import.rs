@@ -4,7 +4,7 @@
 //! # Invariants
 //! 1. All rows are added or none, unless the caller wants bad ones to be left out.
 //! 2. A token lives for one [`Import::add`]; only its digest is staged.
-//! 3. A row costs 88 bytes and its texts while it is staged; at most [`IMPORT_ROWS_MAX`] rows.
+//! 3. A row costs 96 bytes and its texts while it is staged; at most [`IMPORT_ROWS_MAX`] rows.
 //!
 //! The transaction adds the rows in the order of their digests, so that the indexes grow at their
 //! end. Other changes wait for it.
@@ -90,7 +90,7 @@ pub struct Import {
     /// Name, profile and label of every row, one behind the other.
     text: String,
     scopes: Alike<Filters>,
-    /// Without what each token has of its own: its times.
+    /// Without what each token has of its own: its times and its certificate.
     terms: Alike<TermsRow>,
     faults: Faults,
     seen: u32,
@@ -299,6 +299,7 @@ impl Import {
             terms: token_terms,
             expires_s: index_seconds(terms.expires_ms),
             not_before_ms: terms.not_before_ms.unwrap_or(0),
+            certificate: terms.certificate.map(|known| Box::new(known.0)),
             name_len,
             profile_len,
             label_len,
@@ -330,6 +331,7 @@ impl Import {
     ) -> Result<Option<NonZeroU32>, (&'static str, String)> {
         let row = TermsRow {
             not_before_ms: None,
+            certificate: None,
             ..terms.row()
         };
         if row.is_none() {

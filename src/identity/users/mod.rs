@@ -219,7 +219,7 @@ impl Registry {
             profile: ProfileFlags::default(),
             permit,
             expires_at_ms: Some(terms.expires_ms),
-            certificate_ends_ms: None,
+            certificate: None,
             figures: Some(users.figures_of(user)),
             quota: None,
             is_watched: false,

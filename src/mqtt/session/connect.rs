@@ -48,12 +48,16 @@ pub enum ConnectRefusal {
     /// A bad, expired or revoked token of a user, or one of another user than the user name says.
     BadUserToken,
     /// A token whose time has not begun. The client is told what it would be told of any other, as
-    /// with the two below (SEC-20).
+    /// with the four below (SEC-20).
     TokenNotYet,
     /// A token whose time is over.
     TokenExpired,
     /// A token that may not be used from where the client is.
     TokenNetwork,
+    /// A token that is bound to a certificate which the client did not show.
+    TokenCertificate,
+    /// A token that is bound to a certificate, on a listener that asks for none.
+    TokenCertificateNotAsked,
     /// Neither user name nor password, and the client id is not known.
     UnknownClientId,
     /// No client id, user name or password at all.
@@ -90,9 +94,12 @@ impl ConnectRefusal {
     pub fn code(self, version: Version) -> u8 {
         let (v5, v3) = match self {
             Self::UnsupportedVersion => (ReasonCode::UnsupportedProtocolVersion, 0x01),
-            Self::BadCredentials | Self::TokenNotYet | Self::TokenExpired | Self::TokenNetwork => {
-                (ReasonCode::BadUserNameOrPassword, 0x05)
-            }
+            Self::BadCredentials
+            | Self::TokenNotYet
+            | Self::TokenExpired
+            | Self::TokenNetwork
+            | Self::TokenCertificate
+            | Self::TokenCertificateNotAsked => (ReasonCode::BadUserNameOrPassword, 0x05),
             Self::BadUserToken | Self::MissingUserName => (ReasonCode::BadUserNameOrPassword, 0x04),
             Self::NotAuthorized | Self::BadCertificate => (ReasonCode::NotAuthorized, 0x05),
             Self::UnknownClientId => (ReasonCode::ClientIdentifierNotValid, 0x02),

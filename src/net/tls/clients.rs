@@ -35,6 +35,8 @@ pub const CLIENT_PEM_BYTES_MAX: usize = 16 * 1024;
 /// What a client showed in the handshake, as it is judged now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::net) enum Certificate {
+    /// The listener asks nobody for one.
+    NotAsked,
     /// None was shown, and none need be.
     None,
     /// One that is good now, and whose key the client holds.
@@ -108,6 +110,17 @@ impl Clients {
             },
             Err(why) => Certificate::Refused(why),
         }
+    }
+
+    pub(super) fn doubt(&self, certificate: &ClientCertificate) -> Option<String> {
+        let leaf = CertificateDer::from(certificate.der.as_slice());
+        let others = certificate.others.iter();
+        let others: Vec<_> = others.map(|der| der.as_slice().into()).collect();
+        let why = self.fault(&leaf, &others).err()?;
+        Some(match &self.authority {
+            Some(_) => format!("mqtts.client_authority does not vouch for it now: {why}"),
+            None => format!("it would be refused now: {why}"),
+        })
     }
 
     fn fault(
@@ -216,10 +229,12 @@ pub struct ClientCertificate {
     pub der: Vec<u8>,
     /// When it ends; wall clock, ms.
     pub ends_ms: u64,
+    /// What stood behind it, as a chain does; in DER.
+    pub others: Vec<Vec<u8>>,
 }
 
 impl ClientCertificate {
-    /// Reads the first certificate of a PEM text.
+    /// Reads the first certificate of a PEM text, and those behind it.
     ///
     /// # Errors
     /// What is wrong with it, as the rest of a sentence.
@@ -236,6 +251,12 @@ impl ClientCertificate {
         Ok(ClientCertificate {
             ends_ms: life.not_after_ms,
             der: der.to_vec(),
+            others: CertificateDer::pem_slice_iter(pem.as_bytes())
+                .filter_map(Result::ok)
+                .map(|der| der.to_vec())
+                .take(CHAIN_MAX)
+                .skip(1)
+                .collect(),
         })
     }
 }

@@ -207,6 +207,8 @@ fn take_batch(shared: &Shared, batch: &RecordBatch<'_>, shapes: &mut Shapes) {
 fn append(shared: &Shared, staged: &[Staged], samples: &[Sample<'_>]) -> bool {
     let bytes_max = shared.options.head_bytes_max / 2;
     let mut state = shared.lock();
+    let devices = staged.iter().map(|(header, _, _)| header.device);
+    state.active.touch_senders(devices);
     for (header, offset, range) in staged {
         if *offset < state.hidden_before(header.device) {
             continue;

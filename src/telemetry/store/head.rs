@@ -15,6 +15,7 @@ mod tests;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
+use std::hint::black_box;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -207,6 +208,17 @@ impl Generation {
             } else {
                 0
             }
+    }
+
+    /// Looks at what is known of those who send the next records. They are all over the lists: so
+    /// the processor waits for many of them at once, [`Self::append`] would be in the way.
+    pub(super) fn touch_senders(&self, devices: impl Iterator<Item = Uuid>) {
+        let numbers = devices.filter_map(|device| self.devices.get(&device).copied());
+        let numbers: Vec<u32> = numbers.collect();
+        let known = numbers.iter().filter_map(|at| self.known.get(place(*at)));
+        let senders: Vec<u32> = known.map(|known| known.sender).collect();
+        let senders = senders.iter().filter_map(|at| self.senders.get(place(*at)));
+        black_box(senders.fold(0, |all, sender| all ^ sender.generation));
     }
 
     /// Appends the samples of one record; offsets must grow from call to call.

@@ -13,13 +13,14 @@ const ALL_RIGHTS: &str = "all";
 pub(in crate::cli::device) const SEPARATOR: &str = ";";
 
 /// The columns, in the order of an export.
-pub(in crate::cli::device) const COLUMNS: [&str; 6] = [
+pub(in crate::cli::device) const COLUMNS: [&str; 7] = [
     "not_before",
     "expires",
     "rights",
     "networks",
     "connections_max",
     "messages_max",
+    "certificate",
 ];
 
 /// The column of a field of the admin API.
@@ -35,7 +36,7 @@ pub(super) fn read(
     now_ms: i64,
 ) -> Result<Option<Terms>, (&'static str, String)> {
     let field = |at: usize| columns.get(record, NOT_BEFORE + at);
-    let [not_before, expires, _, _, connections, messages] = COLUMNS;
+    let [not_before, expires, _, _, connections, messages, _] = COLUMNS;
     let rights = field(2).map(|text| match &*text {
         ALL_RIGHTS => None,
         NO_RIGHTS => Some(Vec::new()),
@@ -48,12 +49,13 @@ pub(super) fn read(
         networks: field(3).map(|text| entries(&text)),
         connections_max: number_in(connections, field(4).as_deref())?.map(Some),
         messages_max: number_in(messages, field(5).as_deref())?.map(Some),
+        certificate: field(6).map(|text| Some(text.into_owned())),
     };
     Ok((terms != Terms::default()).then_some(terms))
 }
 
 /// The fields of an export.
-pub(in crate::cli::device) fn fields(terms: Option<&Terms>) -> [String; 6] {
+pub(in crate::cli::device) fn fields(terms: Option<&Terms>) -> [String; 7] {
     let Some(terms) = terms else {
         return Default::default();
     };
@@ -72,6 +74,7 @@ pub(in crate::cli::device) fn fields(terms: Option<&Terms>) -> [String; 6] {
         networks,
         number(terms.connections_max),
         number(terms.messages_max),
+        terms.certificate.clone().flatten(),
     ]
     .map(Option::unwrap_or_default)
 }

@@ -32,6 +32,8 @@ pub(super) struct Row {
     pub(super) expires_s: u32,
     /// Wall clock, ms; 0 is always.
     pub(super) not_before_ms: u64,
+    /// The certificate that its token is bound to: each device has another.
+    pub(super) certificate: Option<Box<[u8; 32]>>,
     pub(super) name_len: u8,
     pub(super) profile_len: u8,
     pub(super) label_len: u16,
@@ -100,6 +102,7 @@ impl Staged {
         let common = alike::at(&self.terms, row.terms);
         TermsRow {
             not_before_ms: (row.not_before_ms > 0).then_some(row.not_before_ms),
+            certificate: row.certificate.clone(),
             ..common.cloned().unwrap_or_default()
         }
     }

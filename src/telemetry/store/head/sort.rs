@@ -1,5 +1,7 @@
 //! A generation in the order of files.
 
+use std::hint::black_box;
+
 use uuid::Uuid;
 
 use super::slot::{Entry, Kind, place};
@@ -7,6 +9,9 @@ use super::{Generation, Slot};
 use crate::journal::Offset;
 use crate::telemetry::sample::Value;
 use crate::telemetry::store::run::{Run, Values};
+
+/// Entries that are looked at before the first of them is used: they fit the nearest cache.
+const TOUCHED_MAX: usize = 64;
 
 /// Samples of a series whose list is kept for the next device.
 const ITEMS_KEPT_MAX: usize = 4_096;
@@ -36,8 +41,11 @@ impl Generation {
         let mut columns = Columns::default();
         for (device, number) in devices {
             let hidden = hidden_before(device).number();
-            for number in by_device.of(number) {
-                self.gather(*number, hidden, &mut sorted);
+            for numbers in by_device.of(number).chunks(TOUCHED_MAX) {
+                self.touch_entries(numbers);
+                for number in numbers {
+                    self.gather(*number, hidden, &mut sorted);
+                }
             }
             sorted.put_in_order(&ranks);
             for series in sorted.series() {
@@ -50,6 +58,15 @@ impl Generation {
             sorted.clear();
         }
         Ok(())
+    }
+
+    /// Looks at entries and at the first sample of each. They lie all over the generation: so the
+    /// processor waits for many of them at once, what is done with each would be in the way.
+    fn touch_entries(&self, numbers: &[u32]) {
+        let entries = || numbers.iter().filter_map(|at| self.entries.get(place(*at)));
+        black_box(entries().fold(0, |all, entry| all ^ entry.begin));
+        let samples = entries().filter_map(|entry| self.samples.get(place(entry.begin)));
+        black_box(samples.fold(0, |all, slot| all ^ slot.key()));
     }
 
     /// Adds the samples of an entry to their series.
@@ -266,27 +283,24 @@ impl<'g> Columns<'g> {
             self.offsets.push(generation.offset(entry).cast_signed());
             self.credentials.push(sender.credential.cast_signed());
             self.generations.push(sender.generation.cast_signed());
+            // What they mean is known when all kinds are.
+            self.longs.push(slot.bits().cast_signed());
             kinds |= 1 << slot.kind() as u32;
         }
-        let slots = items
-            .iter()
-            .filter_map(|item| Some(found(generation, *item)?.1));
         const LONGS: u32 = 1 << Kind::Long as u32;
         const DOUBLES: u32 = 1 << Kind::Double as u32;
         match kinds {
-            LONGS => {
-                self.kind = Some(Kind::Long);
-                self.longs
-                    .extend(slots.map(|slot| slot.bits().cast_signed()));
-            }
+            LONGS => self.kind = Some(Kind::Long),
             DOUBLES => {
                 self.kind = Some(Kind::Double);
-                self.doubles
-                    .extend(slots.map(|slot| f64::from_bits(slot.bits())));
+                let bits = self.longs.iter().map(|bits| bits.cast_unsigned());
+                self.doubles.extend(bits.map(f64::from_bits));
             }
             _ => {
                 self.kind = None;
-                self.any.extend(slots.map(|slot| generation.load(slot)));
+                let found = items.iter().filter_map(|item| found(generation, *item));
+                self.any
+                    .extend(found.map(|(_, slot)| generation.load(slot)));
             }
         }
     }
