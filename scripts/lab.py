@@ -7,10 +7,12 @@ import http.client
 import json
 import os
 import pathlib
+import random
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 PASSWORD = "x"  # Mosquitto wants one; the user name is the token, as for Tollgate
@@ -20,8 +22,10 @@ FED_TOKEN = "bench-application-fed"  # of who subscribes to the devices' telemet
 # connections that come and go leaves all of them closing for a minute.
 QUESTIONS_FROM = ("127.0.0.77", 0)
 CLOSING_MAX = 50_000  # connections that the kernel still holds, when a load begins
+PORTS_FROM = 10_000  # of the brokers
 START_LIMIT_S = 60
 STOP_LIMIT_S = 60
+WORDS_MAX = 2_000  # characters of what a broker that does not start said
 MOSQUITTO = """\
 per_listener_settings false
 listener {port} 127.0.0.1
@@ -77,12 +81,19 @@ def write_tokens(path, count):
 
 
 def free_ports(count):
-    """Different ones: all are held until the last is found."""
-    with contextlib.ExitStack() as held:
-        listeners = [held.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return [listener.getsockname()[1] for listener in listeners]
+    """Different ones, below those that the kernel gives to connections: a load beside this script
+    would take such a port before the broker listens there."""
+    first = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    if first <= PORTS_FROM + count:
+        die(f"net.ipv4.ip_local_port_range begins at {first}: no port is left for the brokers")
+    ports = []
+    while len(ports) < count:
+        port = random.randrange(PORTS_FROM, first)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            if port not in ports:
+                ports.append(port)
+    return ports
 
 
 class Broker:
@@ -97,11 +108,15 @@ class Broker:
         self.has_own_session = False  # see `share`
 
     def start(self):
-        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        with tempfile.TemporaryFile() as words:
             self.process = subprocess.Popen(self.command, env=self.environment,
                                             cwd=self.folder,
                                             start_new_session=self.has_own_session,
-                                            stdout=nowhere, stderr=nowhere)
+                                            stdout=words, stderr=words)
+            return self.answers(words)
+
+    def answers(self, words):
+        """Itself, as soon as it takes connections; the script ends with its words if it does not."""
         end = time.monotonic() + START_LIMIT_S
         while True:
             with contextlib.suppress(OSError):
@@ -109,7 +124,9 @@ class Broker:
                 socket.create_connection(address, 1, QUESTIONS_FROM).close()
                 return self
             if self.process.poll() is not None or time.monotonic() > end:
-                die(f"{self.name} does not start: {self.command}")
+                words.seek(0)
+                said = words.read().decode(errors="replace")[-WORDS_MAX:]
+                die(f"{self.name} does not start: {self.command}\n{said}")
             time.sleep(0.05)
 
     def stop(self):
