@@ -1,9 +1,9 @@
 """More of what came out of bench-peers: rates, latencies and user time of every broker."""
 import statistics
 
-from peers_rows import CONNECT, FAN, IDLE, INGEST, LOADS, NATS, SYNC, cpu, cpu_without_store
+from peers_rows import (CONNECT, FAN, IDLE, INGEST, LOADS, NAMES, NATS, SYNC, TOLLGATES, cpu,
+                        cpu_without_store)
 
-NAMES = ["raw", "mosquitto", "nats", "tollgate"]
 
 
 def tables(runs):
@@ -21,9 +21,9 @@ def ingest_table(runs, loads):
            " CPU per message, µs (least) | user | × raw | × mosquitto |")
     yield "|---|---|---:|---:|---:|---:|---:|---:|---:|"
     for load in loads:
-        rows = [("raw", cpu, "raw"), ("mosquitto", cpu, "mosquitto"),
-                ("tollgate", cpu_without_store, "tollgate"),
-                ("tollgate with history", cpu, "tollgate")]
+        rows = [("raw", cpu, "raw"), ("mosquitto", cpu, "mosquitto")]
+        for name in TOLLGATES:
+            rows += [(name, cpu_without_store, name), (f"{name} with history", cpu, name)]
         for title, cost, name in rows:
             results = runs.get((load, name))
             if not results:
@@ -39,10 +39,11 @@ def ingest_table(runs, loads):
             cells += [ratio(runs, load, name, cost, peer) for peer in ["raw", "mosquitto"]]
             yield f"| {' | '.join(cells)} |"
     yield from ["", "Tollgate's CPU per message by thread, µs:", "",
-                "| load | net | journal | store | http, state, other |",
-                "|---|---:|---:|---:|---:|"]
+                "| load | broker | net | journal | store | http, state, other |",
+                "|---|---|---:|---:|---:|---:|"]
     for load in loads:
-        yield f"| {LOADS[load][0]} | {' | '.join(by_thread(runs[load, 'tollgate']))} |"
+        for name in [name for name in TOLLGATES if (load, name) in runs]:
+            yield f"| {LOADS[load][0]} | {name} | {' | '.join(by_thread(runs[load, name]))} |"
     yield ""
 
 

@@ -6,6 +6,9 @@ import dataclasses
 import statistics
 from collections.abc import Callable
 
+TOLLGATES = ["before", "tollgate"]  # the other build, and this one
+NAMES = ["raw", "mosquitto", "nats", *TOLLGATES]
+
 INGEST = {
     "w1": ("QoS 1, window 1, 1,000 connections",
            ["--qos", "1", "--window", "1", "--connections", "1000"]),

@@ -30,6 +30,10 @@ use crate::mqtt::wire::QoS;
 /// Reads one connection does before the others get their turn.
 const READS_PER_TURN: usize = 4;
 
+/// What one read takes while the journal is behind, in bytes: what cannot be taken then is kept
+/// by its connection until there is room, and many connections may send at once.
+const BEHIND_READ_BYTES: usize = 8 * 1024;
+
 /// The start of a packet that is put before what is read next, in bytes: copying more each time
 /// would cost more than it saves.
 const JOINED_BYTES_MAX: usize = 4 * 1024;
@@ -286,7 +290,11 @@ impl Connection {
                 return Poll::Pending;
             }
             let joined = inner.join(buffer);
-            let room = buffer.get_mut(joined..).unwrap_or_default();
+            let end = match worker.behind_since.get() {
+                Some(_) => buffer.len().min(joined + BEHIND_READ_BYTES),
+                None => buffer.len(),
+            };
+            let room = buffer.get_mut(joined..end).unwrap_or_default();
             let read = match inner.output.poll_read(cx, room) {
                 Poll::Ready(Ok(0)) => {
                     inner.input_ended = true;

@@ -324,6 +324,66 @@ fn rel_30_clients_that_send_too_much_are_read_again_later() {
     proof::prove_journal(&broker.dir().join("data"), &devices);
 }
 
+/// Many clients send a burst each while the journal takes nothing: most of it stays with the
+/// system, where it is bounded by the sockets. The broker does not copy it all.
+#[test]
+fn rel_30_a_flood_waits_in_the_sockets_and_not_in_memory() {
+    const CLIENTS: usize = 300;
+    let setup = Setup::new()
+        .set("TOLLGATE_DEVICE_SESSIONS", "per_client_id")
+        .set("TOLLGATE_LIMITS_CONNECTIONS_PER_IDENTITY_MAX", "300")
+        .set("TOLLGATE_LIMITS_SESSIONS_PER_IDENTITY_MAX", "300");
+    let (setup, faults) = SyncFaults::on(setup);
+    let mut broker = setup.start();
+    let token = broker.create_device("pump");
+    let mut wires: Vec<Wire> = (0..CLIENTS)
+        .map(|number| {
+            let mut wire = broker.wire();
+            let id = format!("client-{number}");
+            log_in(&mut wire, &Connect::with_token(Version::V311, &id, &token));
+            wire
+        })
+        .collect();
+    faults.hold();
+    let one = publish(Version::V311, 0, 0, TELEMETRY, &payload(1, "flow"));
+    // A socket takes as much, whether it is read or not.
+    let burst = one.repeat(48 * 1024 / one.len());
+    for wire in &mut wires {
+        wire.send(&burst);
+    }
+    let end = Instant::now() + LIMIT;
+    let unread = loop {
+        let unread = unread_bytes(&broker);
+        // Each was read once at least.
+        if unread.len() == CLIENTS && unread.iter().all(|bytes| *bytes < burst.len()) {
+            break unread.iter().sum::<usize>();
+        }
+        assert!(Instant::now() < end, "not read: {unread:?}");
+        std::thread::yield_now();
+    };
+    // Some 80 found room in the journal's batches, all others had some reads of 8 KiB.
+    assert!(unread > 4 * 1024 * 1024, "{unread} bytes were left");
+    faults.clear();
+    let sent = u32::try_from(CLIENTS * (burst.len() / one.len())).expect("some thousands");
+    broker.wait_metric("tollgate_messages_stored_total{qos=\"0\"}", sent.into());
+    assert_eq!(broker.stop(), 0, "{}", broker.stderr());
+}
+
+/// What each of the broker's MQTT connections has sent and the broker has not read, as Linux tells.
+fn unread_bytes(broker: &Broker) -> Vec<usize> {
+    let port = format!(":{:04X}", broker.address("mqtt").port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+    let fields = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let is_open = |fields: &Vec<&str>| fields[1].ends_with(&port) && fields[3] == "01";
+    let queue = |fields: Vec<&str>| {
+        let (_, unread) = fields[4].split_once(':').expect("both queues");
+        usize::from_str_radix(unread, 16).expect("a number")
+    };
+    fields.skip(1).filter(is_open).map(queue).collect()
+}
+
 fn habits() -> Habits {
     Habits {
         version: Version::V311,
