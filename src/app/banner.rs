@@ -35,12 +35,13 @@ pub fn first_start(made: &FirstStart<'_>) -> String {
         let _ = writeln!(
             out,
             "  {}\n",
-            publish_line(&host_of(address), address, made.token, None)
+            publish_line(&host_of(address), address, made.token, Over::Tcp)
         );
     }
     if let Some(address) = made.mqtts {
         let ca = relative(made.ca);
-        let line = publish_line(&host_of(address), address, made.token, Some(&ca));
+        let over = Over::Tls { ca: &ca };
+        let line = publish_line(&host_of(address), address, made.token, over);
         let _ = writeln!(out, "or with TLS:\n\n  {line}\n");
     }
     let (program, name) = (shell_word(&program()), shell_word(made.device));
@@ -69,11 +70,31 @@ pub fn announce(text: &str, secrets_dir: &Path) -> io::Result<()> {
     out.flush()
 }
 
-/// A ready `mosquitto_pub` line; `ca` is the CA file for TLS.
-pub fn publish_line(host: &str, address: SocketAddr, token: &str, ca: Option<&Path>) -> String {
-    let tls = ca.map_or_else(String::new, |ca| {
-        format!(" --cafile {}", shell_word(&ca.display().to_string()))
-    });
+/// What a `mosquitto_pub` line goes over.
+#[derive(Clone, Copy, Debug)]
+pub enum Over<'a> {
+    /// TCP alone.
+    Tcp,
+    /// TLS.
+    Tls {
+        /// The CA file.
+        ca: &'a Path,
+    },
+    /// TLS with a certificate of the client's own, whose files the line leaves to be named.
+    MutualTls {
+        /// The CA file.
+        ca: &'a Path,
+    },
+}
+
+/// A ready `mosquitto_pub` line.
+pub fn publish_line(host: &str, address: SocketAddr, token: &str, over: Over<'_>) -> String {
+    let trusting = |ca: &Path| format!(" --cafile {}", shell_word(&ca.display().to_string()));
+    let tls = match over {
+        Over::Tcp => String::new(),
+        Over::Tls { ca } => trusting(ca),
+        Over::MutualTls { ca } => trusting(ca) + " --cert CERTIFICATE.pem --key KEY.pem",
+    };
     format!(
         "mosquitto_pub -d -q 1{tls} -h {host} -p {} -t v1/devices/me/telemetry -u {} \
          -m '{{\"temperature\":25}}'",
@@ -171,6 +192,18 @@ mod tests {
             shell_word(&program())
         )));
         assert!(program().contains("/deps/tollgate-"));
+    }
+
+    #[test]
+    fn a_token_that_needs_a_certificate_goes_by_tls_with_one() {
+        let address = "[::]:8883".parse().unwrap();
+        let ca = Path::new("certs/ca-root.pem");
+        assert_eq!(
+            publish_line("localhost", address, "tgd_abc", Over::MutualTls { ca }),
+            "mosquitto_pub -d -q 1 --cafile certs/ca-root.pem --cert CERTIFICATE.pem --key KEY.pem \
+             -h localhost -p 8883 -t v1/devices/me/telemetry -u tgd_abc \
+             -m '{\"temperature\":25}'"
+        );
     }
 
     #[test]

@@ -150,10 +150,11 @@ fn create(client: &Client, wanted: New, json: bool) -> Result<(), CliError> {
         terms: wanted.terms.read()?,
     };
     let reply: AppCreated = client.post("/apps", &body)?;
+    identity::warn(&reply.warnings);
     if json {
         return print_json(&reply);
     }
-    let once = AppView::shown_once(client, &reply.token);
+    let once = reply.app.shown_once(client, &reply.token);
     print(&format!("{}{once}", details(&reply.app)))
 }
 
@@ -217,15 +218,21 @@ impl Kind for AppView {
         (page.apps, page.next)
     }
 
-    fn of_changed(changed: &AppChanged) -> (&AppView, Receipt) {
-        (&changed.app, changed.receipt)
+    fn of_changed(changed: &AppChanged) -> (&AppView, Receipt, &[String]) {
+        (&changed.app, changed.receipt, &changed.warnings)
     }
 
-    fn of_rotated(rotated: &AppRotated) -> (&AppView, &TokenText, Receipt) {
-        (&rotated.app, &rotated.token, rotated.receipt)
+    fn of_rotated(rotated: &AppRotated) -> (&AppView, &TokenText, Receipt, &[String]) {
+        let AppRotated {
+            app,
+            token,
+            receipt,
+            warnings,
+        } = rotated;
+        (app, token, *receipt, warnings)
     }
 
-    fn shown_once(_client: &Client, token: &TokenText) -> String {
+    fn shown_once(&self, _client: &Client, token: &TokenText) -> String {
         format!(
             "\ntoken      {}\n           shown once: keep it now; it is the MQTT user name\n",
             shown(token.expose())

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use uuid::Uuid;
 
 use crate::{
-    app::banner::{host_of, publish_line, relative},
+    app::banner::{Over, host_of, publish_line, relative},
     cli::{
         CliError,
         client::{Client, Operator},
@@ -169,10 +169,11 @@ fn create(client: &Client, wanted: New, json: bool) -> Result<(), CliError> {
         terms: wanted.terms.read()?,
     };
     let reply: DeviceCreated = client.post("/devices", &body)?;
+    identity::warn(&reply.warnings);
     if json {
         return print_json(&reply);
     }
-    let once = DeviceView::shown_once(client, &reply.token);
+    let once = reply.device.shown_once(client, &reply.token);
     print(&format!("{}{once}", details(&reply.device)))
 }
 
@@ -233,36 +234,54 @@ impl Kind for DeviceView {
         (page.devices, page.next)
     }
 
-    fn of_changed(changed: &DeviceChanged) -> (&DeviceView, Receipt) {
-        (&changed.device, changed.receipt)
+    fn of_changed(changed: &DeviceChanged) -> (&DeviceView, Receipt, &[String]) {
+        (&changed.device, changed.receipt, &changed.warnings)
     }
 
-    fn of_rotated(rotated: &Rotated) -> (&DeviceView, &TokenText, Receipt) {
-        (&rotated.device, &rotated.token, rotated.receipt)
+    fn of_rotated(rotated: &Rotated) -> (&DeviceView, &TokenText, Receipt, &[String]) {
+        let Rotated {
+            device,
+            token,
+            receipt,
+            warnings,
+        } = rotated;
+        (device, token, *receipt, warnings)
     }
 
-    fn shown_once(client: &Client, token: &TokenText) -> String {
-        shown_once(client, token)
+    fn shown_once(&self, client: &Client, token: &TokenText) -> String {
+        let token = token.expose();
+        let mut out = format!(
+            "\ntoken    {}\n         shown once: keep it now\n",
+            shown(token)
+        );
+        if let Some(line) = line_to_paste(client, token, identity::is_bound(self)) {
+            let _ = write!(out, "\nSend a value:\n\n  {line}\n");
+        }
+        out
     }
 }
 
-/// The token and what to do with it.
-fn shown_once(client: &Client, token: &TokenText) -> String {
-    let token = token.expose();
-    let mut out = format!(
-        "\ntoken    {}\n         shown once: keep it now\n",
-        shown(token)
-    );
+/// A line that sends a value with this token, by the listener where that can be: a token that
+/// needs a certificate beside it goes by TLS.
+fn line_to_paste(client: &Client, token: &str, is_bound: bool) -> Option<String> {
     let config = &client.config;
-    if let Some(address) = config.mqtt.listen.first() {
-        let line = publish_line(&device_host(client, *address), *address, token, None);
-        let _ = write!(out, "\nSend a value:\n\n  {line}\n");
-    } else if let Some(address) = config.mqtts.listen.first() {
-        let ca = relative(&config.ca_certificate());
-        let line = publish_line(&device_host(client, *address), *address, token, Some(&ca));
-        let _ = write!(out, "\nSend a value:\n\n  {line}\n");
+    let line = |address: &SocketAddr, over| {
+        publish_line(&device_host(client, *address), *address, token, over)
+    };
+    let plain = config.mqtt.listen.first().filter(|_| !is_bound);
+    if let Some(address) = plain {
+        return Some(line(address, Over::Tcp));
     }
-    out
+    let ca = relative(&config.ca_certificate());
+    let over = match is_bound {
+        true => Over::MutualTls { ca: &ca },
+        false => Over::Tls { ca: &ca },
+    };
+    config
+        .mqtts
+        .listen
+        .first()
+        .map(|address| line(address, over))
 }
 
 /// Where devices find the broker: beside its admin API when that is on another machine.

@@ -20,6 +20,9 @@ use crate::{
     },
 };
 
+/// The kind of a token, as the API has it.
+const ACCESS_TOKEN: &str = "access_token";
+
 const LIMITED: revoke::Verb = ("changed the terms of", "would change the terms of");
 const ROLLED_BACK: revoke::Verb = ("rolled back", "would roll back");
 const ROTATED: revoke::Verb = ("rotated", "would rotate");
@@ -50,10 +53,11 @@ pub(super) trait Kind: Serialize + DeserializeOwned {
     fn row(&self) -> Vec<String>;
     /// The parts of a page, and the name where the next begins.
     fn of_page(page: Self::Page) -> (Vec<Self>, Option<String>);
-    fn of_changed(changed: &Self::Changed) -> (&Self, Receipt);
-    fn of_rotated(rotated: &Self::Rotated) -> (&Self, &TokenText, Receipt);
-    /// What to do with a token.
-    fn shown_once(client: &Client, token: &TokenText) -> String;
+    /// What is warned of comes last, here and in a rotation.
+    fn of_changed(changed: &Self::Changed) -> (&Self, Receipt, &[String]);
+    fn of_rotated(rotated: &Self::Rotated) -> (&Self, &TokenText, Receipt, &[String]);
+    /// What to do with its newest token.
+    fn shown_once(&self, client: &Client, token: &TokenText) -> String;
 }
 
 #[derive(Debug, Args)]
@@ -121,7 +125,7 @@ pub(super) fn scope<T: Kind>(
     if json {
         return Ok(());
     }
-    let (one, _) = T::of_changed(&reply);
+    let (one, ..) = T::of_changed(&reply);
     print(&fields(&scope_facts(one)))
 }
 
@@ -145,7 +149,7 @@ pub(super) fn limit<T: Kind>(
     if json {
         return Ok(());
     }
-    let (one, _) = T::of_changed(&reply);
+    let (one, ..) = T::of_changed(&reply);
     print(&credentials(one))
 }
 
@@ -162,13 +166,17 @@ pub(super) fn rotate<T: Kind>(
         retire_on_use: overlap.retire_on_use,
     };
     let reply: T::Rotated = client.post(&format!("{}/rotate", path_of::<T>(one)), &body)?;
+    let (one, token, receipt, warnings) = T::of_rotated(&reply);
+    warn(warnings);
     if json {
         return print_json(&reply);
     }
-    let (one, token, receipt) = T::of_rotated(&reply);
     let ended = revoke::ended(ROTATED, one.name(), one.id(), receipt);
     let older = credentials(one);
-    print(&format!("{ended}\n{older}{}", T::shown_once(client, token)))
+    print(&format!(
+        "{ended}\n{older}{}",
+        one.shown_once(client, token)
+    ))
 }
 
 pub(super) fn roll_back<T: Kind>(client: &Client, one: &str, json: bool) -> Result<(), CliError> {
@@ -177,8 +185,22 @@ pub(super) fn roll_back<T: Kind>(client: &Client, one: &str, json: bool) -> Resu
     if json {
         return Ok(());
     }
-    let (one, _) = T::of_changed(&reply);
+    let (one, ..) = T::of_changed(&reply);
     print(&credentials(one))
+}
+
+/// What is warned of in a reply. On standard error: programs read the reply.
+pub(super) fn warn(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("tollgate: warning: {}", shown(warning));
+    }
+}
+
+/// Whether its newest live token needs a client's certificate beside it.
+pub(super) fn is_bound<T: Kind>(one: &T) -> bool {
+    let mut credentials = one.credentials().iter().rev();
+    let newest = credentials.find(|held| held.revoked_ms.is_none() && held.kind == ACCESS_TOKEN);
+    newest.is_some_and(|held| held.certificate.is_some())
 }
 
 /// Most pages asked for, however short they are; more is a loop.

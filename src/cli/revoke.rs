@@ -8,7 +8,7 @@ use crate::{
     cli::{
         CliError,
         client::{Client, path_step},
-        identity::Kind,
+        identity::{Kind, warn},
         moment, print, print_json,
         table::shown,
     },
@@ -108,10 +108,11 @@ const DELETED: Verb = ("deleted", "would delete");
 
 /// What became of one.
 pub(super) fn changed<T: Kind>(verb: Verb, reply: &T::Changed, json: bool) -> Result<(), CliError> {
+    let (one, receipt, warnings) = T::of_changed(reply);
+    warn(warnings);
     if json {
         return print_json(reply);
     }
-    let (one, receipt) = T::of_changed(reply);
     print(&ended(verb, one.name(), one.id(), receipt))
 }
 

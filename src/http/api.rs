@@ -254,6 +254,9 @@ pub struct DeviceCreated {
     pub device: DeviceView,
     /// Its token.
     pub token: TokenText,
+    /// Why a token of it opens no door as things are; absent if none is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// Reply to a rotation: the new token, shown once, and what became of the old one's connections.
@@ -265,6 +268,9 @@ pub struct Rotated {
     pub token: TokenText,
     /// What the broker did.
     pub receipt: Receipt,
+    /// Why a token of it opens no door as things are; absent if none is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// Reply to a revocation, a deletion, or a change of the scope.
@@ -274,6 +280,9 @@ pub struct DeviceChanged {
     pub device: DeviceView,
     /// What the broker did.
     pub receipt: Receipt,
+    /// Of changed terms: why a token of it opens no door as things are; absent if none is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// Reply to `GET /admin/v1/devices/{device}/telemetry`.

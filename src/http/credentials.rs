@@ -12,10 +12,10 @@ use super::body::JsonBody;
 use super::identities::Kind;
 use super::parameters::{RawPath, named_in};
 use super::refused::{Code, Refused};
-use super::service::Shared;
+use super::service::{ServiceState, Shared};
 use super::views::{credential_view, refused_by_registry, terms_change};
 use crate::identity::{Adding, Fingerprint, NewBasic, NewCertificate, Registry};
-use crate::net::tls::{ClientCertificate, Tls};
+use crate::net::tls::ClientCertificate;
 
 /// `POST …/{one}/credentials`
 pub(super) async fn add<T: Kind>(
@@ -29,7 +29,7 @@ pub(super) async fn add<T: Kind>(
         terms: terms_change(wanted.terms)?,
         replaces: wanted.replace,
     };
-    let doubts = new.doubt(shared.mqtts.as_ref());
+    let doubt = new.doubt(&shared);
     to_the_end(async move {
         let add = move |registry: &Registry| match new {
             New::Basic(new) => registry.add_basic(T::AS, &one, &new, how),
@@ -47,8 +47,9 @@ pub(super) async fn add<T: Kind>(
             Some(change) => Some(confirm(&shared, change).await?),
             None => None,
         };
+        let mut warnings = shared.warnings(std::slice::from_ref(&added.credential));
+        warnings.extend(doubt);
         let credential = credential_view(added.credential);
-        let warnings = doubts.into_iter().collect();
         Ok((
             status,
             Json(CredentialAdded {
@@ -87,14 +88,12 @@ impl New {
         Ok(New::Certificate(read))
     }
 
-    /// Why nobody comes in with it as things are; `None` if that can be.
-    fn doubt(&self, mqtts: Option<&Tls>) -> Option<String> {
-        match (self, mqtts) {
+    /// Why nobody comes in with a certificate as things are; `None` if that can be.
+    fn doubt(&self, shared: &ServiceState) -> Option<String> {
+        match (self, &shared.mqtts) {
             (New::Basic(_), _) => None,
             (New::Certificate(read), Some(mqtts)) => mqtts.doubt(read),
-            (New::Certificate(_), None) => {
-                Some("there is no TLS listener: mqtts.listen is off".to_owned())
-            }
+            (New::Certificate(_), None) => shared.asks_nobody().map(str::to_owned),
         }
     }
 }
@@ -125,7 +124,7 @@ pub(super) async fn end<T: Kind>(
         let (ended, change) = in_registry(&shared, end).await?;
         tracing::info!(kind = %T::KIND, id = %ended.id(), credential, "a credential ended");
         let receipt = confirm(&shared, change).await?;
-        Ok(Json(ended.changed(receipt)))
+        Ok(Json(ended.changed(receipt, Vec::new())))
     })
     .await
 }

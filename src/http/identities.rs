@@ -20,8 +20,9 @@ use super::revocations;
 use super::service::{ServiceState, Shared};
 use super::views::{app_view, device_name, device_view, refused_by_registry, terms_change};
 use crate::identity::{
-    APPLICATION, Application, As, Change, DEVICE, Device, DeviceToken, GRACE_DEFAULT_S, Identified,
-    IdentityKind, Registry, RegistryError, Rotation, Scope, ScopeChange, TokenReport,
+    APPLICATION, Application, As, Change, CredentialInfo, DEVICE, Device, DeviceToken,
+    GRACE_DEFAULT_S, Identified, IdentityKind, Registry, RegistryError, Rotation, Scope,
+    ScopeChange, TokenReport,
 };
 use crate::journal::Offset;
 
@@ -41,19 +42,25 @@ pub(super) trait Kind: Identified + Sized + Send + 'static {
 
     fn id(&self) -> Uuid;
     fn name(&self) -> &str;
+    fn credentials(&self) -> &[CredentialInfo];
     /// What it may publish to and receive, as it was asked for.
     fn filters(&self) -> [&[String]; 2];
     fn view(self) -> Self::View;
     fn page(found: Vec<Self>, next: Option<String>) -> Self::Page;
-    fn created(self, token: TokenText) -> Self::Created;
-    fn rotated(self, token: TokenText, receipt: Receipt) -> Self::Rotated;
-    fn changed(self, receipt: Receipt) -> Self::Changed;
+    fn created(self, token: TokenText, warnings: Vec<String>) -> Self::Created;
+    fn rotated(self, token: TokenText, receipt: Receipt, warnings: Vec<String>) -> Self::Rotated;
+    fn changed(self, receipt: Receipt, warnings: Vec<String>) -> Self::Changed;
 
     /// A chosen token that it can carry.
     fn token(shared: &ServiceState, text: &TokenText) -> Result<DeviceToken, Refused>;
 
     /// Lets go of what is kept of one that was deleted, outside of the registry.
     fn forget(&self, _shared: &ServiceState) {}
+
+    /// What a reply warns of.
+    fn warnings(&self, shared: &ServiceState) -> Vec<String> {
+        shared.warnings(self.credentials())
+    }
 }
 
 /// `GET …`
@@ -95,10 +102,11 @@ pub(super) async fn create<T: Kind>(
         note::<T>(&made, "created");
     }
     let location = format!("{ADMIN_PREFIX}/{}/{}", T::ALL, made.id());
+    let warnings = made.warnings(&shared);
     Ok((
         status,
         [(header::LOCATION, location)],
-        Json(made.created(token)),
+        Json(made.created(token, warnings)),
     ))
 }
 
@@ -151,7 +159,9 @@ pub(super) async fn rotate<T: Kind>(
         note::<T>(&rotated, "given a new token");
         let receipt = confirm(&shared, change).await?;
         let token = TokenText::new(token.expose().to_owned());
-        Ok(Json(rotated.rotated(token, receipt)))
+        let newest = rotated.credentials().last().map(std::slice::from_ref);
+        let warnings = shared.warnings(newest.unwrap_or_default());
+        Ok(Json(rotated.rotated(token, receipt, warnings)))
     })
     .await
 }
@@ -163,7 +173,7 @@ pub(super) async fn roll_back<T: Kind>(
 ) -> Reply<T::Changed> {
     let one = named_in(path, T::ONE)?;
     let back = move |registry: &Registry| registry.roll_back(T::AS, &one);
-    change::<T>(shared, "given its old token back", back, |_, _| {}).await
+    change::<T>(shared, "given its old token back", back, nothing).await
 }
 
 /// `POST …/{one}/revoke`
@@ -178,13 +188,13 @@ pub(super) async fn revoke<T: Kind>(
         let revoked = revocations::one(asked, T::KIND, one, wanted).await?;
         let id = revoked.id.to_string();
         let found = in_registry(&shared, move |registry| registry.one(T::AS, &id)).await?;
-        return Ok(Json(found.changed(revoked.receipt)));
+        return Ok(Json(found.changed(revoked.receipt, Vec::new())));
     }
     if wanted.dry_run {
         return foresee::<T>(&shared, one).await;
     }
     let revoke = move |registry: &Registry| registry.revoke_as(T::AS, &one);
-    change::<T>(shared, "revoked", revoke, |_, _| {}).await
+    change::<T>(shared, "revoked", revoke, nothing).await
 }
 
 /// `DELETE …/{one}`
@@ -201,7 +211,11 @@ pub(super) async fn delete<T: Kind>(
         return foresee::<T>(&shared, one).await;
     }
     let delete = move |registry: &Registry| registry.delete_as(T::AS, &one, ALL_RECORDS);
-    change::<T>(shared, "deleted", delete, T::forget).await
+    let forget = |gone: &T, shared: &ServiceState| {
+        gone.forget(shared);
+        Vec::new()
+    };
+    change::<T>(shared, "deleted", delete, forget).await
 }
 
 /// `PATCH …/{one}/scope`
@@ -221,7 +235,7 @@ pub(super) async fn scope<T: Kind>(
         subscribe: wanted.subscribe,
     };
     let rescope = move |registry: &Registry| registry.set_scope(T::AS, &one, wanted);
-    change::<T>(shared, "given a new scope", rescope, |_, _| {}).await
+    change::<T>(shared, "given a new scope", rescope, nothing).await
 }
 
 /// `PATCH …/{one}/terms`
@@ -237,22 +251,28 @@ pub(super) async fn terms<T: Kind>(
     }
     let (credential, terms) = (wanted.credential, terms_change(Some(wanted.terms))?);
     let reterm = move |registry: &Registry| registry.set_terms(T::AS, &one, credential, terms);
-    change::<T>(shared, "given new terms", reterm, |_, _| {}).await
+    change::<T>(shared, "given new terms", reterm, T::warnings).await
 }
 
-/// Makes a change, has it confirmed everywhere, and answers with what it ended.
+/// Nothing more is done, nor warned of.
+fn nothing<T: Kind>(_changed: &T, _shared: &ServiceState) -> Vec<String> {
+    Vec::new()
+}
+
+/// Makes a change, has it confirmed everywhere, and answers with what it ended, and what `then`
+/// warns of.
 async fn change<T: Kind>(
     shared: Shared,
     what: &'static str,
     make: impl FnOnce(&Registry) -> Result<(T, Change), RegistryError> + Send + 'static,
-    then: fn(&T, &ServiceState),
+    then: fn(&T, &ServiceState) -> Vec<String>,
 ) -> Reply<T::Changed> {
     to_the_end(async move {
         let (changed, change) = in_registry(&shared, make).await?;
         note::<T>(&changed, what);
-        then(&changed, &shared);
+        let warnings = then(&changed, &shared);
         let receipt = confirm(&shared, change).await?;
-        Ok(Json(changed.changed(receipt)))
+        Ok(Json(changed.changed(receipt, warnings)))
     })
     .await
 }
@@ -263,7 +283,7 @@ async fn foresee<T: Kind>(shared: &ServiceState, one: String) -> Reply<T::Change
     let (found, change) = in_registry(shared, ask).await?;
     let receipts = foresee_all(shared, vec![change]).await?;
     let receipt = receipts.first().copied().unwrap_or_default();
-    Ok(Json(found.changed(Receipt::of(&receipt, true))))
+    Ok(Json(found.changed(Receipt::of(&receipt, true), Vec::new())))
 }
 
 fn note<T: Kind>(one: &T, what: &str) {
@@ -296,6 +316,10 @@ impl Kind for Device {
         &self.name
     }
 
+    fn credentials(&self) -> &[CredentialInfo] {
+        &self.credentials
+    }
+
     fn filters(&self) -> [&[String]; 2] {
         [&self.publish, &self.subscribe]
     }
@@ -309,22 +333,29 @@ impl Kind for Device {
         DevicePage { devices, next }
     }
 
-    fn created(self, token: TokenText) -> DeviceCreated {
-        let device = device_view(self);
-        DeviceCreated { device, token }
+    fn created(self, token: TokenText, warnings: Vec<String>) -> DeviceCreated {
+        DeviceCreated {
+            device: device_view(self),
+            token,
+            warnings,
+        }
     }
 
-    fn rotated(self, token: TokenText, receipt: Receipt) -> Rotated {
+    fn rotated(self, token: TokenText, receipt: Receipt, warnings: Vec<String>) -> Rotated {
         Rotated {
             device: device_view(self),
             token,
             receipt,
+            warnings,
         }
     }
 
-    fn changed(self, receipt: Receipt) -> DeviceChanged {
-        let device = device_view(self);
-        DeviceChanged { device, receipt }
+    fn changed(self, receipt: Receipt, warnings: Vec<String>) -> DeviceChanged {
+        DeviceChanged {
+            device: device_view(self),
+            receipt,
+            warnings,
+        }
     }
 
     fn token(_shared: &ServiceState, text: &TokenText) -> Result<DeviceToken, Refused> {
@@ -355,6 +386,10 @@ impl Kind for Application {
         &self.name
     }
 
+    fn credentials(&self) -> &[CredentialInfo] {
+        &self.credentials
+    }
+
     fn filters(&self) -> [&[String]; 2] {
         [&self.publish, &self.subscribe]
     }
@@ -368,22 +403,29 @@ impl Kind for Application {
         AppPage { apps, next }
     }
 
-    fn created(self, token: TokenText) -> AppCreated {
-        let app = app_view(self);
-        AppCreated { app, token }
+    fn created(self, token: TokenText, warnings: Vec<String>) -> AppCreated {
+        AppCreated {
+            app: app_view(self),
+            token,
+            warnings,
+        }
     }
 
-    fn rotated(self, token: TokenText, receipt: Receipt) -> AppRotated {
+    fn rotated(self, token: TokenText, receipt: Receipt, warnings: Vec<String>) -> AppRotated {
         AppRotated {
             app: app_view(self),
             token,
             receipt,
+            warnings,
         }
     }
 
-    fn changed(self, receipt: Receipt) -> AppChanged {
-        let app = app_view(self);
-        AppChanged { app, receipt }
+    fn changed(self, receipt: Receipt, warnings: Vec<String>) -> AppChanged {
+        AppChanged {
+            app: app_view(self),
+            receipt,
+            warnings,
+        }
     }
 
     fn token(shared: &ServiceState, text: &TokenText) -> Result<DeviceToken, Refused> {

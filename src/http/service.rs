@@ -24,10 +24,10 @@ use super::routes;
 use crate::audit::{self, Audit, Event, What};
 use crate::backup::Folders;
 use crate::broker::Control;
-use crate::identity::{Registry, Secrets};
+use crate::identity::{CredentialInfo, Registry, Secrets};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::net::tls::Tls;
+use crate::net::tls::{ASKS_NOBODY, Tls};
 use crate::telemetry::History;
 
 /// What endpoints work with. Cloning shares it.
@@ -46,6 +46,30 @@ pub(super) struct ServiceState {
     /// What MQTT clients meet on the TLS listener, if there is one.
     pub(super) mqtts: Option<Tls>,
     pub(super) lanes: Lanes,
+}
+
+impl ServiceState {
+    /// Why no client can show a certificate as things are; `None` if it can.
+    pub(super) fn asks_nobody(&self) -> Option<&'static str> {
+        match &self.mqtts {
+            None => Some("there is no TLS listener: mqtts.listen is off"),
+            Some(mqtts) if mqtts.asks_clients() => None,
+            Some(_) => Some(ASKS_NOBODY),
+        }
+    }
+
+    /// Why no token with one of these credentials' terms opens a door as things are: what a reply
+    /// warns of.
+    pub(super) fn warnings(&self, credentials: &[CredentialInfo]) -> Vec<String> {
+        let is_bound =
+            |held: &CredentialInfo| held.revoked_ms.is_none() && held.terms.certificate.is_some();
+        let why = self
+            .asks_nobody()
+            .filter(|_| credentials.iter().any(is_bound));
+        let warning =
+            |why| format!("what is bound to a client certificate opens no door, as {why}");
+        why.map(warning).into_iter().collect()
+    }
 }
 
 /// The parts of a [`Service`].

@@ -318,6 +318,7 @@ fn devices() -> Bodies {
     let created = DeviceCreated {
         device: device(),
         token: token(),
+        warnings: filters(),
     };
     let add = AddCredential {
         client_id: Some(token()),
@@ -383,9 +384,17 @@ fn changes() -> Bodies {
                 device: device.clone(),
                 token,
                 receipt,
+                warnings: filters(),
             }),
         ),
-        ("DeviceChanged", json(&DeviceChanged { device, receipt })),
+        (
+            "DeviceChanged",
+            json(&DeviceChanged {
+                device,
+                receipt,
+                warnings: filters(),
+            }),
+        ),
         ("Receipt", json(&dry)),
         ("Revoke", json(&wish)),
         ("SuspectView", json(&suspect())),
@@ -421,16 +430,19 @@ fn apps() -> Bodies {
     let created = AppCreated {
         app: app.clone(),
         token: token(),
+        warnings: filters(),
     };
     let receipt = Receipt::default();
     let rotated = AppRotated {
         app: app.clone(),
         token: token(),
         receipt,
+        warnings: filters(),
     };
     let changed = AppChanged {
         app: app.clone(),
         receipt,
+        warnings: filters(),
     };
     vec![
         ("AppView", json(&app)),

@@ -11,7 +11,6 @@ use super::service::Shared;
 use super::views::report_view;
 use crate::broker::LiveConnection;
 use crate::identity::{OldToken, Registry, USAGE_PER_PAGE_MAX};
-use crate::net::tls::{ASKS_NOBODY, Tls};
 
 /// Tokens in one page when the request names no `limit`.
 const USAGE_PER_PAGE_DEFAULT: usize = 100;
@@ -28,9 +27,9 @@ pub(super) async fn check(
         refused: refused @ None,
         ..
     } = &mut report
-        && !shared.mqtts.as_ref().is_some_and(Tls::asks_clients)
+        && let Some(why) = shared.asks_nobody()
     {
-        *refused = Some(format!("it needs a client certificate, and {ASKS_NOBODY}"));
+        *refused = Some(format!("it needs a client certificate, and {why}"));
     }
     Ok(Json(report))
 }

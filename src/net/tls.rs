@@ -33,8 +33,8 @@ pub struct Tls {
 }
 
 /// What is said of certificates of clients where they have no effect.
-pub const ASKS_NOBODY: &str =
-    "no listener asks clients for certificates: mqtts.client_certificate is \"off\"";
+pub const ASKS_NOBODY: &str = "no listener asks clients for certificates: \
+     mqtts.client_certificate is \"off\", neither \"optional\" nor \"required\"";
 
 struct Offer {
     /// The client's order of cipher suites decides.

@@ -294,6 +294,82 @@ fn sec_54_what_is_no_fingerprint_is_refused_and_a_listener_that_asks_nobody_is_t
     assert_eq!(refused(&broker, NOT_ASKED), 3.0);
 }
 
+/// Whoever binds a token where no listener sees certificates is told, with the setting that does
+/// it; and by no other change.
+#[test]
+fn sec_54_binding_a_token_warns_where_no_listener_asks_for_certificates() {
+    let off = Broker::start();
+    let no_tls = Broker::start_with(&[("TOLLGATE_MQTTS_LISTEN", "off")]);
+    let asks = asking("optional");
+    let bound_to = fingerprint(&Shown::good("d", None));
+    for (broker, expected) in [
+        (&off, Some("mqtts.client_certificate is \"off\"")),
+        (&no_tls, Some("mqtts.listen is off")),
+        (&asks, None),
+    ] {
+        let says = |arguments: &[&str]| {
+            let output = broker.cli(&[arguments, &["--json"]].concat());
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{arguments:?}: {said}");
+            let reply: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            let warnings = reply["warnings"].as_array().map_or(0, Vec::len);
+            assert_eq!(warnings > 0, said.contains("opens no door"), "{reply}");
+            said
+        };
+        let check = |said: &str, expected: Option<&str>| match expected {
+            Some(why) => assert!(said.contains(why), "{why:?} is not in {said:?}"),
+            None => assert_eq!(said, ""),
+        };
+        let binding = ["--bound-to", bound_to.as_str()];
+        for kind in ["device", "app"] {
+            let name = format!("a {kind}");
+            let name = name.as_str();
+            let bind = |verb: &str| says(&[&[kind, verb, name], &binding[..]].concat());
+            check(&bind("create"), expected);
+            check(&bind("limit"), expected);
+            check(&bind("rotate"), expected);
+            // The new token is bound as the old one.
+            check(&says(&[kind, "rotate", name]), expected);
+            check(&says(&[kind, "rollback", name]), None);
+            // The old one still is, and is not what this is about.
+            check(&says(&[kind, "rotate", name, "--bound-to", "none"]), None);
+            check(&says(&[kind, "limit", name, "--bound-to", "none"]), None);
+            check(&says(&[kind, "limit", name, "--rate", "5"]), None);
+            check(&says(&[kind, "rotate", name]), None);
+            let add = [kind, "credential", "add", name, "--user-name", name];
+            check(&says(&[&add[..], &binding[..]].concat()), expected);
+            check(&says(&[kind, "delete", name]), None);
+        }
+    }
+}
+
+/// The line to paste is one that such a token can come in with.
+#[test]
+fn sec_54_the_line_to_paste_for_a_bound_token_goes_by_tls_with_a_certificate() {
+    let broker = asking("optional");
+    let bound_to = fingerprint(&Shown::good("d", None));
+    let by_tls = [
+        "mosquitto_pub -d -q 1 --cafile ",
+        " --cert CERTIFICATE.pem --key KEY.pem -h localhost -p ",
+    ];
+    let create = ["device", "create", "d", "--bound-to", &bound_to];
+    let unbound = ["device", "rotate", "d", "--bound-to", "none"];
+    for (arguments, is_bound) in [
+        (&create[..], true),
+        (&["device", "rotate", "d"], true),
+        (&unbound, false),
+    ] {
+        let said = broker.cli_ok(arguments);
+        for words in by_tls {
+            assert_eq!(said.contains(words), is_bound, "{said}");
+        }
+        assert!(
+            said.contains(" -t v1/devices/me/telemetry -u tgd_"),
+            "{said}"
+        );
+    }
+}
+
 /// Beside the certificate of a device, what is somebody else's lets nobody in, whether or not it
 /// would open the door here.
 #[test]

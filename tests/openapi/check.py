@@ -238,6 +238,7 @@ def identities(ours, one, made):
     first = call(create, {"name": "first", **filters}, expect=201).json
     call(create, {"name": "first"}, expect=409)
     chosen = {"name": "second", "token": "chosen-by-us-" + one, **filters}
+    chosen["terms"] = {"certificate": "cd" * 32}
     call(create, chosen, expect=201)
     call(create, chosen, expect=200)
     call(create, {**chosen, "publish": []}, expect=409)

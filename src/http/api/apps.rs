@@ -41,6 +41,9 @@ pub struct AppCreated {
     pub app: AppView,
     /// Its token.
     pub token: TokenText,
+    /// Why a token of it opens no door as things are; absent if none is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// Reply to a rotation: the new token, shown once, and what became of the old one's connections.
@@ -52,6 +55,9 @@ pub struct AppRotated {
     pub token: TokenText,
     /// What the broker did.
     pub receipt: Receipt,
+    /// Why a token of it opens no door as things are; absent if none is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// Reply to a revocation, a deletion, or a change of the scope.
@@ -61,4 +67,7 @@ pub struct AppChanged {
     pub app: AppView,
     /// What the broker did.
     pub receipt: Receipt,
+    /// Of changed terms: why a token of it opens no door as things are; absent if none is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
