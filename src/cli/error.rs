@@ -117,6 +117,12 @@ pub enum CliError {
         /// Rows.
         skipped: u64,
     },
+    /// Every row was left out.
+    #[error("nothing was imported: all {skipped} rows were skipped")]
+    AllSkipped {
+        /// Rows.
+        skipped: u64,
+    },
     /// A backup was not made or not restored.
     #[error(transparent)]
     Backup(#[from] BackupError),
@@ -152,7 +158,7 @@ impl CliError {
             | CliError::NoService { .. }
             | CliError::NotTollgate { .. } => 5,
             CliError::Refused { .. } | CliError::BadRows { .. } => 6,
-            CliError::Skipped { .. } => 7,
+            CliError::Skipped { .. } | CliError::AllSkipped { .. } => 7,
             CliError::Backup(error) => match error {
                 BackupError::Weak => 2,
                 BackupError::NotEmpty { .. } | BackupError::InUse { .. } => 4,

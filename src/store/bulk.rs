@@ -34,6 +34,8 @@ pub struct NewDevice<'a> {
 /// What of a new device is another's already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
+    /// The name, and that one has the same id: it is that device.
+    Itself,
     /// The name.
     Name,
     /// The id, now or before it was deleted.
@@ -102,8 +104,11 @@ impl<'c> Inserter<'c> {
             new.label
         ];
         if self.device.execute(values)? == 0 {
-            let taken = devices::by_name(self.connection, new.name)?.is_some();
-            return Ok(Err(if taken { Taken::Name } else { Taken::Id }));
+            return Ok(Err(match devices::by_name(self.connection, new.name)? {
+                Some(holder) if holder.id == new.id => Taken::Itself,
+                Some(_) => Taken::Name,
+                None => Taken::Id,
+            }));
         }
         let number = self.connection.last_insert_rowid();
         let NewCredential {

@@ -230,6 +230,82 @@ fn skipped_rows_leave_no_token_in_the_file_of_tokens() {
     assert!(!other.exists());
 }
 
+/// Where nothing is left to import, nothing is said to be, and no file without a token stays.
+#[test]
+fn when_every_row_is_skipped_nothing_is_said_to_be_imported() {
+    let broker = Broker::start();
+    broker.create_device_with_token("taken", "token-that-is-taken");
+    let before = names(&broker);
+    let tokens = broker.dir().join("tokens.csv");
+    let out = tokens.to_str().expect("temporary paths are UTF-8");
+    let more = ["--skip-bad", "--tokens-out", out];
+    // By the broker, and before it is asked.
+    for (csv, rows) in [
+        ("name,label\ntaken,x\nshort\n", 2),
+        ("name,label\nshort\n", 1),
+    ] {
+        let output = import(&broker, csv, &more);
+        assert_eq!(output.status.code(), Some(IN_PART), "{output:?}");
+        let said = text(&output.stderr);
+        let words = format!("nothing was imported: all {rows} rows were skipped");
+        assert!(
+            said.contains(&words) && !said.contains("all others"),
+            "{said}"
+        );
+        let words = format!("imported 0 devices, skipped {rows} rows\n");
+        assert_eq!(text(&output.stdout), words);
+        assert!(!tokens.exists(), "a file without a token stays");
+        assert_eq!(names(&broker), before);
+    }
+    // One came with a token of its own: none was made.
+    let csv = "name,token\ntaken,\nown,token-of-its-own\n";
+    let output = import(&broker, csv, &more);
+    assert_eq!(output.status.code(), Some(IN_PART), "{output:?}");
+    assert_eq!(text(&output.stdout), "imported 1 devices, skipped 1 rows\n");
+    assert!(text(&output.stderr).contains("all others are imported"));
+    assert!(!tokens.exists(), "a file without a token stays");
+}
+
+/// Whoever imports what was exported here is told what these rows are, not to delete the devices.
+#[test]
+fn an_export_that_comes_back_to_its_broker_is_told_what_it_is() {
+    let broker = Broker::start();
+    broker.create_device("pump");
+    broker.create_device("ended");
+    broker.revoke("ended");
+    let export = broker.cli_ok(&["device", "export"]);
+    let output = import(&broker, &export, &[]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = text(&output.stderr);
+    for words in [
+        "has no column token, as an export of devices has none",
+        "--tokens-out",
+        "also one whose token was revoked, unless you take its row out",
+    ] {
+        assert!(said.contains(words), "{words:?} is not in: {said}");
+    }
+    let tokens = broker.dir().join("tokens.csv");
+    let out = tokens.to_str().expect("temporary paths are UTF-8");
+    let output = import(&broker, &export, &["--tokens-out", out]);
+    assert_eq!(output.status.code(), Some(REFUSED), "{output:?}");
+    let said = text(&output.stderr);
+    let itself = "column name: is that of this device, which is here already; leave its row out";
+    assert_eq!(said.matches(itself).count(), 3, "{said}");
+    assert!(!said.contains("delete"), "{said}");
+    // With the name of one and the id of another it is neither.
+    let mixed = export.replace("pump,", "moved,").replace("ended,", "pump,");
+    let output = import(&broker, &mixed, &["--tokens-out", out]);
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("column id: is or was that of another device"),
+        "{said}"
+    );
+    assert!(
+        said.contains("column name: is that of another device"),
+        "{said}"
+    );
+}
+
 /// A client that dies in the middle of its rows has imported none of them.
 #[test]
 fn a_body_that_breaks_off_imports_nothing() {

@@ -150,9 +150,9 @@ pub(super) fn run(client: &Client, arguments: &Arguments, json: bool) -> Result<
     match answer {
         Ok(Uploaded::Done(reply)) => {
             let skipped: Vec<u32> = reply.rows.iter().map(|row| row.row).collect();
-            tokens.keep(&rows, &skipped)?;
+            let kept = tokens.keep(&rows, &skipped)?;
             let bad: Vec<Bad> = reply.rows.iter().map(place).collect();
-            finish(&reply, rows.bad, bad, arguments, &origin, json)
+            finish(&reply, rows.bad, bad, (kept, &origin), json)
         }
         Ok(Uploaded::Refused(error)) => {
             tokens.remove();
@@ -176,8 +176,7 @@ fn finish(
     reply: &Imported,
     mut bad: Vec<Bad>,
     found: Vec<Bad>,
-    arguments: &Arguments,
-    origin: &str,
+    (tokens, origin): (Option<&Path>, &str),
     json: bool,
 ) -> Result<(), CliError> {
     let skipped = bad.len() as u64 + reply.bad;
@@ -193,18 +192,18 @@ fn finish(
     if json {
         print_json(reply)?;
     } else {
-        let tokens = match &arguments.tokens_out {
-            Some(path) if path.exists() => format!(", made tokens in {}", path.display()),
-            _ => String::new(),
-        };
+        let tokens = tokens.map_or_else(String::new, |path| {
+            format!(", made tokens in {}", path.display())
+        });
         print(&format!(
             "imported {} devices, skipped {skipped} rows{tokens}\n",
             reply.created
         ))?;
     }
-    match skipped {
-        0 => Ok(()),
-        skipped => Err(CliError::Skipped { skipped }),
+    match (skipped, reply.created) {
+        (0, _) => Ok(()),
+        (skipped, 0) => Err(CliError::AllSkipped { skipped }),
+        (skipped, _) => Err(CliError::Skipped { skipped }),
     }
 }
 
@@ -352,6 +351,11 @@ impl Columns {
             )));
         }
         Ok(columns)
+    }
+
+    /// Whether there is a column of tokens.
+    fn has_tokens(&self) -> bool {
+        self.0.get(1).copied().flatten().is_some()
     }
 
     /// A field that is there and not empty.

@@ -26,11 +26,7 @@ impl Tokens {
             return Ok(Tokens { made, file });
         };
         let Some(out) = out else {
-            return Err(CliError::Usage(format!(
-                "{origin}, line {}, column token: is empty. Give it one, or name a file with \
-                 --tokens-out: then tokens are made and written there",
-                rows.line_of(first)
-            )));
+            return Err(CliError::Usage(missing_at(rows, first, origin)));
         };
         let made = rows
             .records
@@ -72,9 +68,7 @@ impl Tokens {
         let wrong = |error: csv::Error| failed(error.into());
         out.write_record(["name", "token"]).map_err(wrong)?;
         for (at, record) in rows.records.iter().enumerate() {
-            let is_out =
-                u32::try_from(at + 1).is_ok_and(|row| left_out.binary_search(&row).is_ok());
-            if let (Some(token), false) = (self.of(at), is_out) {
+            if let (Some(token), false) = (self.of(at), is_among(left_out, at)) {
                 let name = rows.columns.get(record, 0).unwrap_or_default();
                 out.write_record([&*name, token.expose()]).map_err(wrong)?;
             }
@@ -96,12 +90,21 @@ impl Tokens {
         folder.and_then(|folder| folder.sync_all()).map_err(failed)
     }
 
-    /// The import is done: the file keeps the tokens of the devices that exist.
-    pub(super) fn keep(&self, rows: &Rows, left_out: &[u32]) -> Result<(), CliError> {
-        match &self.file {
-            Some(path) if !left_out.is_empty() => self.write(path, rows, left_out, false),
-            _ => Ok(()),
+    /// The import is done: the file keeps the tokens of the devices that exist. The file, if it
+    /// holds any; else it is removed.
+    pub(super) fn keep(&self, rows: &Rows, left_out: &[u32]) -> Result<Option<&Path>, CliError> {
+        let Some(path) = self.file.as_deref() else {
+            return Ok(None);
+        };
+        let is_made = |at: usize| self.of(at).is_some() && !is_among(left_out, at);
+        if !(0..rows.records.len()).any(is_made) {
+            self.remove();
+            return Ok(None);
         }
+        if !left_out.is_empty() {
+            self.write(path, rows, left_out, false)?;
+        }
+        Ok(Some(path))
     }
 
     /// Nothing was imported: the tokens are nobody's.
@@ -128,4 +131,25 @@ impl Tokens {
             _ => self.remove(),
         }
     }
+}
+
+/// Whether the row at this place is among those with these numbers, which count from 1.
+fn is_among(numbers: &[u32], at: usize) -> bool {
+    u32::try_from(at + 1).is_ok_and(|row| numbers.binary_search(&row).is_ok())
+}
+
+/// What to do about a row without a token, the `first` of them. An export has no token in any.
+fn missing_at(rows: &Rows, first: usize, origin: &str) -> String {
+    if rows.columns.has_tokens() {
+        return format!(
+            "{origin}, line {}, column token: is empty. Give it one, or name a file with \
+             --tokens-out: then tokens are made and written there",
+            rows.line_of(first)
+        );
+    }
+    format!(
+        "{origin} has no column token, as an export of devices has none. Name a file with \
+         --tokens-out: then each device of it is made with a new token, written there; also one \
+         whose token was revoked, unless you take its row out"
+    )
 }

@@ -68,7 +68,7 @@ impl Staged {
                 Ok(credential) => added.push(Added { place, credential }),
                 Err(taken) => {
                     let field = match taken {
-                        Taken::Name => "name",
+                        Taken::Itself | Taken::Name => "name",
                         Taken::Id => "id",
                         Taken::Token => "token",
                     };
@@ -116,6 +116,9 @@ pub(super) struct Added {
 
 fn words(taken: Taken) -> String {
     match taken {
+        Taken::Itself => {
+            "is that of this device, which is here already; leave its row out: it stays as it is"
+        }
         Taken::Name => "is that of another device; choose another, or delete that device",
         Taken::Id => "is or was that of another device; leave it empty to get a new one",
         Taken::Token => "is or was that of another device; choose another",
