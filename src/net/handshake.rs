@@ -22,7 +22,7 @@ use super::greeter::Greeter;
 use super::places::{Place, TLS_BYTES};
 use super::proxy;
 use super::stream::{Detached, Socket, Stream};
-use super::tls::{self, Certificate, Tls};
+use super::tls::{self, Certificate, Listener, Tls};
 use super::told::Shown;
 use super::websocket::{self, Bearer, WebSocketRules};
 use crate::audit::ClientId;
@@ -82,6 +82,8 @@ pub(super) struct Guest {
     pub(super) from: IpAddr,
     place: Place,
     stage: Stage,
+    /// Where it came in, for advice about it.
+    listener: Listener,
     /// What it showed in the TLS handshake.
     certificate: Certificate,
 }
@@ -197,6 +199,8 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted, mut bytes: Vec<u8>) {
     let mut guest = Guest::new(from, place);
     let steps = async {
         let stream = guest.reach(socket, is_proxied, tls.as_ref()).await?;
+    let listener = tls.as_ref().map(|tls| tls.listener(web.is_some()));
+    guest.listener = listener.unwrap_or_default();
         let (stream, bearer) = match &web {
             Some(rules) => guest.enter_web(&greeter, stream, rules).await?,
             None => (stream, None),
@@ -251,6 +255,7 @@ impl Guest {
     /// it. A client that sends nothing has no TLS state.
     async fn reach(
         &mut self,
+            listener: Listener::default(),
         socket: std::net::TcpStream,
         is_proxied: bool,
         tls: Option<&Tls>,
@@ -323,7 +328,7 @@ impl Guest {
                 .door()
                 .tls_failed(TlsFailure::Timeout);
             let warnings = &greeter.shared.guards.tls_warnings;
-            warnings.note(TlsFailure::Timeout, self.from);
+            warnings.note(TlsFailure::Timeout, self.listener, self.from);
         }
         greeter.refused(self.from, Refusal::Timeout, Shown::default());
     }
@@ -332,7 +337,8 @@ impl Guest {
         let from = self.from;
         tracing::debug!(%from, ?why, %error, "no session: the TLS handshake failed");
         greeter.shared.metrics.door().tls_failed(why);
-        greeter.shared.guards.tls_warnings.note(why, from);
+        let warnings = &greeter.shared.guards.tls_warnings;
+        warnings.note(why, self.listener, from);
         greeter.refused(from, Refusal::TlsFailed, Shown::default());
     }
 }

@@ -80,6 +80,16 @@ impl Tls {
         self.offer.load().clients.is_some()
     }
 
+    /// What advice about clients that fail depends on; `is_web`: it serves WebSockets.
+    pub(super) fn listener(&self, is_web: bool) -> Listener {
+        let offer = self.offer.load();
+        let has_authority = (offer.clients.as_ref()).is_some_and(|clients| clients.has_authority());
+        Listener {
+            is_web,
+            has_authority,
+        }
+    }
+
     /// Why a client would not be let in by a certificate now, whoever it may belong to; in words,
     /// `None` if it would.
     #[must_use]
@@ -186,12 +196,28 @@ pub(super) fn failure(error: &io::Error) -> TlsFailure {
     }
 }
 
-/// One line in the log for each reason and [`WARN_EVERY`]: a fleet that cannot connect must be
-/// seen, and must not fill the log.
+/// What of a listener the advice depends on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Listener {
+    is_web: bool,
+    /// It names authorities that certificates of clients have to be of.
+    has_authority: bool,
+}
+
+/// One line in the log for each reason and [`WARN_EVERY`], on each kind of listener: a fleet that
+/// cannot connect must be seen, and must not fill the log.
 pub(super) struct TlsWarnings {
     began: Instant,
-    /// By reason: milliseconds since `began` when the next warning is due, and failures since.
-    by_reason: Vec<(AtomicU64, AtomicU64)>,
+    /// By reason, those of WebSocket behind the others.
+    due: Vec<Due>,
+}
+
+#[derive(Default)]
+struct Due {
+    /// Of the next warning: milliseconds since it all began.
+    at: AtomicU64,
+    /// Since the last one.
+    failures: AtomicU64,
 }
 
 /// How often one reason is warned about.
@@ -201,16 +227,17 @@ impl TlsWarnings {
     pub(super) fn new() -> Self {
         Self {
             began: Instant::now(),
-            by_reason: TlsFailure::ALL
-                .iter()
-                .map(|_| (AtomicU64::new(0), AtomicU64::new(0)))
+            due: (0..2 * TlsFailure::ALL.len())
+                .map(|_| Due::default())
                 .collect(),
         }
     }
 
     /// Notes a failure, and warns if it is time.
-    pub(super) fn note(&self, why: TlsFailure, from: std::net::IpAddr) {
-        let (Some((due, failures)), Some(advice)) = (self.by_reason.get(why as usize), advice(why))
+    pub(super) fn note(&self, why: TlsFailure, at: Listener, from: std::net::IpAddr) {
+        let place = why as usize + usize::from(at.is_web) * TlsFailure::ALL.len();
+        let (Some(Due { at: due, failures }), Some(advice)) =
+            (self.due.get(place), advice(why, at))
         else {
             return;
         };
@@ -229,7 +256,7 @@ impl TlsWarnings {
 }
 
 /// What an operator should look at; `None` where the client's side is not to blame or known.
-fn advice(why: TlsFailure) -> Option<&'static str> {
+fn advice(why: TlsFailure, at: Listener) -> Option<&'static str> {
     match why {
         TlsFailure::NoSharedVersion => {
             Some("they offer no version from 1.2 on: update their firmware, or give them a gateway")
@@ -241,12 +268,20 @@ fn advice(why: TlsFailure) -> Option<&'static str> {
             "they do not trust the certificate: give them certs/ca-root.pem, or use a name and \
              address that it holds (certs.names)",
         ),
+        TlsFailure::NotTls if at.is_web => Some(
+            "what came is not TLS: addresses begin with wss:// or https:// here, and WebSocket \
+             without TLS has a port of its own (ws.listen)",
+        ),
         TlsFailure::NotTls => {
             Some("what came is not TLS: MQTT without TLS has a port of its own (mqtt.listen)")
         }
-        TlsFailure::ClientCertificate => Some(
+        TlsFailure::ClientCertificate if at.has_authority => Some(
             "they show no certificate, or none of mqtts.client_authority, which \
              mqtts.client_certificate = \"required\" asks for",
+        ),
+        TlsFailure::ClientCertificate => Some(
+            "they show no usable certificate, which mqtts.client_certificate = \"required\" asks \
+             for",
         ),
         TlsFailure::Timeout => Some("handshakes take longer than 10 s: is the network that slow?"),
         TlsFailure::Flood => Some("more handshake bytes or key updates came than a client needs"),

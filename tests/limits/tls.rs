@@ -2,6 +2,7 @@
 //! is bounded; many handshakes at once keep nobody waiting.
 
 use std::{
+    io::Read as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,8 +14,9 @@ use std::{
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 
 use crate::common::{
-    broker::Broker,
+    broker::{Broker, Setup},
     packets::{Connect, TELEMETRY, Version, log_in, publish},
+    web,
     wire::{Wire, client_config, client_config_with, hex, socket},
 };
 
@@ -82,6 +84,53 @@ fn sec_70_tls_failures_are_counted_by_reason() {
     }
     let mut good = broker.wire_tls();
     log_in(&mut good, &Connect::with_token(Version::V5, "a", &token));
+}
+
+/// What is said is what an operator can do about it: of the listener that they came to, and of what
+/// is set.
+#[test]
+fn sec_70_the_advice_is_of_the_listener_and_of_what_is_set() {
+    let setup = || {
+        Setup::new()
+            .set("TOLLGATE_WSS_LISTEN", "127.0.0.1:0")
+            .set("TOLLGATE_MQTTS_CLIENT_CERTIFICATE", "required")
+    };
+    let with_authority = setup();
+    let authority = with_authority.dir().join("clients.pem");
+    let made = rcgen::generate_simple_self_signed(["clients".to_owned()]).expect("a certificate");
+    std::fs::write(&authority, made.cert.pem()).expect("a file");
+    let authority = authority.to_str().expect("temporary paths are UTF-8");
+    let with_authority = with_authority.set("TOLLGATE_MQTTS_CLIENT_AUTHORITY", authority);
+    for (setup, named) in [(setup(), false), (with_authority, true)] {
+        let broker = setup.start();
+        for (listener, bytes) in [
+            ("wss", web::request("/mqtt", &[])),
+            ("mqtts", Connect::anonymous(Version::V5, "a").encode()),
+        ] {
+            let mut plain = Wire::connect(broker.address(listener));
+            plain.send(&bytes);
+            plain.skip_until_close();
+        }
+        let config = client_config(&broker.ca_file());
+        let mut nothing = Wire::over_tls(config, "localhost", socket(broker.address("mqtts")));
+        let answer = nothing.tls().read(&mut [0; 4]);
+        assert!(!matches!(answer, Ok(1..)), "{answer:?}");
+        broker.wait_metric(&failures("not_tls"), 2.0);
+        broker.wait_metric(&failures("client_certificate"), 1.0);
+        let log = broker.stderr();
+        for (words, times) in [
+            ("addresses begin with wss:// or https:// here", 1),
+            ("(ws.listen)", 1),
+            ("(mqtt.listen)", 1),
+            (
+                "they show no certificate, or none of mqtts.client_authority",
+                usize::from(named),
+            ),
+            ("they show no usable certificate", usize::from(!named)),
+        ] {
+            assert_eq!(log.matches(words).count(), times, "{words} in\n{log}");
+        }
+    }
 }
 
 fn trusts_nobody() -> ClientConfig {

@@ -86,6 +86,11 @@ impl Clients {
         })
     }
 
+    /// Whether certificates have to be of an authority.
+    pub(super) fn has_authority(&self) -> bool {
+        self.authority.is_some()
+    }
+
     /// What the handshake asks clients for.
     #[must_use]
     pub fn verifier(self: &Arc<Self>) -> Arc<dyn ClientCertVerifier> {
