@@ -73,6 +73,44 @@ fn id_42_a_good_bearer_stands_for_the_password() {
     }
 }
 
+/// Some clients show the token as the user name whatever they do: the same one twice is no second
+/// identity. Any other one is.
+#[test]
+fn id_42_sec_22_the_bearer_may_be_the_user_name_too_and_no_other_token() {
+    let site = site(&[]);
+    let (user, other) = (site.create(), site.create());
+    let (token, second) = (site.issue(&user, &["chat"]), site.issue(&user, &["voip"]));
+    let others = site.issue(&other, &["chat"]);
+    for version in VERSIONS {
+        for password in [None, Some(&b""[..])] {
+            let show = |name| shows(version, Some(name), password);
+            assert_eq!(connack(&site, &token, &show(&token)), 0, "{version:?}");
+            let longer = format!("{token}x");
+            for name in [&second, &others, &longer] {
+                let code = connack(&site, &token, &show(name));
+                assert_ne!(code, 0, "{version:?} {name:?}");
+            }
+        }
+        // With a password it is a user name like any other.
+        for password in [&token, &others] {
+            let connect = shows(version, Some(&token), Some(password.as_bytes()));
+            assert_ne!(connack(&site, &token, &connect), 0, "{version:?}");
+        }
+        // Its rights are the token's.
+        let wire = asked(&site, "wss", "/mqtt", &[bearer(&token)]).expect("a good bearer");
+        let mut client = Client::over(wire, &shows(version, Some(&token), None));
+        assert_eq!(client.subscribe("chat/1/#", 1), 1);
+        assert_ne!(client.subscribe("call/1/#", 1), 1);
+        client.disconnect();
+    }
+    // A token that ends between the request and CONNECT opens nothing.
+    let wire = asked(&site, "ws", "/mqtt", &[bearer(&token)]);
+    let mut wire = wire.expect("a good bearer");
+    site.revoke(&user);
+    wire.send(&shows(Version::V5, Some(&token), None).encode());
+    assert_eq!(wire.packet()[3], refused(Version::V5));
+}
+
 #[test]
 fn id_42_a_bad_bearer_is_refused_before_the_upgrade() {
     let site = site(&[]);

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::WebSocket;
-use super::upgrade::{Answer, BAD_TOKEN, TOO_MANY, Upgrade, WebSocketRules, head_len};
+use super::upgrade::{Answer, BAD_TOKEN, BearerText, TOO_MANY, Upgrade, WebSocketRules, head_len};
 use crate::identity::Principal;
 use crate::metrics::ConnectRefusal as Refusal;
 use crate::mqtt::wire::Connect;
@@ -21,7 +21,7 @@ use crate::net::told::Shown;
 /// A user's token that the request showed, and that was good then. It stands for the password of
 /// the CONNECT that follows.
 pub(in crate::net) struct Bearer {
-    token: String,
+    token: BearerText,
     user: uuid::Uuid,
 }
 
@@ -61,11 +61,12 @@ pub(in crate::net) async fn enter(
     let from = guest.from;
     let judged = greeter.guarded(from, || {
         let upgrade = Upgrade::of(&request, read?, rules)?;
-        let bearer = match &upgrade.token {
+        let response = upgrade.response();
+        let bearer = match upgrade.token {
             Some(token) => Some(Bearer::of(greeter, guest, token)?),
             None => None,
         };
-        Ok::<_, Box<Refused>>((upgrade.response(), bearer))
+        Ok::<_, Box<Refused>>((response, bearer))
     });
     drop(request);
     let refused = match judged {
@@ -89,17 +90,16 @@ pub(in crate::net) async fn enter(
 }
 
 impl Bearer {
-    fn of(greeter: &Greeter, guest: &Guest, token: &str) -> Result<Bearer, Box<Refused>> {
+    fn of(greeter: &Greeter, guest: &Guest, token: BearerText) -> Result<Bearer, Box<Refused>> {
         let shared = &greeter.shared;
-        let principal = shared.registry.authenticate_user("", token.as_bytes());
+        let text = token.expose();
+        let principal = shared.registry.authenticate_user("", text.as_bytes());
         if let Some(principal) = principal {
-            return Ok(Bearer {
-                token: token.to_owned(),
-                user: principal.identity,
-            });
+            let user = principal.identity;
+            return Ok(Bearer { token, user });
         }
         let throttle = &shared.guards.throttle;
-        let (answer, metric, delay) = match throttle.failed(guest.from, token, Instant::now()) {
+        let (answer, metric, delay) = match throttle.failed(guest.from, text, Instant::now()) {
             Verdict::Ordinary => (BAD_TOKEN, Refusal::BadCredential, Duration::ZERO),
             Verdict::Delayed => (TOO_MANY, Refusal::Throttled, throttle::DELAY),
             Verdict::Refused => (TOO_MANY, Refusal::Throttled, Duration::ZERO),
@@ -107,16 +107,21 @@ impl Bearer {
         Err(Box::new(Refused {
             answer,
             metric,
-            shown: Shown::bearer(shared, token),
+            shown: Shown::bearer(shared, text),
             delay,
         }))
     }
 
-    /// The CONNECT with the bearer as its password, if it has none of its own.
+    /// The CONNECT with the bearer as its password, if it has none of its own. One that shows the
+    /// same token as its user name has said all: it stays as it is.
     pub(in crate::net) fn beside<'c>(&'c self, connect: Connect<'c>) -> Connect<'c> {
+        let token = self.token.expose();
         let own = connect.password.filter(|password| !password.is_empty());
+        if own.is_none() && connect.user_name == Some(token) {
+            return connect;
+        }
         Connect {
-            password: Some(own.unwrap_or(self.token.as_bytes())),
+            password: Some(own.unwrap_or(token.as_bytes())),
             ..connect
         }
     }

@@ -5,6 +5,8 @@
 //! anything else than an error. Which paths those are says [`is_served`]. Path, query and headers
 //! are never logged: they may hold a token (SEC-55).
 
+use std::fmt;
+
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use httparse::{EMPTY_HEADER, Error, Header, Request, Status};
 
@@ -55,7 +57,23 @@ pub(super) struct Upgrade {
     /// `Sec-WebSocket-Accept`.
     accept: String,
     /// The bearer, which nobody has looked at.
-    pub(super) token: Option<String>,
+    pub(super) token: Option<BearerText>,
+}
+
+/// A bearer in clear. It has no `Display`, and its `Debug` is redacted (SEC-55).
+pub(super) struct BearerText(String);
+
+impl BearerText {
+    /// The token itself: to be looked up, never for a log.
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for BearerText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BearerText(redacted)")
+    }
 }
 
 /// Why it becomes none.
@@ -239,7 +257,8 @@ impl Upgrade {
         if !headers.lists("Sec-WebSocket-Protocol", |offer| offer == SUBPROTOCOL) {
             return Err(OTHER_SUBPROTOCOL);
         }
-        let token = headers.token(query, rules)?.map(str::to_owned);
+        let token = headers.token(query, rules)?;
+        let token = token.map(|text| BearerText(text.to_owned()));
         Ok(Upgrade { accept, token })
     }
 
@@ -383,6 +402,23 @@ mod tests {
         Upgrade::of(bytes, len, rules)
     }
 
+    /// The token that a good request shows.
+    fn shown(bytes: &[u8], rules: &WebSocketRules) -> Option<String> {
+        let token = asked(bytes, rules).unwrap().token;
+        token.map(|text| text.expose().to_owned())
+    }
+
+    #[test]
+    fn sec_55_a_bearer_is_redacted_in_debug_output() {
+        let header = changed(&["Authorization: Bearer eyJ.secret.b"]);
+        let upgrade = asked(&header, &WebSocketRules::default()).unwrap();
+        let text = format!("{upgrade:?}");
+        assert!(
+            !text.contains("secret") && text.contains("redacted"),
+            "{text}"
+        );
+    }
+
     fn refused(bytes: &[u8], rules: &WebSocketRules) -> Answer {
         match asked(bytes, rules) {
             Ok(_) => panic!("taken: {}", String::from_utf8_lossy(bytes)),
@@ -394,7 +430,7 @@ mod tests {
     fn mqtt_6_0_0_4_the_request_of_the_standard_gets_its_answer() {
         let plain = WebSocketRules::default();
         let upgrade = asked(&changed(&[]), &plain).unwrap();
-        assert_eq!(upgrade.token, None);
+        assert!(upgrade.token.is_none());
         let response = String::from_utf8(upgrade.response()).unwrap();
         assert_eq!(
             response,
@@ -543,15 +579,13 @@ mod tests {
         };
         let header = changed(&["Authorization: bearer  eyJ.a.b"]);
         for rules in [&off, &on] {
-            let token = asked(&header, rules).unwrap().token;
-            assert_eq!(token.as_deref(), Some("eyJ.a.b"));
+            assert_eq!(shown(&header, rules).as_deref(), Some("eyJ.a.b"));
         }
         let query = in_query("x=1&access_token=eyJ.a.b", &[]);
         assert_eq!(refused(&query, &off), TOKEN_IN_QUERY);
-        let token = asked(&query, &on).unwrap().token;
-        assert_eq!(token.as_deref(), Some("eyJ.a.b"));
+        assert_eq!(shown(&query, &on).as_deref(), Some("eyJ.a.b"));
         let same = in_query("access_token=t", &["Authorization: Bearer t"]);
-        assert_eq!(asked(&same, &on).unwrap().token.as_deref(), Some("t"));
+        assert_eq!(shown(&same, &on).as_deref(), Some("t"));
         let other = in_query("access_token=t", &["Authorization: Bearer u"]);
         assert_eq!(refused(&other, &on), TWO_TOKENS);
         let twice = in_query("access_token=t&access_token=t", &[]);
