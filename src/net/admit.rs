@@ -30,9 +30,11 @@ pub(super) enum Failure {
 }
 
 /// What is still said to a client that is refused, and after which time.
+#[derive(Default)]
 pub(super) struct LastWords {
-    connack: Vec<u8>,
-    delay: Duration,
+    /// CONNACK, or the answer to a request; nothing where the stream itself says why.
+    pub(super) bytes: Vec<u8>,
+    pub(super) delay: Duration,
 }
 
 /// Who comes in, what its session is to be, and what is told of its client id.
@@ -129,7 +131,7 @@ pub(super) async fn refuse(stream: Stream, last_words: LastWords) {
     if !last_words.delay.is_zero() {
         tokio::time::sleep(last_words.delay).await;
     }
-    say_goodbye(stream, &last_words.connack).await;
+    say_goodbye(stream, &last_words.bytes).await;
 }
 
 impl Failure {
@@ -146,9 +148,9 @@ impl Failure {
             }
         };
         greeter.refused(from, metric(refusal), shown);
-        let mut connack = Vec::new();
-        refusal.write(version, &mut connack);
-        Some(LastWords { connack, delay })
+        let mut bytes = Vec::new();
+        refusal.write(version, &mut bytes);
+        Some(LastWords { bytes, delay })
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use super::acceptor::Accepted;
-use super::admit::{Failure, admit, refuse, say_goodbye};
+use super::admit::{Failure, LastWords, admit, refuse};
 use super::greeter::Greeter;
 use super::places::{Place, TLS_BYTES};
 use super::proxy;
@@ -103,8 +103,10 @@ pub(super) enum Stopped {
     Limit(Refusal),
     /// The socket, TLS, or what was sent.
     Io(io::Error),
-    /// It was refused, and that was counted and told.
-    Told,
+    /// What was sent, of which the stream still says why.
+    Said(Stream, io::Error),
+    /// It was refused, which was counted and told; this is still said.
+    Refused(Stream, LastWords),
 }
 
 impl From<io::Error> for Stopped {
@@ -144,7 +146,7 @@ pub(super) fn meet(greeter: &Rc<Greeter>, accepted: Accepted) {
         Err(error) => {
             let mut guest = Guest::new(accepted.from, accepted.place);
             guest.stage = Stage::Connect;
-            return guest.stopped(greeter, Stopped::Io(error));
+            return guest.failed(greeter, &error);
         }
     };
     let (packet, leftover) = bytes.split_at_checked(connect_len).unwrap_or((bytes, &[]));
@@ -197,10 +199,10 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted, mut bytes: Vec<u8>) {
         ..
     } = accepted;
     let mut guest = Guest::new(from, place);
-    let steps = async {
-        let stream = guest.reach(socket, is_proxied, tls.as_ref()).await?;
     let listener = tls.as_ref().map(|tls| tls.listener(web.is_some()));
     guest.listener = listener.unwrap_or_default();
+    let steps = async {
+        let stream = guest.reach(socket, is_proxied, tls.as_ref()).await?;
         let (stream, bearer) = match &web {
             Some(rules) => guest.enter_web(&greeter, stream, rules).await?,
             None => (stream, None),
@@ -211,7 +213,13 @@ async fn greet(greeter: Rc<Greeter>, accepted: Accepted, mut bytes: Vec<u8>) {
     let reached = tokio::time::timeout_at(deadline, steps).await;
     let (stream, bearer, connect_len) = match reached {
         Ok(Ok(reached)) => reached,
-        Ok(Err(why)) => return guest.stopped(&greeter, why),
+        Ok(Err(why)) => {
+            // Outside of the deadline: who was refused before it is not out of time too.
+            if let Some((stream, last_words)) = guest.stopped(&greeter, why) {
+                refuse(stream, last_words).await;
+            }
+            return;
+        }
         Err(_) => return guest.out_of_time(&greeter),
     };
     let leftover = bytes.split_off(connect_len.min(bytes.len()));
@@ -247,6 +255,7 @@ impl Guest {
             from,
             place,
             stage: Stage::Proxy,
+            listener: Listener::default(),
             certificate: Certificate::NotAsked,
         }
     }
@@ -255,7 +264,6 @@ impl Guest {
     /// it. A client that sends nothing has no TLS state.
     async fn reach(
         &mut self,
-            listener: Listener::default(),
         socket: std::net::TcpStream,
         is_proxied: bool,
         tls: Option<&Tls>,
@@ -293,14 +301,23 @@ impl Guest {
         Ok(entered)
     }
 
-    fn stopped(&self, greeter: &Greeter, why: Stopped) {
+    /// Counts and tells why it got no further. What is still said to it, if anything.
+    fn stopped(&self, greeter: &Greeter, why: Stopped) -> Option<(Stream, LastWords)> {
+        match why {
+            Stopped::Limit(why) => greeter.refused(self.from, why, Shown::default()),
+            Stopped::Io(error) => self.failed(greeter, &error),
+            Stopped::Said(stream, error) => {
+                self.failed(greeter, &error);
+                return Some((stream, LastWords::default()));
+            }
+            Stopped::Refused(stream, last_words) => return Some((stream, last_words)),
+        }
+        None
+    }
+
+    fn failed(&self, greeter: &Greeter, error: &io::Error) {
         let from = self.from;
-        let error = match why {
-            Stopped::Limit(why) => return greeter.refused(from, why, Shown::default()),
-            Stopped::Told => return,
-            Stopped::Io(error) => error,
-        };
-        if let Some(why) = websocket::failure(&error) {
+        if let Some(why) = websocket::failure(error) {
             greeter.shared.metrics.door().websocket_failed(why);
         }
         match self.stage {
@@ -308,7 +325,7 @@ impl Guest {
                 tracing::debug!(%from, %error, "no session: no PROXY header where one must be");
                 greeter.refused(from, Refusal::ProxyHeader, Shown::default());
             }
-            Stage::Tls => self.tls_failed(greeter, tls::failure(&error), &error),
+            Stage::Tls => self.tls_failed(greeter, tls::failure(error), error),
             Stage::WebSocket => {
                 tracing::debug!(%from, %error, "no session: no WebSocket");
                 greeter.refused(from, Refusal::BadUpgrade, Shown::default());
@@ -353,12 +370,8 @@ async fn read_connect(
     let read = read_until(greeter, &mut stream, guest, bytes, connect_len).await;
     match read.and_then(|read| read.map_err(Stopped::Io)) {
         Ok(len) => Ok((stream, len)),
-        Err(why) => {
-            if stream.says_why() {
-                say_goodbye(stream, &[]).await;
-            }
-            Err(why)
-        }
+        Err(Stopped::Io(error)) if stream.says_why() => Err(Stopped::Said(stream, error)),
+        Err(why) => Err(why),
     }
 }
 

@@ -201,6 +201,39 @@ fn sec_70_sec_74_s_40_a_slow_upgrade_ends_at_the_deadline() {
     broker.wait_metric(r#"tollgate_connects_refused_total{reason="timeout"}"#, 5.0);
 }
 
+/// Who is refused while the deadline passes is refused once: a bad token is held back for a second,
+/// and then its answer is waited for.
+#[test]
+fn sec_70_sec_27_a_refusal_at_the_deadline_is_counted_once() {
+    let broker = Broker::start_with(&[
+        SERVED[0],
+        ("TOLLGATE_LIMITS_TRUSTED_NETWORKS", ""),
+        ("TOLLGATE_LIMITS_FAILURES_PER_MINUTE_MAX", "1"),
+    ]);
+    let request = web::request("/mqtt", &["Authorization: Bearer eyJ.a.b".to_owned()]);
+    let (begin, end) = request.split_at(request.len() - 2);
+    let address = broker.address("ws");
+    let mut first = Wire::connect_from("127.0.0.2", address);
+    first.send(&request);
+    first.skip_until_close();
+    let since = Instant::now();
+    let mut wires = [(); 6].map(|()| Wire::connect_from("127.0.0.2", address));
+    for wire in &mut wires {
+        wire.send(begin);
+    }
+    let mut at = DEADLINE - Duration::from_millis(1_500);
+    for wire in &mut wires {
+        thread::sleep(at.saturating_sub(since.elapsed())); // the client's pace
+        wire.send(end);
+        at += Duration::from_millis(250);
+    }
+    for wire in &mut wires {
+        wire.skip_until_close();
+    }
+    let refused = broker.metric_sum("tollgate_connects_refused_total");
+    assert_eq!(refused, 7.0, "{}", broker.metrics());
+}
+
 #[test]
 fn sec_74_only_the_pages_that_are_listed_may_connect() {
     let origins = (

@@ -11,7 +11,7 @@ use super::upgrade::{Answer, BAD_TOKEN, BearerText, TOO_MANY, Upgrade, WebSocket
 use crate::identity::Principal;
 use crate::metrics::ConnectRefusal as Refusal;
 use crate::mqtt::wire::Connect;
-use crate::net::admit::say_goodbye;
+use crate::net::admit::LastWords;
 use crate::net::greeter::Greeter;
 use crate::net::handshake::{Guest, Stopped, read_until};
 use crate::net::stream::Stream;
@@ -47,7 +47,7 @@ impl From<Answer> for Box<Refused> {
 /// Makes a WebSocket of `stream`, with the bearer that was shown.
 ///
 /// # Errors
-/// The socket's own, a limit, or that the request was refused, which is told by then.
+/// The socket's own, a limit, or that the request was refused, which was told and is to be said.
 pub(in crate::net) async fn enter(
     greeter: &Greeter,
     mut stream: Stream,
@@ -82,11 +82,11 @@ pub(in crate::net) async fn enter(
     tracing::debug!(%from, ?why, "no session: no WebSocket");
     greeter.shared.metrics.door().websocket_failed(why);
     greeter.refused(from, refused.metric, refused.shown);
-    if !refused.delay.is_zero() {
-        tokio::time::sleep(refused.delay).await;
-    }
-    say_goodbye(stream, &refused.answer.bytes()).await;
-    Err(Stopped::Told)
+    let last_words = LastWords {
+        bytes: refused.answer.bytes(),
+        delay: refused.delay,
+    };
+    Err(Stopped::Refused(stream, last_words))
 }
 
 impl Bearer {
