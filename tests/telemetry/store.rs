@@ -574,6 +574,39 @@ fn rel_29_a_damaged_file_is_reported_and_nothing_false_is_served() {
     }
 }
 
+/// The oldest segment of the journal is gone before the history had it: that is counted as damage,
+/// and what is there is served.
+#[test]
+fn rel_29_records_that_are_gone_from_the_front_of_the_journal_are_counted() {
+    let unsealed = |options: &mut HistoryOptions| {
+        options.head_bytes_max = 64 * 1024 * 1024;
+        options.seal_busy = PATIENCE;
+        options.seal_idle = PATIENCE;
+    };
+    let mut bench = Bench::new(unsealed);
+    let mut model = Model::default();
+    let samples: Vec<_> = (0..3_000).map(|at| (0, 'b', at, 5)).collect();
+    write(&mut bench, &mut model, &samples);
+    let starts = bench.journal.segment_starts();
+    assert!(starts.len() > 2, "{starts:?}");
+    assert_eq!(bench.history().status().sealed, Offset::ZERO);
+    let dir = tempfile::tempdir().unwrap();
+    copy(bench.dir.path(), dir.path());
+    let journal = fs::read_dir(dir.path().join("journal")).unwrap();
+    let files = journal.map(|entry| entry.unwrap().path());
+    let segments = files.filter(|path| path.extension().is_some_and(|end| end == "journal"));
+    fs::remove_file(segments.min().unwrap()).unwrap();
+    let again = Bench::in_dir(dir, unsealed);
+    assert_eq!(again.journal.first(), starts[1]);
+    let last = again.journal.durable();
+    let status = again.wait_for(|status| status.read >= last);
+    assert_eq!(status.damage_total, 1, "{status:?}");
+    let mut left = model.all(0);
+    left.retain(|point| point.offset >= starts[1]);
+    assert_eq!(again.all(device(0)), left);
+    assert_eq!(bench.history().status().damage_total, 0);
+}
+
 #[test]
 fn a_manifest_that_is_lost_is_made_again_from_the_files() {
     let mut bench = Bench::new(|_| {});

@@ -167,7 +167,8 @@ pub struct HistoryStatus {
     pub latest_evictions: u64,
     /// Damage met in the journal, at most [`DAMAGE_KEPT_MAX`] entries.
     pub damage: Vec<Damage>,
-    /// All damage met, counted beyond that limit too.
+    /// All damage met, counted beyond that limit too; and, as one, records that the journal no
+    /// longer has and the history never had.
     pub damage_total: u64,
     /// Records met in the journal whose payload this version cannot read (written by a later one).
     pub unreadable: u64,

@@ -128,7 +128,8 @@ impl Shared {
             );
             from = end.next();
         }
-        if journal.first() > from {
+        let is_gap = journal.first() > from;
+        if is_gap {
             tracing::error!(
                 sealed = opened.sealed.number(),
                 journal_first = journal.first().number(),
@@ -137,6 +138,8 @@ impl Shared {
         }
         let from = from.max(journal.first());
         let told = HistoryStatus {
+            // No file of the journal is there to be named.
+            damage_total: u64::from(is_gap),
             file_damage_total: u64::try_from(opened.damage.len()).unwrap_or(u64::MAX),
             file_damage: Vec::new(),
             ..HistoryStatus::default()
