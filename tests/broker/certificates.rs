@@ -259,6 +259,69 @@ fn tb_03_a_certificate_says_which_device_it_is() {
     );
 }
 
+/// A user and a token of it.
+fn user(broker: &Broker) -> (String, String) {
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let key = broker.cli_json(&["identity", "key", "renew", "primary", "--json"]);
+    let key = text(&key["access_key"]);
+    let account = format!("endpoint={}/;accesskey={key}", broker.admin_url());
+    let issue = ["identity", "token", "issue", "--scope", "chat", "--json"];
+    let made = broker.cli_json(&[&issue[..], &["--connection-string", &account]].concat());
+    (
+        text(&made["identity"]["id"]),
+        text(&made["accessToken"]["token"]),
+    )
+}
+
+fn showing<'a>(version: Version, user_name: &'a str, password: Option<&'a str>) -> Connect<'a> {
+    Connect {
+        user_name: Some(user_name),
+        password: password.map(str::as_bytes),
+        ..nobody(version)
+    }
+}
+
+/// A user's token beside the certificate of a device names two identities, wherever it stands.
+#[test]
+fn sec_22_a_users_token_beside_a_devices_certificate_lets_nobody_in() {
+    let authority = Authority::new();
+    let broker = asking_for("optional", &authority, &authority.list(&[]));
+    broker.create_device("press");
+    let [own, nobodys] = ["press", "other"].map(|name| Shown::good(name, Some(&authority)));
+    add(&broker, "press", &own);
+    let (id, token) = user(&broker);
+    let wrong = format!("{token}x");
+    for version in VERSIONS {
+        let refused = if version == Version::V5 {
+            NOT_AUTHORIZED
+        } else {
+            5
+        };
+        for connect in [
+            showing(version, &id, Some(&token)),
+            showing(version, "", Some(&token)),
+            showing(version, &token, None),
+        ] {
+            let name = connect.user_name;
+            assert_eq!(code(own.wire(&broker), &connect), refused, "{name:?}");
+            // By itself, or beside a certificate that is nobody's, it opens the door.
+            assert_eq!(code(broker.wire_tls(), &connect), 0, "{name:?}");
+            assert_eq!(code(nobodys.wire(&broker), &connect), 0, "{name:?}");
+        }
+        // As the bearer of a WebSocket.
+        for (shown, expected) in [(&own, refused), (&nobodys, 0)] {
+            let bearer = format!("Authorization: Bearer {token}");
+            let wire = shown.wire_wss(&broker).upgrade("/mqtt", &[bearer]);
+            let wire = wire.unwrap_or_else(|answer| panic!("no WebSocket: {answer}"));
+            assert_eq!(code(wire, &nobody(version)), expected, "{version:?}");
+        }
+        // What is nobody's token is passed over, as any user name is.
+        let connect = showing(version, &id, Some(&wrong));
+        assert_eq!(code(own.wire(&broker), &connect), 0);
+        assert_eq!(code(own.wire(&broker), &nobody(version)), 0);
+    }
+}
+
 /// Added all the same, and whoever adds it is told.
 #[test]
 fn sec_72_a_certificate_that_nobody_can_come_in_with_is_added_with_a_warning() {
