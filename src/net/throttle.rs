@@ -40,10 +40,15 @@ pub(super) struct Throttle {
     trusted: Networks,
     /// Keyed by chance: nobody can aim at another's entry, and no credential is kept.
     hasher: RandomState,
-    table: Mutex<HashMap<Key, Failures>>,
-    /// When a full table was last looked through for entries that are over.
-    swept: Mutex<Option<Instant>>,
+    table: Mutex<Table>,
     figures: DoorFigures,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: HashMap<Key, Failures>,
+    /// When it was last full and looked through for entries that are over.
+    swept: Option<Instant>,
 }
 
 /// Whose failures they are.
@@ -80,7 +85,6 @@ impl Throttle {
             trusted,
             hasher: RandomState::new(),
             table: Mutex::default(),
-            swept: Mutex::default(),
             figures,
         }
     }
@@ -96,24 +100,26 @@ impl Throttle {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let mut worst = Verdict::Ordinary;
         for key in [of_source, of_credential].into_iter().flatten() {
-            let verdict = self.note(&mut table, key, now);
+            let verdict = table.note(key, now, self.failures_max);
             if verdict != Verdict::Ordinary && worst != Verdict::Refused {
                 worst = verdict;
             }
         }
         self.figures
-            .throttle_entries(u32::try_from(table.len()).unwrap_or(u32::MAX));
+            .throttle_entries(u32::try_from(table.entries.len()).unwrap_or(u32::MAX));
         worst
     }
+}
 
-    fn note(&self, table: &mut HashMap<Key, Failures>, key: Key, now: Instant) -> Verdict {
-        if table.len() >= ENTRIES_MAX && !table.contains_key(&key) {
-            let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-            if swept.is_none_or(|at| now.saturating_duration_since(at) >= SWEEP_EVERY) {
-                table.retain(|_, failures| !failures.is_over(now));
-                *swept = Some(now);
+impl Table {
+    fn note(&mut self, key: Key, now: Instant, failures_max: u32) -> Verdict {
+        if self.entries.len() >= ENTRIES_MAX && !self.entries.contains_key(&key) {
+            let is_due = |at| now.saturating_duration_since(at) >= SWEEP_EVERY;
+            if self.swept.is_none_or(is_due) {
+                self.entries.retain(|_, failures| !failures.is_over(now));
+                self.swept = Some(now);
             }
-            if table.len() >= ENTRIES_MAX {
+            if self.entries.len() >= ENTRIES_MAX {
                 return Verdict::Refused;
             }
         }
@@ -122,12 +128,12 @@ impl Throttle {
             count: 0,
             delayed: (now, 0),
         };
-        let failures = table.entry(key).or_insert(fresh);
+        let failures = self.entries.entry(key).or_insert(fresh);
         if failures.is_over(now) {
             *failures = fresh;
         }
         failures.count = failures.count.saturating_add(1);
-        if failures.count <= self.failures_max {
+        if failures.count <= failures_max {
             return Verdict::Ordinary;
         }
         if now.saturating_duration_since(failures.delayed.0) >= DELAY {
@@ -212,7 +218,7 @@ mod tests {
         }
         let one_more = IpAddr::from([203, 0, 113, 1]);
         assert_eq!(throttle.failed(one_more, "", now), Verdict::Refused);
-        assert_eq!(throttle.table.lock().unwrap().len(), ENTRIES_MAX);
+        assert_eq!(throttle.table.lock().unwrap().entries.len(), ENTRIES_MAX);
         let just_before = now + WINDOW - SWEEP_EVERY / 2;
         assert_eq!(throttle.failed(one_more, "", just_before), Verdict::Refused);
         let over = now + WINDOW;
@@ -223,6 +229,6 @@ mod tests {
         );
         let swept = just_before + SWEEP_EVERY;
         assert_eq!(throttle.failed(one_more, "", swept), Verdict::Ordinary);
-        assert_eq!(throttle.table.lock().unwrap().len(), 1);
+        assert_eq!(throttle.table.lock().unwrap().entries.len(), 1);
     }
 }
