@@ -6,7 +6,7 @@
 use crate::common::{
     broker::Broker,
     packets::{Connect, TELEMETRY, VERSIONS, Version, log_in, packet, publish, reason},
-    wire::{CLOSE_LIMIT, Wire, hex, show},
+    wire::{ANSWER_LIMIT, Wire, hex, show},
 };
 
 /// What must come back.
@@ -424,7 +424,7 @@ fn p_38_a_filter_of_slashes_is_refused() {
     bytes.push(0);
     let mut wire = connect(&broker, Version::V311, &token);
     wire.send(&bytes);
-    if let Some(answer) = wire.packet_or_close(CLOSE_LIMIT) {
+    if let Some(answer) = wire.packet_or_close(ANSWER_LIMIT) {
         assert_eq!(show(&answer), "9003000180");
         wire.expect_alive();
     }
@@ -500,7 +500,7 @@ fn in_place(version: Version, cases: &[(&str, &str, Must)]) {
         let mut wire = connect(&broker, version, &token);
         wire.send(&hex(bytes));
         if let CloseOrSubAck(code) = must
-            && let Some(answer) = wire.packet_or_close(CLOSE_LIMIT)
+            && let Some(answer) = wire.packet_or_close(ANSWER_LIMIT)
         {
             let is_suback = answer[0] == 0x90 && answer.last() == Some(&code);
             assert!(

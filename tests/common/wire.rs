@@ -19,8 +19,9 @@ use super::web::{self, Web};
 /// How long an answer that must come may take, on a busy machine.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long a close that must come may take, on a busy machine. Below the 10 s after which a
-/// connection without CONNECT is closed anyway, so that it is not taken for the one expected.
+/// How long a close that must come may take before the client is let in. Below the 10 s after
+/// which a connection without CONNECT is closed anyway, so that it is not taken for the one
+/// expected; behind a CONNACK it is [`ANSWER_LIMIT`].
 pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(9);
 
 /// One connection.
@@ -30,6 +31,8 @@ pub(crate) struct Wire {
     web: Option<Box<Web>>,
     /// Read from the socket and not yet taken by the test.
     received: Vec<u8>,
+    /// CONNACK has come and said yes.
+    is_let_in: bool,
     ended: bool,
 }
 
@@ -46,6 +49,7 @@ impl Wire {
             stream: Stream::Plain(socket),
             web: None,
             received: Vec::new(),
+            is_let_in: false,
             ended: false,
         }
     }
@@ -56,6 +60,7 @@ impl Wire {
             stream: Stream::Plain(socket_from(source, address)),
             web: None,
             received: Vec::new(),
+            is_let_in: false,
             ended: false,
         }
     }
@@ -68,6 +73,7 @@ impl Wire {
             stream: Stream::Tls(Box::new(StreamOwned::new(connection, socket))),
             web: None,
             received: Vec::new(),
+            is_let_in: false,
             ended: false,
         }
     }
@@ -221,7 +227,7 @@ impl Wire {
 
     /// Waits for the close and does not look at what comes before it.
     pub(crate) fn skip_until_close(&mut self) {
-        let deadline = Instant::now() + CLOSE_LIMIT;
+        let deadline = Instant::now() + self.close_limit();
         while !self.ended {
             assert!(
                 Instant::now() < deadline,
@@ -252,7 +258,7 @@ impl Wire {
 
     /// Expects the close next, and no packet before it.
     pub(crate) fn expect_close(&mut self) {
-        if let Some(packet) = self.packet_or_close(CLOSE_LIMIT) {
+        if let Some(packet) = self.packet_or_close(self.close_limit()) {
             panic!("{} instead of a close", show(&packet));
         }
         assert!(
@@ -268,7 +274,7 @@ impl Wire {
     /// If the broker does not close in time.
     pub(crate) fn packets_until_close(&mut self) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
-        while let Some(packet) = self.packet_or_close(CLOSE_LIMIT) {
+        while let Some(packet) = self.packet_or_close(self.close_limit()) {
             packets.push(packet);
         }
         packets
@@ -289,6 +295,14 @@ impl Wire {
             .expect("the option exists for TCP");
     }
 
+    fn close_limit(&self) -> Duration {
+        if self.is_let_in {
+            ANSWER_LIMIT
+        } else {
+            CLOSE_LIMIT
+        }
+    }
+
     fn socket(&self) -> &TcpStream {
         match &self.stream {
             Stream::Plain(socket) => socket,
@@ -300,7 +314,9 @@ impl Wire {
     fn take_packet(&mut self) -> Option<Vec<u8>> {
         let length = packet_length(&self.received)?;
         let rest = self.received.split_off(length);
-        Some(std::mem::replace(&mut self.received, rest))
+        let packet = std::mem::replace(&mut self.received, rest);
+        self.is_let_in |= matches!(packet[..], [0x20, _, _, 0, ..]);
+        Some(packet)
     }
 
     /// One read that waits at most until the deadline.

@@ -6,7 +6,7 @@ use crate::{
     common::{
         client::Client,
         packets::{VERSIONS, Version, packet},
-        wire::{ANSWER_LIMIT, CLOSE_LIMIT, show},
+        wire::{ANSWER_LIMIT, show},
     },
     site::Site,
 };
@@ -65,7 +65,7 @@ fn mqtt_4_8_2_1_and_2_a_shared_filter_has_a_name_and_a_filter() {
             let mut client = site.client(version, "c");
             let bytes = crate::common::packets::subscribe(version, 1, &[(filter, 0)]);
             client.wire.send(&bytes);
-            if let Some(answer) = client.wire.packet_or_close(CLOSE_LIMIT) {
+            if let Some(answer) = client.wire.packet_or_close(ANSWER_LIMIT) {
                 let code = *answer.last().expect("a code");
                 match answer[0] {
                     0x90 if version == Version::V5 => assert_eq!(code, 0x8f, "{filter}"),

@@ -4,7 +4,7 @@ use crate::{
     common::{
         client::{Client, publish_bytes},
         packets::{VERSIONS, Version, packet},
-        wire::{CLOSE_LIMIT, show},
+        wire::{ANSWER_LIMIT, show},
     },
     site::Site,
 };
@@ -91,7 +91,7 @@ fn mqtt_4_7_1_1_and_2_wildcards_fill_their_level_and_hash_is_last() {
             let mut client = site.client(version, "c");
             let bytes = crate::common::packets::subscribe(version, 1, &[(filter, 0)]);
             client.wire.send(&bytes);
-            if let Some(answer) = client.wire.packet_or_close(CLOSE_LIMIT) {
+            if let Some(answer) = client.wire.packet_or_close(ANSWER_LIMIT) {
                 let code = *answer.last().expect("a code");
                 match answer[0] {
                     0x90 if version == Version::V5 => assert_eq!(code, 0x8f, "{filter}"),
@@ -124,7 +124,7 @@ fn mqtt_4_7_2_1_dollar_topics_are_not_for_clients() {
         // Acknowledged and dropped, or closed; never delivered.
         let mut old = site.client(version, "old");
         old.send_publish(2, 1, "$SYS/x", &[], b"p");
-        let _ = old.wire.packet_or_close(CLOSE_LIMIT);
+        let _ = old.wire.packet_or_close(ANSWER_LIMIT);
         watcher.expect_only_own_marker(1, "a/b");
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     common::{
         client::{Client, publish_bytes},
         packets::{Connect, Version, packet, reason},
-        wire::{CLOSE_LIMIT, hex, show},
+        wire::{ANSWER_LIMIT, hex, show},
     },
     site::{Site, create_app},
 };
@@ -408,7 +408,7 @@ fn refused(version: Version, bytes: &[u8], code: u8) {
     let (topic, mut watcher) = watched(&site);
     for mut client in carriers(&site, version) {
         client.wire.send(bytes);
-        if let Some(answer) = client.wire.packet_or_close(CLOSE_LIMIT) {
+        if let Some(answer) = client.wire.packet_or_close(ANSWER_LIMIT) {
             let is_suback = answer[0] == 0x90 && answer.last() == Some(&code);
             assert!(is_suback || answer[0] == 0xe0, "{}", show(&answer));
             if is_suback {
