@@ -121,6 +121,16 @@ impl Running {
         &self.stdout.text
     }
 
+    /// Whether it has not ended.
+    ///
+    /// # Panics
+    /// If it has not, and its time is over.
+    pub(crate) fn is_running(&mut self) -> bool {
+        let is_over = Instant::now() > self.deadline;
+        assert!(!is_over, "{} does not end", self.what);
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits for its end.
     ///
     /// # Panics

@@ -383,7 +383,6 @@ impl Runner {
                 let pinned = self.journal.bytes_from(from);
                 figures.pinned_bytes = figures.pinned_bytes.max(pinned);
             } else if cursor.hold.take().is_some() {
-                self.metrics.feed_cut();
                 tracing::warn!(
                     application = %cursor.identity,
                     filter = %cursor.filter,
@@ -392,6 +391,8 @@ impl Runner {
                      journal may let go of what it has not read, and it then goes on with the \
                      oldest record kept"
                 );
+                // Behind the line, which whoever sees the figure then finds.
+                self.metrics.feed_cut();
             }
         }
         self.metrics.set_feeds(figures);
