@@ -199,18 +199,26 @@ fn sec_81_no_descriptor_left_loses_nothing() {
 /// Faster than may be accepted: connections come in at the rate, and none is lost.
 #[test]
 fn sec_81_the_accept_rate_delays_and_loses_nothing() {
-    let broker = Broker::start_with(&[("TOLLGATE_LIMITS_ACCEPTS_PER_SECOND_MAX", "50")]);
+    let broker = Broker::start_with(&[
+        ("TOLLGATE_LIMITS_ACCEPTS_PER_SECOND_MAX", "50"),
+        ("TOLLGATE_LIMITS_CONNECTIONS_PER_IDENTITY_MAX", "100"),
+        ("TOLLGATE_LIMITS_SESSIONS_PER_IDENTITY_MAX", "100"),
+        ("TOLLGATE_DEVICE_SESSIONS", "per_client_id"),
+    ]);
     let token = broker.create_device("a");
     let since = std::time::Instant::now();
     let mut clients: Vec<Wire> = (0..80).map(|_| broker.wire()).collect();
-    let last = clients.last_mut().expect("there are 80");
-    log_in(last, &Connect::with_token(Version::V5, "last", &token));
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(&Connect::with_token(Version::V5, &n.to_string(), &token).encode());
+    }
+    for client in &mut clients {
+        assert_eq!(client.packet()[3], 0, "let in");
+    }
     assert!(
         since.elapsed().as_millis() >= 1_300,
         "{:?}",
         since.elapsed()
     );
-    assert!(clients.iter_mut().all(Wire::is_open));
     assert!(broker.metric(r#"tollgate_accept_pauses_total{reason="rate"}"#) >= 1.0);
 }
 

@@ -34,15 +34,17 @@ fn sec_27_after_ten_failures_a_further_one_is_delayed_and_refused() {
     tls.send(&Connect::with_token(Version::V5, "x", "a wrong token").encode());
     assert_eq!(reason(&tls.packet()), TOO_MANY);
     // A good credential from the same address is not held back: behind it may be a whole site.
-    // The quickest of some is looked at: once may be the machine's doing.
-    let quickest = (0..5).map(|_| {
+    // Until one was quick: what makes all slow for a while is the machine.
+    let limit = Instant::now() + ANSWER_LIMIT;
+    loop {
         let since = Instant::now();
         let mut good = Wire::connect_from("127.0.0.2", broker.address("mqtt"));
         log_in(&mut good, &Connect::with_token(Version::V5, "a", &token));
-        since.elapsed()
-    });
-    let quickest = quickest.min().expect("there are five");
-    assert!(quickest < Duration::from_millis(900), "{quickest:?}");
+        if since.elapsed() < Duration::from_millis(900) {
+            break;
+        }
+        assert!(since < limit, "held back, each time");
+    }
     // Another address begins anew.
     assert_eq!(guess(&broker, "127.0.0.3", Version::V5, 12), BAD);
     let throttled = r#"tollgate_connects_refused_total{reason="throttled"}"#;
