@@ -27,8 +27,8 @@ fn tb_81_silence_of_one_and_a_half_keep_alives_ends_the_connection() {
     let broker = Broker::start();
     for version in VERSIONS {
         let token = broker.create_device(&format!("{version:?}"));
-        let mut wire = connect(&broker, version, &token);
         let since = Instant::now();
+        let mut wire = connect(&broker, version, &token);
         expect_timed_out(&mut wire, version);
         expect_within(since.elapsed(), Duration::from_millis(1_500));
     }
@@ -39,10 +39,16 @@ fn tb_81_silence_of_one_and_a_half_keep_alives_ends_the_connection() {
 fn a_pinging_client_stays() {
     let broker = Broker::start();
     let token = broker.create_device("a");
-    // Long enough that this test, held up by a busy machine, is not silent itself.
+    let keep_alive = Duration::from_secs(3);
     let mut wire = connect_with(&broker, Version::V5, &token, 3);
-    let until = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < until {
+    let (mut since, mut pinged) = (Instant::now(), Instant::now());
+    while since.elapsed() < Duration::from_secs(10) {
+        // Held up by a busy machine, this test was silent itself: then it begins anew.
+        if pinged.elapsed() > keep_alive {
+            wire = connect_with(&broker, Version::V5, &token, 3);
+            since = Instant::now();
+        }
+        pinged = Instant::now();
         wire.expect_alive();
         thread::sleep(Duration::from_millis(200)); // the client's pace
     }
@@ -54,18 +60,15 @@ fn a_pinging_client_stays() {
 fn sec_80_dripping_bytes_do_not_count() {
     let broker = Broker::start();
     let token = broker.create_device("a");
-    let mut wire = connect(&broker, Version::V5, &token);
     let since = Instant::now();
+    let mut wire = connect(&broker, Version::V5, &token);
     wire.send_hex("30 ff01 0003");
     let end = loop {
         wire.send(b"a");
         if let Some(end) = wire.packet_within(Duration::from_millis(100)) {
             break end;
         }
-        assert!(
-            since.elapsed() < Duration::from_secs(30),
-            "dripping keeps it open"
-        );
+        assert!(since.elapsed() < SLACK, "dripping keeps it open");
     };
     assert_eq!(
         (end[0], reason(&end)),
@@ -101,10 +104,11 @@ fn s_40_no_connect_in_time_ends_the_connection() {
         assert_eq!(end, None, "closed without a word");
         expect_within(since.elapsed(), CONNECT_DEADLINE);
     }
-    // A tick is 10 ms: waiting costs next to nothing.
+    // A tick is 10 ms. Waiting costs next to nothing; the files that are made ready behind a start
+    // cost something, more on a slow machine. Asking all the time would cost 1,000.
     let ticks = processor_ticks(&broker) - busy;
     assert!(
-        ticks < 100,
+        ticks < 300,
         "{ticks} ticks of processor time while nothing happened"
     );
 }
@@ -137,7 +141,8 @@ fn expect_timed_out(wire: &mut Wire, version: Version) {
     assert_eq!(end, None, "a close and nothing else");
 }
 
-/// Not before the time, and not much later. CONNACK takes a moment to arrive: 100 ms of it.
+/// Not before the time, counted from a moment before CONNECT was sent, and not much later. The
+/// broker looks at the clock once in a while: its time may be a little older.
 fn expect_within(elapsed: Duration, time: Duration) {
     let early = Duration::from_millis(100);
     assert!(elapsed + early >= time, "{elapsed:?} is before {time:?}");

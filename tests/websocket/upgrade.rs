@@ -174,8 +174,8 @@ fn sec_70_sec_74_s_40_a_slow_upgrade_ends_at_the_deadline() {
     let mut no_connect = broker.wire_ws();
     let mut half_frame = broker.wire_wss();
     half_frame.send_raw(&web::frame(BINARY, b"\x10\x20\x00\x04MQTT")[..7]);
-    let mut dripping = Wire::connect(broker.address("ws"));
     let since = Instant::now();
+    let mut dripping = Wire::connect(broker.address("ws"));
     for byte in &request {
         dripping.send(&[*byte]);
         if !dripping.is_open() {
@@ -183,11 +183,9 @@ fn sec_70_sec_74_s_40_a_slow_upgrade_ends_at_the_deadline() {
         }
         thread::sleep(Duration::from_millis(100)); // the client's pace
     }
-    assert!(
-        since.elapsed() >= DEADLINE - Duration::from_secs(1),
-        "{:?}",
-        since.elapsed()
-    );
+    let early = Duration::from_millis(100); // the broker's clock
+    let took = since.elapsed();
+    assert!(took + early >= DEADLINE, "{took:?}");
     for wire in [
         &mut dripping,
         &mut nothing,
