@@ -11,8 +11,8 @@ use crate::{
     site::Site,
 };
 
-/// How long something that takes its time (an expiry of a second) may take.
-const LIMIT: Duration = Duration::from_secs(10);
+/// How long something that takes its time (an expiry of a second) may take, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Retain handling and retain as published, as bits of the options of SUBSCRIBE.
 const RETAIN_AS_PUBLISHED: u8 = 0x08;
@@ -274,9 +274,12 @@ fn mqtt_3_3_2_5_what_has_expired_is_not_delivered() {
     let mut publisher = site.client(Version::V5, "publisher");
     let soon = [0x02, 0, 0, 0, 1];
     assert_eq!(publisher.publish_with(2, &topic, &soon, b"queued"), 0);
+    let begin = Instant::now();
     assert_eq!(publisher.publish_with(3, &topic, &soon, b"retained"), 0);
+    let found = site.retained(&topic);
     let held = [(topic.clone(), "retained".to_owned())].into();
-    assert_eq!(site.retained(&topic), held);
+    // On a busy machine its second may be over.
+    assert!(found == held || begin.elapsed().as_secs() >= 1, "{found:?}");
     let deadline = Instant::now() + LIMIT;
     while site.retained(&topic) != [].into() {
         assert!(Instant::now() < deadline, "it does not expire");
@@ -296,13 +299,14 @@ fn mqtt_3_3_2_6_the_expiry_is_counted_down() {
     assert_eq!(queued.subscribe(&topic, 1), 1);
     queued.disconnect();
     let expiry = [0x02, 0, 0, 0, 100];
-    assert_eq!(publisher.publish_with(3, &topic, &expiry, b"p"), 0);
     let begin = Instant::now();
+    assert_eq!(publisher.publish_with(3, &topic, &expiry, b"p"), 0);
     let first = live
         .take()
         .number(0x02)
         .expect("it stays a message that expires");
-    assert!((99..=100).contains(&first), "{first}");
+    let least = 99_u64.saturating_sub(begin.elapsed().as_secs());
+    assert!((least..=100).contains(&u64::from(first)), "{first}");
     // Until it shows.
     let deadline = begin + LIMIT;
     let mut held = first;
@@ -317,11 +321,8 @@ fn mqtt_3_3_2_6_the_expiry_is_counted_down() {
         held = late.take().number(0x02).expect("an expiry");
         assert!(held <= first);
     }
-    assert!(
-        begin.elapsed() >= Duration::from_millis(900),
-        "{:?}",
-        begin.elapsed()
-    );
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_millis(900), "{took:?}");
     let mut queued = site.kept(Version::V5, "queued");
     let message = queued.take();
     assert!(
