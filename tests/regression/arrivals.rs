@@ -37,8 +37,18 @@ const ID_BYTES: usize = 15_000;
 /// Of the sessions that still fit, the broker asks for 4 KiB and three times the client id.
 const FITTING_MAX: usize = 4;
 
+/// How often the test begins anew where the machine is too slow for it.
+const ATTEMPTS_MAX: usize = 5;
+
 #[test]
 fn sec_82_arrivals_wait_within_bounds() {
+    let is_done = (0..ATTEMPTS_MAX).any(|_| arrivals_wait_within_bounds());
+    assert!(is_done, "the clients take too long to connect, each time");
+}
+
+/// False if it proves nothing: the first clients had nearly waited long enough before the last ones
+/// came.
+fn arrivals_wait_within_bounds() -> bool {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -59,6 +69,9 @@ fn sec_82_arrivals_wait_within_bounds() {
     let mut clients: Vec<Client> = (0..FITTING_MAX + WAITING_MAX + TOO_MANY)
         .map(|at| Client::connect(&broker, &token, at))
         .collect();
+    if began.elapsed() > WAITS / 2 {
+        return false;
+    }
     // Those that find no place hear of it at once, the others not yet.
     let mut refused_at_once = Vec::new();
     until(began + WAITS, || {
@@ -84,16 +97,8 @@ fn sec_82_arrivals_wait_within_bounds() {
     });
     assert!(began.elapsed() >= WAITS, "{:?}", began.elapsed());
     assert_eq!(refused_later.len(), WAITING_MAX);
-    for client in refused_at_once.iter().chain(&refused_later) {
-        // MQTT 5: quota exceeded; before: server unavailable.
-        let code = if client.version == Version::V5 {
-            0x97
-        } else {
-            3
-        };
-        assert_eq!(client.received[0], 0x20, "{:02x?}", client.received);
-        assert_eq!(reason(&client.received), code, "{:02x?}", client.received);
-    }
+    let refused = refused_at_once.iter().chain(&refused_later);
+    refused.for_each(Client::expect_refused);
     // With room again, those that were let in are told, and new ones are welcome.
     faults.clear();
     clients.push(Client::connect(&broker, &token, usize::MAX));
@@ -105,6 +110,7 @@ fn sec_82_arrivals_wait_within_bounds() {
     for client in fitting {
         assert_eq!(client.received[3], 0, "{:02x?}", client.received);
     }
+    true
 }
 
 /// A client that has sent a CONNECT whose session outlives it.
@@ -145,6 +151,13 @@ impl Client {
             Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
         }
         self.received.len() >= 4
+    }
+
+    /// MQTT 5: quota exceeded; before: server unavailable.
+    fn expect_refused(&self) {
+        let code = if self.version == Version::V5 { 0x97 } else { 3 };
+        assert_eq!(self.received[0], 0x20, "{:02x?}", self.received);
+        assert_eq!(reason(&self.received), code, "{:02x?}", self.received);
     }
 }
 

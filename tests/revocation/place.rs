@@ -1,7 +1,7 @@
 //! A broker with somebody on it who has one of everything that a revocation ends.
 
 use std::{
-    fs,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,9 @@ use crate::common::{
 
 /// How long a state may take to come about, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// How often it is asked: the API answers 100 requests a second.
+const ASK_INTERVAL: Duration = Duration::from_millis(25);
 
 /// Which listener clients use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,7 @@ pub(crate) fn wait_until(what: &str, mut ask: impl FnMut() -> Option<()>) {
     let deadline = Instant::now() + LIMIT;
     while ask().is_none() {
         assert!(Instant::now() < deadline, "{what} did not come about");
+        thread::sleep(ASK_INTERVAL);
     }
 }
 
