@@ -192,7 +192,8 @@ fn an_admin_token_ends_by_itself() {
             (422, &json!("expires_ms"))
         );
     }
-    let body = wanted(json!(now_ms() + 700)).to_string();
+    // Far enough away that a busy machine makes it before it is over.
+    let body = wanted(json!(now_ms() + 3_000)).to_string();
     let (status, made) = server.call("POST", TOKENS, Some(&body));
     assert_eq!(status, 201, "{made}");
     let token = bearer(made["token"].as_str().unwrap());
@@ -228,7 +229,8 @@ fn rel_01_admin_tokens_are_there_after_a_restart_and_in_pages() {
 
 #[test]
 fn sec_75_one_that_looks_too_often_keeps_nobody_else_waiting() {
-    let server = Server::start();
+    // So few that a slow machine asks more often too.
+    let server = Server::start_limited(10);
     let read = bearer(&create(&server, "dashboard", "read"));
     let path = "/admin/v1/identity";
     let limited = (0..1_000).any(|_| {
@@ -236,7 +238,7 @@ fn sec_75_one_that_looks_too_often_keeps_nobody_else_waiting() {
         assert!([200, 429].contains(&status), "{status}");
         status == 429
     });
-    assert!(limited, "100 a second");
+    assert!(limited, "10 a second");
     assert_eq!(server.call("GET", path, None).0, 200);
 }
 

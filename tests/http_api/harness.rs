@@ -89,6 +89,11 @@ impl Server {
         Server::build(Worker::Confirms, Vec::new(), None, 1_000_000)
     }
 
+    /// It takes so many requests a second.
+    pub(crate) fn start_limited(requests_per_second_max: u32) -> Server {
+        Server::build(Worker::Confirms, Vec::new(), None, requests_per_second_max)
+    }
+
     /// Its only listener speaks TLS.
     pub(crate) fn start_secured(tls: Arc<ServerConfig>) -> Server {
         Server::build(Worker::Confirms, Vec::new(), Some(tls), 100)
