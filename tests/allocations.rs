@@ -1,7 +1,7 @@
 //! A telemetry PUBLISH costs no heap allocation from the socket to the journal: none on the
 //! workers (`net-…`) and none on the committer (`journal`), once their buffers have grown.
 //!
-//! The broker's parts run in this process on plain TCP; the allocator counts by the name of the
+//! The broker's parts run in this process on plain TCP and WebSocket; the allocator counts by the name of the
 //! thread. Buffers grow to what a turn has ever needed, so the first rounds may allocate; what
 //! would cost something per message shows in every round.
 
@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::packets::{Connect, TELEMETRY, Version, publish};
+use common::web;
 use parts::Parts;
 
 /// Messages of one round.
@@ -109,10 +110,18 @@ fn has_watched_name() -> bool {
     name.starts_with("net-") || name == "journal"
 }
 
+/// What carries MQTT.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Over {
+    Tcp,
+    WebSocket,
+}
+
 /// One kind of load.
 #[derive(Clone, Copy, Debug)]
 struct Load {
     version: Version,
+    over: Over,
     qos: u8,
     /// Messages that one connection sends before it waits for the answers.
     window: usize,
@@ -122,10 +131,15 @@ struct Load {
 fn a_telemetry_publish_allocates_nothing_from_socket_to_journal() {
     the_counter_counts();
     let broker = Parts::start(CONNECTIONS, 2);
-    for version in [Version::V311, Version::V5] {
+    for (version, over) in [
+        (Version::V311, Over::Tcp),
+        (Version::V5, Over::Tcp),
+        (Version::V5, Over::WebSocket),
+    ] {
         for (qos, window) in [(0, 32), (1, 1), (1, 32)] {
             let load = Load {
                 version,
+                over,
                 qos,
                 window,
             };
@@ -173,9 +187,38 @@ fn counted(run: impl FnOnce()) -> u64 {
 /// A client: its socket, what it sends at a time, and how long the answer is.
 struct Client {
     socket: TcpStream,
+    over: Over,
     window: Vec<u8>,
     messages: usize,
     answer: Vec<u8>,
+}
+
+impl Client {
+    /// Reads the whole answer; over a WebSocket it may come in some frames.
+    fn read_answer(&mut self) {
+        let mut rest = self.answer.as_mut_slice();
+        while !rest.is_empty() {
+            let len = match self.over {
+                Over::Tcp => rest.len(),
+                Over::WebSocket => frame_len(&mut self.socket),
+            };
+            let (part, behind) = rest.split_at_mut(len);
+            self.socket.read_exact(part).expect("it is answered");
+            rest = behind;
+        }
+    }
+}
+
+/// The length of the server's next frame, whose header is read.
+fn frame_len(socket: &mut TcpStream) -> usize {
+    let mut header = [0; 2];
+    socket.read_exact(&mut header).expect("a frame comes");
+    assert_eq!(header[0], web::BINARY);
+    if header[1] < 126 {
+        return usize::from(header[1]);
+    }
+    socket.read_exact(&mut header).expect("its length comes");
+    usize::from(u16::from_be_bytes(header))
 }
 
 fn round(clients: &mut [Client]) {
@@ -186,10 +229,7 @@ fn round(clients: &mut [Client]) {
             left = left.saturating_sub(client.messages);
         }
         for client in &mut *clients {
-            client
-                .socket
-                .read_exact(&mut client.answer)
-                .expect("every message is answered");
+            client.read_answer();
         }
     }
 }
@@ -198,17 +238,33 @@ fn round(clients: &mut [Client]) {
 fn connect(broker: &Parts, load: Load) -> Vec<Client> {
     let Load {
         version,
+        over,
         qos,
         window,
     } = load;
+    let address = match over {
+        Over::Tcp => broker.address,
+        Over::WebSocket => broker.web,
+    };
+    // A frame for each packet: the most work that frames make.
+    let framed = |packet: Vec<u8>| match over {
+        Over::Tcp => packet,
+        Over::WebSocket => web::frame(web::BINARY, &packet),
+    };
     let client = |token: &String| {
-        let mut socket = TcpStream::connect(broker.address).expect("the broker accepts");
+        let mut socket = TcpStream::connect(address).expect("the broker accepts");
         socket.set_nodelay(true).expect("TCP has this option");
         socket
             .set_read_timeout(Some(ANSWER_LIMIT))
             .expect("a timeout above zero is valid");
-        let connect = Connect::with_token(version, "a", token).encode();
+        if over == Over::WebSocket {
+            upgrade(&mut socket);
+        }
+        let connect = framed(Connect::with_token(version, "a", token).encode());
         socket.write_all(&connect).expect("CONNECT is sent");
+        if over == Over::WebSocket {
+            frame_len(&mut socket); // that of CONNACK
+        }
         let mut header = [0; 2];
         socket.read_exact(&mut header).expect("CONNACK comes");
         let mut rest = vec![0; usize::from(header[1])];
@@ -221,14 +277,28 @@ fn connect(broker: &Parts, load: Load) -> Vec<Client> {
             // a slow disk must not pile up what was sent, which would be kept in memory.
             let qos = if id == window { 1 } else { qos };
             let id = u16::try_from(id).expect("a small window");
-            bytes.extend(publish(version, qos, id, TELEMETRY, payload));
+            bytes.extend(framed(publish(version, qos, id, TELEMETRY, payload)));
         }
         Client {
             socket,
+            over,
             window: bytes,
             messages: window,
             answer: vec![0; if qos == 0 { 4 } else { 4 * window }],
         }
     };
     broker.tokens.iter().map(client).collect()
+}
+
+/// Makes a WebSocket of it.
+fn upgrade(socket: &mut TcpStream) {
+    let request = web::request("/mqtt", &[]);
+    socket.write_all(&request).expect("the request is sent");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).expect("the answer comes");
+        answer.extend(byte);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101 "));
 }

@@ -1,5 +1,5 @@
-//! Random bytes against the codec (SEC-01, REL-20), and random packets against a session (REL-21);
-//! `fuzz/README.md` says how to run it.
+//! Random bytes against the codec (SEC-01, REL-20), random packets against a session (REL-21), and
+//! frames of a WebSocket (SEC-74); `fuzz/README.md` says how to run it.
 //!
 //! `TOLLGATE_FUZZ_SECONDS` bounds the time (default 60 where `CI` is set, else 10),
 //! `TOLLGATE_SEED` repeats a run.
@@ -10,6 +10,8 @@
     reason = "a test stops where it is wrong"
 )]
 
+#[path = "fuzz_bytes/frames.rs"]
+mod frames;
 #[path = "fuzz_bytes/sequences.rs"]
 mod sequences;
 
@@ -84,20 +86,30 @@ fn rel_20_no_bytes_break_the_codec() {
 
 #[test]
 fn rel_21_no_sequence_breaks_a_session() {
+    try_many("packets", sequences::run);
+}
+
+#[test]
+fn rel_20_sec_74_no_frames_break_a_websocket() {
+    try_many("frames", frames::run);
+}
+
+/// Runs one sequence after the other until the time is over; each answers how many `parts` it had.
+fn try_many(parts: &str, run: impl Fn(u64) -> u64) {
     let seed = number_from("TOLLGATE_SEED").unwrap_or_else(seed_of_the_clock);
     println!("seed {seed}, {} s", seconds());
     let begun = Instant::now();
     let end = begun + Duration::from_secs(seconds());
-    let (mut tried, mut packets) = (0, 0);
+    let (mut tried, mut count) = (0, 0);
     while Instant::now() < end {
         // The clock is asked once for many sequences.
         for _ in 0..16 {
-            packets += sequences::run(seed.wrapping_add(tried));
+            count += run(seed.wrapping_add(tried));
             tried += 1;
         }
     }
     let elapsed = begun.elapsed().as_secs_f64();
-    println!("{tried} sequences with {packets} packets in {elapsed:.1} s, seed {seed}");
+    println!("{tried} sequences with {count} {parts} in {elapsed:.1} s, seed {seed}");
 }
 
 /// How long each test may take.
@@ -390,6 +402,15 @@ fn seed_of_the_clock() -> u64 {
 struct Random(u64);
 
 impl Random {
+    /// Of a sequence. Neighbouring seeds begin alike: the first numbers are thrown away.
+    fn of(seed: u64) -> Random {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        for _ in 0..8 {
+            let _ = random.next();
+        }
+        random
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

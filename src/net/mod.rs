@@ -63,4 +63,4 @@ pub use handshake::{CONNECT_BYTES_MAX, CONNECT_TIMEOUT};
 pub use output::UnsentLimits;
 pub use places::PlaceLimits;
 pub use start::{DoorLimits, Net, NetError, NetParts};
-pub use websocket::WebSocketRules;
+pub use websocket::{End as FramesEnd, Frames, Violation, WebSocketRules};

@@ -26,9 +26,10 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::stream::Stream;
 use crate::metrics::WebSocketFailure;
-use frames::{CONTROL_BYTES_MAX, End, Frames};
+use frames::CONTROL_BYTES_MAX;
 
 pub(super) use enter::{Bearer, enter};
+pub use frames::{End, Frames};
 pub use upgrade::WebSocketRules;
 
 /// Longest data frame written, in bytes: longer writes become several. Its header has four bytes.
@@ -40,15 +41,20 @@ const CONTROL_OUT_BYTES_MAX: usize = 2 * (2 + CONTROL_BYTES_MAX);
 
 /// What a client does that ends its WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Violation {
+pub enum Violation {
+    /// MQTT is binary [MQTT-6.0.0-1].
     #[error("a text frame: MQTT is binary")]
     Text,
+    /// RFC 6455, 5.1.
     #[error("a frame without a mask: clients must mask")]
     Unmasked,
+    /// Whatever else RFC 6455 does not allow.
     #[error("a frame that is none, or not in its place")]
     Protocol,
+    /// In one frame or in many.
     #[error("a longer message than is taken")]
     TooLong,
+    /// Within a second.
     #[error("more frames without data than a client needs")]
     Flood,
 }
@@ -304,5 +310,107 @@ impl WebSocket<Stream> {
         ready!(self.under.poll_flush(cx))?;
         (self.control, self.control_at) = (Vec::new(), 0);
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// The payload of each frame, and the header before it.
+    static ZEROS: [u8; FRAME_OUT_BYTES_MAX] = [0; FRAME_OUT_BYTES_MAX];
+    const HEADER: [u8; 4] = [0x82, 126, 0xff, 0xff];
+
+    /// A ping of a client, with a mask of zeros, and the answer to it.
+    const PING: &[u8] = b"\x89\x84\0\0\0\0late";
+    const PONG: &[u8] = b"\x8a\x04late";
+
+    fn run(test: impl Future<Output = ()>) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_io().build().unwrap().block_on(test);
+    }
+
+    /// A WebSocket that is in the middle of a frame, since the system takes no more, with a ping
+    /// that came meanwhile; and the client, who has read nothing.
+    async fn full() -> (WebSocket<Stream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (accepted, client) = tokio::join!(listener.accept(), connecting);
+        let mut socket = WebSocket::new(Stream::Plain(accepted.unwrap().0));
+        let mut client = client.unwrap();
+        poll_fn(|cx| {
+            while socket.poll_write(cx, &ZEROS).map(Result::unwrap).is_ready() {}
+            Poll::Ready(())
+        })
+        .await;
+        client.write_all(PING).await.unwrap();
+        poll_fn(|cx| {
+            let mut room = [0; 100];
+            let read = socket.poll_read(cx, &mut ReadBuf::new(&mut room));
+            assert!(read.is_pending(), "there is no data in it");
+            match socket.control.is_empty() {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
+        })
+        .await;
+        assert!(socket.is_in_frame());
+        (socket, client)
+    }
+
+    /// Takes whole frames of zeros off the front; what is behind them.
+    fn behind_frames(mut came: &[u8]) -> &[u8] {
+        let whole = [&HEADER[..], &ZEROS].concat();
+        while let Some(rest) = came.strip_prefix(whole.as_slice()) {
+            came = rest;
+        }
+        came
+    }
+
+    #[test]
+    fn a_pong_waits_until_the_frame_in_its_way_is_written_and_goes_before_the_next() {
+        run(async {
+            let (mut socket, mut client) = full().await;
+            // There is room again, and the pong still waits.
+            let mut came = vec![0; 100_000];
+            client.read_exact(&mut came).await.unwrap();
+            poll_fn(|cx| socket.poll_flush(cx)).await.unwrap();
+            assert_eq!((socket.control.as_slice(), socket.control_at), (PONG, 0));
+            let sending = async {
+                while socket.is_in_frame() {
+                    let rest = &ZEROS[..socket.left];
+                    poll_fn(|cx| socket.poll_write(cx, rest)).await.unwrap();
+                }
+                let next = poll_fn(|cx| socket.poll_write(cx, b"next")).await;
+                assert_eq!(next.unwrap(), 4);
+            };
+            let end = [PONG, b"\x82\x04next"].concat();
+            let reading = async {
+                while !came.ends_with(&end) {
+                    assert_ne!(client.read_buf(&mut came).await.unwrap(), 0);
+                }
+            };
+            tokio::join!(sending, reading);
+            assert_eq!(behind_frames(&came), end);
+        });
+    }
+
+    #[test]
+    fn in_the_middle_of_a_frame_there_is_neither_a_pong_nor_a_last_word() {
+        run(async {
+            let (mut socket, mut client) = full().await;
+            poll_fn(|cx| socket.poll_shutdown(cx)).await.unwrap();
+            drop(socket);
+            let mut came = Vec::new();
+            client.read_to_end(&mut came).await.unwrap();
+            let half = behind_frames(&came);
+            let whole = [&HEADER[..], &ZEROS].concat();
+            assert!(whole.starts_with(half), "{} bytes", half.len());
+        });
     }
 }

@@ -83,11 +83,7 @@ enum After {
 /// Runs one sequence; what it did, for the figures of the run.
 pub(crate) fn run(seed: u64) -> u64 {
     let _named = Named(seed);
-    // Neighbouring seeds begin alike: the first numbers are thrown away.
-    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-    for _ in 0..8 {
-        let _ = random.next();
-    }
+    let mut random = Random::of(seed);
     let mut client = Client::connect(&mut random, None);
     let mut packets = 0;
     for _ in 0..STEPS {
@@ -563,7 +559,7 @@ fn properties(is_v5: bool, random: &mut Random, wanted: &[u8], body: &mut Vec<u8
 }
 
 /// Says which sequence it was that failed.
-struct Named(u64);
+pub(crate) struct Named(pub(crate) u64);
 
 impl Drop for Named {
     fn drop(&mut self) {

@@ -37,7 +37,7 @@ const IDLE_WINDOW: Duration = Duration::from_secs(1);
 
 /// How the other side's frames end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub enum End {
     /// It sent Close, with this code or none.
     Closed(Option<u16>),
     /// It broke a rule.
@@ -46,7 +46,7 @@ pub(super) enum End {
 
 /// One client's frames.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+pub struct Frames {
     /// The start of a header whose rest has not come.
     header: [u8; HEADER_BYTES_MAX],
     header_len: usize,
@@ -77,7 +77,7 @@ struct ControlFrame {
 
 impl Frames {
     /// Takes what was read. The data in it is then at the front of `bytes`; says how much it is.
-    pub(super) fn take(&mut self, bytes: &mut [u8]) -> usize {
+    pub fn take(&mut self, bytes: &mut [u8]) -> usize {
         let (mut at, mut data) = (0, 0);
         while self.end.is_none() && at < bytes.len() {
             let step = if self.left > 0 {
@@ -99,12 +99,13 @@ impl Frames {
     }
 
     /// How it ended, once it has.
-    pub(super) fn end(&self) -> Option<End> {
+    #[must_use]
+    pub fn end(&self) -> Option<End> {
         self.end
     }
 
     /// The payload of a ping that wants an answer.
-    pub(super) fn take_ping(&mut self) -> Option<Vec<u8>> {
+    pub fn take_ping(&mut self) -> Option<Vec<u8>> {
         self.ping.take()
     }
 
