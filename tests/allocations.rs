@@ -1,9 +1,9 @@
 //! A telemetry PUBLISH costs no heap allocation from the socket to the journal: none on the
 //! workers (`net-…`) and none on the committer (`journal`), once their buffers have grown.
 //!
-//! The broker's parts run in this process on plain TCP and WebSocket; the allocator counts by the name of the
-//! thread. Buffers grow to what a turn has ever needed, so the first rounds may allocate; what
-//! would cost something per message shows in every round.
+//! The broker's parts run in this process on plain TCP and WebSocket; the allocator counts by the
+//! name of the thread. Buffers grow to what a turn has ever needed, so the first rounds may
+//! allocate; what would cost something per message shows in every round.
 
 #![cfg(test)]
 #![expect(

@@ -105,8 +105,8 @@ impl Site {
     }
 }
 
-/// Tries with 1, 2, 4… seconds until the machine is quick enough: `attempt` says whether what had to
-/// come about within that time did.
+/// Tries with 1, 2, 4… seconds until the machine is quick enough: `attempt` says whether what had
+/// to come about within that time did.
 pub(crate) fn in_time(attempt: impl FnMut(u32) -> bool) {
     let is_in_time = [1, 2, 4, 8, 16, 32].into_iter().any(attempt);
     assert!(is_in_time, "32 s were not enough");

@@ -77,8 +77,8 @@ fn admin_token(broker: &Broker) -> String {
     text.trim().to_owned()
 }
 
-/// All that one client gets from the past, at QoS 1, in one go; prints how fast. How fast it must be
-/// is for a quiet machine to say.
+/// All that one client gets from the past, at QoS 1, in one go; prints how fast. How fast it must
+/// be is for a quiet machine to say.
 #[test]
 fn one_client_gets_many_messages_from_the_past() {
     const MESSAGES: u32 = 200_000;
