@@ -45,6 +45,10 @@ impl From<std::io::Error> for Over {
 impl Link {
     pub(crate) fn open(address: SocketAddr) -> std::io::Result<Link> {
         let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
+        // Where nobody listens any more, the system may have given it that very port.
+        if stream.local_addr()? == address {
+            return Err(ErrorKind::ConnectionRefused.into());
+        }
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(LOOK_AROUND))?;
         stream.set_write_timeout(Some(LOOK_AROUND))?;
