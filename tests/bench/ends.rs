@@ -28,8 +28,10 @@ fn running(raw: &Raw, flags: &str) -> Killed {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let process = Killed(process);
+    let mut process = Killed(process);
     while cpu_ns(raw.process.pid()) < before + BEGUN_NS {
+        let ended = process.0.try_wait().unwrap();
+        assert_eq!(ended, None, "{flags}: it ends before it has begun");
         thread::yield_now();
     }
     process
@@ -70,7 +72,7 @@ fn idle_connections_that_are_lost_are_counted() {
     // Idle connections cost the broker no time: many of them are enough to see.
     let load = running(
         &raw,
-        "idle --connections 5000 --seconds 2 --source 127.0.0.4",
+        "idle --connections 5000 --seconds 15 --source 127.0.0.4",
     );
     raw.process.0.kill().unwrap();
     let (code, figures, said) = end(load);

@@ -149,7 +149,7 @@ fn connections_come_at_a_rate_when_one_is_asked_for() {
 fn tls_sessions_are_resumed_only_when_asked_for() {
     let fleet = Fleet::start(2);
     let flags = format!(
-        "connect --seconds 1 --in-progress 4 --tokens {} {}",
+        "connect --seconds 3 --in-progress 4 --tokens {} {}",
         fleet.file,
         fleet.tls()
     );
@@ -404,23 +404,30 @@ fn script(name: &str, flags: &str) -> String {
     out
 }
 
-/// A short share of the soak: losses, the ledger, history's lag, and the trouble beside it. Rate,
-/// memory and descriptors are for the whole of it, on a quiet machine.
+/// A short share of the soak: losses, the ledger, that history reads all in the end, and the
+/// trouble beside it. Rate, lag, memory and descriptors are for the whole of it, on a quiet
+/// machine.
 #[test]
 fn a_soak_passes_and_says_what_it_saw() {
     let dir = tempfile::TempDir::new().unwrap();
-    // History that does not follow at all is further behind; a busy machine is not.
     let out = script(
         "soak",
         &format!(
             "--tollgate {TOLLGATE} --seconds 12 --every 1 --rate-share-least 0.2 \
-             --rss-growth-max 5 --lag-max-s 9 --rate 1000 --devices 50 --churn 10 --bad 10 \
+             --rss-growth-max 5 --lag-max-s 60 --rate 1000 --devices 50 --churn 10 --bad 10 \
              --reload-every 3 --token-every 3 --dir {}",
             dir.path().display()
         ),
     );
     assert!(out.contains("| second | received |"), "{out}");
     assert!(out.contains("messages of 50 devices"), "{out}");
+    let (_, read_all) = out.split_once("history had read all ").expect("it says so");
+    let seconds = read_all
+        .split(' ')
+        .next()
+        .and_then(|text| text.parse().ok());
+    // It waits for two minutes at most.
+    assert!(seconds.is_some_and(|seconds: f64| seconds < 119.0), "{out}");
     for beside in [
         "bad payloads",
         "certificates",
@@ -476,7 +483,7 @@ fn acks_are_measured_beside_all_that_clients_do() {
     let out = script(
         "bench-mixed",
         &format!(
-            "--tollgate {TOLLGATE} --rate 100 --connections 10 --seconds 1 --rounds 1 \
+            "--tollgate {TOLLGATE} --rate 100 --connections 10 --seconds 3 --rounds 1 \
              --fan-rate 5 --lanes 2 --connects 10 --json --dir {}",
             dir.path().display()
         ),
