@@ -27,7 +27,7 @@ type Told = Arc<Mutex<Vec<(String, String)>>>;
 fn operator(number: u64, url: &str, token: &str, told: &Told, goes_on: &AtomicBool) {
     let agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(30)))
+        .timeout_global(Some(Duration::from_secs(60)))
         .build()
         .new_agent();
     for step in 0.. {

@@ -41,7 +41,7 @@ const NARROWER_SCOPE: &str = "+/a/b/#";
 pub(crate) fn packet_limit() -> Duration {
     match IS_SHRINKING.load(Ordering::Relaxed) {
         true => Duration::from_secs(4),
-        false => Duration::from_secs(20),
+        false => Duration::from_secs(60),
     }
 }
 

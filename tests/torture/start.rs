@@ -18,8 +18,8 @@ use crate::common::broker::Setup;
 const START_LIMIT: Duration = Duration::from_secs(5);
 
 /// How often it is killed and started again when a start took longer: that may be the machine's
-/// doing, of the disk above all, which has just been written to.
-const STARTS_MAX: u32 = 4;
+/// doing, of the disk above all, which has just been written to, and of the tests beside this one.
+const STARTS_MAX: u32 = 12;
 
 /// Bytes of records in the journal.
 const JOURNAL_BYTES: u64 = 1 << 30;
