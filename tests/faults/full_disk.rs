@@ -31,8 +31,11 @@ const MIB: u32 = 300;
 /// Bytes of the ballast, the broker's default.
 const BALLAST_BYTES: u64 = 64 << 20;
 
-/// No ack for so long: there are no more on their way.
+/// No ack for so long: there are no more on their way...
 const NO_MORE: Duration = Duration::from_secs(3);
+
+/// ...if it was looked for so often meanwhile: time passes too while the machine stands still.
+const LOOKS_MIN: u32 = 300;
 
 /// How long the file system stays full.
 const FULL_FOR: Duration = Duration::from_secs(10);
@@ -274,13 +277,14 @@ impl Scene {
 
     /// Acks that were true before there was no room may still be on their way to the devices.
     fn until_quiet(&self) {
-        let mut last = (self.load.promised(), Instant::now());
+        let (mut last, mut since, mut looks) = (self.load.promised(), Instant::now(), 0);
         self.site.until("no acks", FILL_LIMIT, || {
             let promised = self.load.promised();
-            if promised != last.0 {
-                last = (promised, Instant::now());
+            looks += 1;
+            if promised != last {
+                (last, since, looks) = (promised, Instant::now(), 0);
             }
-            last.1.elapsed() > NO_MORE
+            since.elapsed() > NO_MORE && looks > LOOKS_MIN
         });
     }
 
