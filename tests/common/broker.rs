@@ -34,6 +34,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How often figures are asked for: well below what the HTTP server answers in a second.
 const METRICS_INTERVAL: Duration = Duration::from_millis(25);
 
+/// Where no broker is: a port that nobody is given by chance.
+const NOBODY: &str = "http://127.0.0.1:1";
+
 /// A broker to be started: its directory and its environment.
 pub(crate) struct Setup {
     dir: TempDir,
@@ -320,11 +323,13 @@ impl Broker {
     /// one that has ended may be another test's by now.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         secrets::given(arguments);
+        let is_running = Path::new(&format!("/proc/{}", self.pid())).exists();
+        let url = match is_running {
+            true => self.admin_url(),
+            false => NOBODY.to_owned(),
+        };
         let mut command = self.setup.command();
-        if Path::new(&format!("/proc/{}", self.pid())).exists() {
-            command.env("TOLLGATE_ADMIN_URL", self.admin_url());
-        }
-        command.args(arguments);
+        command.env("TOLLGATE_ADMIN_URL", url).args(arguments);
         command
     }
 
