@@ -1,6 +1,9 @@
 //! Chapters 4.1 to 4.6 and 4.9: session state, the flows of QoS, resending, order, flow control.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use crate::{
     common::{
@@ -8,7 +11,7 @@ use crate::{
         packets::{VERSIONS, Version, packet},
         wire::show,
     },
-    site::Site,
+    site::{Site, in_time},
 };
 
 fn kept_subscriber(site: &Site, version: Version, topic: &str) -> Client {
@@ -167,31 +170,40 @@ fn mqtt_4_3_3_9_after_a_pubrec_with_an_error_the_id_is_free() {
 
 #[test]
 fn mqtt_4_3_3_7_and_13_what_was_sent_does_not_expire() {
-    let site = Site::new();
-    let (topic, timer) = (site.topic("t"), site.topic("timer"));
-    let mut subscriber = kept_subscriber(&site, Version::V5, &topic);
-    let mut publisher = site.client(Version::V5, "publisher");
-    let soon = [0x02, 0, 0, 0, 1];
-    for flags in [4, 4, 2] {
-        assert_eq!(publisher.publish_with(flags, &topic, &soon, b"p"), 0);
-    }
-    let open: Vec<_> = (0..3).map(|_| subscriber.next()).collect();
-    subscriber
-        .wire
-        .send(&packet(0x50, &open[1].id.to_be_bytes()));
-    assert_eq!(subscriber.expect_ack(0x62, open[1].id), 0);
-    subscriber.wire.reset();
-    // A retained message of the same age shows that the time is over.
-    assert_eq!(publisher.publish_with(3, &timer, &soon, b"p"), 0);
-    while site.retained(&timer) != [].into() {}
-    let mut subscriber = site.kept(Version::V5, "s");
-    let again = subscriber.next();
-    assert_eq!((again.id, again.dup, again.qos), (open[0].id, true, 2));
-    assert_eq!(subscriber.expect_ack(0x62, open[1].id), 0);
-    subscriber
-        .wire
-        .send(&packet(0x70, &open[1].id.to_be_bytes()));
-    subscriber.acknowledge(&again);
+    in_time(|expiry_s| {
+        let site = Site::new();
+        let (topic, timer) = (site.topic("t"), site.topic("timer"));
+        let mut subscriber = kept_subscriber(&site, Version::V5, &topic);
+        let mut publisher = site.client(Version::V5, "publisher");
+        let soon = [&[0x02][..], &expiry_s.to_be_bytes()].concat();
+        let (begin, expiry) = (Instant::now(), Duration::from_secs(expiry_s.into()));
+        for flags in [4, 4, 2] {
+            assert_eq!(publisher.publish_with(flags, &topic, &soon, b"p"), 0);
+        }
+        let all = (0..3).map_while(|_| subscriber.next_within(expiry));
+        let open: Vec<_> = all.collect();
+        if begin.elapsed() >= expiry {
+            return false;
+        }
+        assert_eq!(open.len(), 3, "{open:?}");
+        subscriber
+            .wire
+            .send(&packet(0x50, &open[1].id.to_be_bytes()));
+        assert_eq!(subscriber.expect_ack(0x62, open[1].id), 0);
+        subscriber.wire.reset();
+        // A retained message of the same age shows that the time is over.
+        assert_eq!(publisher.publish_with(3, &timer, &soon, b"p"), 0);
+        while site.retained(&timer) != [].into() {}
+        let mut subscriber = site.kept(Version::V5, "s");
+        let again = subscriber.next();
+        assert_eq!((again.id, again.dup, again.qos), (open[0].id, true, 2));
+        assert_eq!(subscriber.expect_ack(0x62, open[1].id), 0);
+        subscriber
+            .wire
+            .send(&packet(0x70, &open[1].id.to_be_bytes()));
+        subscriber.acknowledge(&again);
+        true
+    });
 }
 
 /// Resent after a reconnect, with the same ids, in order; never on a connection that lasts.
