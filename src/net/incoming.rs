@@ -164,6 +164,8 @@ impl Connection {
                 let bytes = self.key.client_id.len() + filters + count * SUBSCRIPTION_BYTES + 8;
                 Some((bytes, Purpose::Session))
             }
+            // It ends what was sent before it, so it comes behind that.
+            PacketType::Disconnect if !inner.parked.is_empty() => Some((0, Purpose::Message)),
             // Its answer stands in line behind CONNACK.
             PacketType::PingReq if inner.connack_waits => Some((0, Purpose::Session)),
             _ => None,

@@ -69,6 +69,40 @@ fn sec_80_keep_alive_stands_still_while_a_client_is_not_read() {
     assert_eq!(stalled.packet_or_close(LIMIT), None);
 }
 
+/// A client that sends a value, says DISCONNECT and goes has sent it, however the journal is doing
+/// at that moment.
+#[test]
+fn sec_80_a_goodbye_waits_for_what_was_sent_before_it() {
+    let (setup, faults) = SyncFaults::on(Setup::new().set("TOLLGATE_WORKERS_COUNT", "1"));
+    let broker = setup.start();
+    let token = broker.create_device("brief");
+    // What waits for it has no room either.
+    let text = "a".repeat(2_000);
+    let mut flood = Flood::start(&broker, &faults, text.len() / 2);
+    let mut brief = broker.wire();
+    log_in(
+        &mut brief,
+        &Connect::with_token(Version::V311, "brief", &token),
+    );
+    let payload = format!(r#"{{"last":"{text}"}}"#);
+    let last = publish(Version::V311, 0, 0, TELEMETRY, payload.as_bytes());
+    brief.send(&[last.as_slice(), &[0xe0, 0]].concat());
+    flood.until_read();
+    drop(brief);
+    flood.until_read();
+    faults.clear();
+    drop(flood);
+    let end = Instant::now() + LIMIT;
+    while broker.values("brief", "last").is_empty() {
+        assert!(Instant::now() < end, "its last value is not there");
+        std::thread::yield_now();
+    }
+    assert_eq!(
+        broker.metric(r#"tollgate_messages_refused_total{reason="disconnected"}"#),
+        0.0
+    );
+}
+
 /// A message for many kept sessions takes a lot of room in the journal. While there is none its
 /// publisher is refused or waits; what was acknowledged reaches everybody. Each copy names its
 /// group with all of its name here: 160 KB for each message.
@@ -159,7 +193,7 @@ fn connect(broker: &Broker, token: &str) -> Wire {
 pub(crate) struct Flood {
     _socket: TcpStream,
     /// Is served all the time.
-    _served: Wire,
+    served: Wire,
 }
 
 /// Connections that a flood holds.
@@ -210,7 +244,15 @@ impl Flood {
         }
         Flood {
             _socket: socket,
-            _served: served,
+            served,
+        }
+    }
+
+    /// Until the only worker has read what was sent to it before this.
+    pub(crate) fn until_read(&mut self) {
+        // It may be the second of those that are read in one turn.
+        for _ in 0..3 {
+            self.served.expect_alive();
         }
     }
 }

@@ -72,7 +72,9 @@ pub(super) fn run(options: &Ingest) -> Result<(), CliError> {
     let mut balance = None;
     let units = done(&plan, &load);
     let cost = meter.finish(units, || {
-        balance = ledger.as_ref().map(Ledger::settle).transpose()?;
+        balance = (ledger.as_ref())
+            .map(|ledger| ledger.settle(load.tally.sent))
+            .transpose()?;
         Ok::<(), BenchError>(())
     })?;
     let report = Report::new(&target, &plan, &load, opened, cost, balance);

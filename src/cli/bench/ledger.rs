@@ -11,6 +11,8 @@ use crate::cli::bench::{BenchError, interrupt};
 
 /// How long messages in flight and the history's lag may take to come to rest after a run.
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
+/// After so long without another message, what is missing is lost.
+const MISSING_LIMIT: Duration = Duration::from_secs(5);
 /// How often the figures are read meanwhile.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long one reading may take.
@@ -61,12 +63,20 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Waits until the broker is at rest and says what it counted since the start.
-    pub(super) fn settle(&self) -> Result<Balance, BenchError> {
+    /// Waits until the broker is at rest and has received all `sent`, and says what it counted
+    /// since the start. A broker whose journal is behind answers PINGREQ before it has taken all
+    /// that was sent at QoS 0.
+    pub(super) fn settle(&self, sent: u64) -> Result<Balance, BenchError> {
         let began = Instant::now();
+        let (mut received, mut came) = (self.before.received, began);
         loop {
             let now = self.read()?;
-            let is_at_rest = now.in_flight == 0 && now.lag == 0;
+            if now.received > received {
+                (received, came) = (now.received, Instant::now());
+            }
+            let is_all = now.received.saturating_sub(self.before.received) >= sent
+                || came.elapsed() > MISSING_LIMIT;
+            let is_at_rest = is_all && now.in_flight == 0 && now.lag == 0;
             if is_at_rest || began.elapsed() > SETTLE_LIMIT || interrupt::is_asked() {
                 return Ok(now.since(&self.before, began.elapsed()));
             }
