@@ -116,7 +116,7 @@ class Broker:
             return self.answers(words)
 
     def answers(self, words):
-        """Itself, as soon as it takes connections; the script ends with its words if it does not."""
+        """Itself, when it takes connections; the script ends with its words if it does not."""
         end = time.monotonic() + START_LIMIT_S
         while True:
             with contextlib.suppress(OSError):

@@ -85,7 +85,7 @@ fn idle_connections_that_are_lost_are_counted() {
 #[test]
 fn a_broker_that_goes_away_ends_no_connect_test_early() {
     let mut raw = Raw::start();
-    let load = running(&raw, "connect --seconds 8");
+    let load = running(&raw, "connect --seconds 8 --rate 500");
     raw.process.0.kill().unwrap();
     let (code, figures, said) = end(load);
     assert_eq!(code, Some(0), "{said}");
@@ -96,7 +96,7 @@ fn a_broker_that_goes_away_ends_no_connect_test_early() {
 #[test]
 fn ctrl_c_ends_a_run_with_what_was_measured() {
     let raw = Raw::start();
-    for flags in ["ingest --seconds 3600", "connect --seconds 3600"] {
+    for flags in ["ingest --seconds 3600", "connect --seconds 3600 --rate 500"] {
         let load = running(&raw, flags);
         let pid = i32::try_from(load.pid()).unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), Signal::INT).unwrap();

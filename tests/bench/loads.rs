@@ -126,7 +126,7 @@ fn connections_come_and_go_at_any_broker() {
         (fleet.broker.mqtt_port(), format!("--tokens {}", fleet.file)),
     ] {
         let figures = figures(&format!(
-            "connect --seconds 2 --in-progress 4 --mqtt 5 --port {port} {flags}"
+            "connect --seconds 2 --rate 500 --in-progress 4 --mqtt 5 --port {port} {flags}"
         ));
         // More than there are at a time: some came when others had gone.
         assert!(number(&figures, "accepted") > 4.0, "{figures}");
@@ -149,7 +149,7 @@ fn connections_come_at_a_rate_when_one_is_asked_for() {
 fn tls_sessions_are_resumed_only_when_asked_for() {
     let fleet = Fleet::start(2);
     let flags = format!(
-        "connect --seconds 3 --in-progress 4 --tokens {} {}",
+        "connect --seconds 3 --rate 300 --in-progress 4 --tokens {} {}",
         fleet.file,
         fleet.tls()
     );
@@ -173,7 +173,7 @@ fn refused_connections_are_counted_by_code() {
     )
     .unwrap();
     let flags = format!(
-        "connect --seconds 1 --in-progress 2 --port {}",
+        "connect --seconds 1 --rate 500 --in-progress 2 --port {}",
         fleet.broker.mqtt_port()
     );
     let mixed = figures(&format!("{flags} --tokens {}", file.display()));
@@ -376,7 +376,7 @@ fn the_tables_for_people_name_the_units() {
     let raw = Raw::start();
     for command in [
         "ingest --seconds 1",
-        "connect --seconds 1",
+        "connect --seconds 1 --rate 500",
         "idle --seconds 0",
     ] {
         let flags = format!(
