@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
 /// Permissions of what is made: nobody else reads the devices' data (SEC-78).
@@ -48,7 +49,21 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// What the system says.
     fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// From now on, or no more: writes of whole blocks of [`BLOCK_BYTES`], from memory that begins
+    /// at a multiple of that, go to the disk without a copy in the system's cache. What is written
+    /// is as durable as before: by [`DiskFile::sync_data`]. No error where that is unknown.
+    ///
+    /// # Errors
+    /// What the system says; writes go as before then.
+    fn bypass_cache(&self, _bypass: bool) -> io::Result<()> {
+        Ok(())
+    }
 }
+
+/// Bytes of a block that can be written without the system's cache: a page, which is what no disk
+/// and no file system asks more than.
+pub const BLOCK_BYTES: usize = 4096;
 
 /// Holds a lock until it is dropped.
 pub trait DiskLock: Send {}
@@ -140,6 +155,12 @@ impl DiskFile for RealFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
+    }
+
+    fn bypass_cache(&self, bypass: bool) -> io::Result<()> {
+        let mut flags = fcntl_getfl(&self.0)?;
+        flags.set(OFlags::DIRECT, bypass);
+        Ok(fcntl_setfl(&self.0, flags)?)
     }
 }
 

@@ -69,7 +69,7 @@ use std::time::{Duration, Instant};
 use self::prepare::{BALLAST_NAME, Ballast, PREPARED_NAME, Preparation};
 use self::shared::{Shared, lock};
 
-pub use disk::{Disk, DiskFile, DiskLock, FileEntry, RealDisk};
+pub use disk::{BLOCK_BYTES, Disk, DiskFile, DiskLock, FileEntry, RealDisk};
 pub use error::JournalError;
 pub use hold::Hold;
 pub use options::{

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::disk::DiskFile;
+use super::disk::{BLOCK_BYTES, DiskFile};
 use super::error::JournalError;
 use super::format::{
     BATCH_HEADER_BYTES, BatchHeader, COMMIT_BYTES_MAX, DATA_START, HEADER_BLOCK_BYTES,
@@ -23,7 +23,18 @@ const CLOSING_BYTES: u64 = BATCH_HEADER_BYTES as u64;
 /// Bytes zero-filled between two syncs: bounds what a commit's sync may have to wait for.
 const FILL_SYNC_BYTES: u64 = 8 * 1024 * 1024;
 
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+/// Where [`DiskFile::bypass_cache`] wants them.
+#[repr(align(4096))]
+struct Aligned([u8; 64 * 1024]);
+
+const _: () = assert!(align_of::<Aligned>() == BLOCK_BYTES);
+
+static ZEROS: Aligned = Aligned([0; 64 * 1024]);
+
+/// So many zeros, 64 KiB at most.
+fn zeros(bytes: usize) -> &'static [u8] {
+    ZEROS.0.get(..bytes).unwrap_or(&ZEROS.0)
+}
 
 /// Bytes of records that fit in an empty segment.
 pub(super) fn capacity(segment_bytes: u64) -> usize {
@@ -100,8 +111,7 @@ impl SegmentWriter {
             .iter()
             .map(|pending| pending.batch.bytes_len())
             .sum::<usize>();
-        let padding = padding(BATCH_HEADER_BYTES + body_len);
-        let padding = ZEROS.get(..padding).unwrap_or_default();
+        let padding = zeros(padding(BATCH_HEADER_BYTES + body_len));
         let header = BatchHeader {
             salt: self.header.salt,
             sequence: self.sequence + 1,
@@ -118,8 +128,11 @@ impl SegmentWriter {
                 .chain([padding])
         };
         let encoded = header.encode(bodies());
-        let mut slices = [IoSlice::new(&[]); COMMIT_BATCHES_MAX + 2];
-        let all = std::iter::once(encoded.as_slice()).chain(bodies());
+        let rest = zeros(self.rest_of_block(self.position + header.bytes_len()));
+        let mut slices = [IoSlice::new(&[]); COMMIT_BATCHES_MAX + 3];
+        let all = std::iter::once(encoded.as_slice())
+            .chain(bodies())
+            .chain([rest]);
         let mut used = 0;
         for (slice, bytes) in slices.iter_mut().zip(all) {
             *slice = IoSlice::new(bytes);
@@ -134,6 +147,15 @@ impl SegmentWriter {
         self.sequence += 1;
         self.position += header.bytes_len();
         Ok(header.bytes_len())
+    }
+
+    /// Bytes from a position to the end of its block, all of them zero, or of the segment. They are
+    /// written with the batch before them, so that the system need not read the block first: it was
+    /// zero-filled past the cache.
+    fn rest_of_block(&self, position: u64) -> usize {
+        let block = position.next_multiple_of(BLOCK_BYTES as u64);
+        let rest = block.min(self.bytes).saturating_sub(position);
+        usize::try_from(rest).unwrap_or_default()
     }
 
     /// Writes an empty batch behind the last one: then damage to that one is not taken for a torn
@@ -171,9 +193,24 @@ pub(super) fn write_all(
 }
 
 /// Gives a new file `len` zero bytes that occupy space, durably: a later write into them changes
-/// no metadata, which is what makes a commit one quick sync. Ends early, with
-/// [`io::ErrorKind::Interrupted`], when `stop` is set.
+/// no metadata, which is what makes a commit one quick sync. They go to the disk past the system's
+/// cache where that is possible: it costs no copy, and no commit's sync waits for what is in the
+/// cache. Ends early, with [`io::ErrorKind::Interrupted`], when `stop` is set.
 pub(super) fn fill(file: &dyn DiskFile, len: u64, stop: &AtomicBool) -> io::Result<()> {
+    let bypasses = len.is_multiple_of(BLOCK_BYTES as u64) && file.bypass_cache(true).is_ok();
+    let filled = fill_as_set(file, len, stop, bypasses);
+    if bypasses {
+        file.bypass_cache(false)?;
+    }
+    filled
+}
+
+fn fill_as_set(
+    file: &dyn DiskFile,
+    len: u64,
+    stop: &AtomicBool,
+    mut bypasses: bool,
+) -> io::Result<()> {
     let mut position = 0;
     while position < len {
         if stop.load(Ordering::Relaxed) {
@@ -182,16 +219,93 @@ pub(super) fn fill(file: &dyn DiskFile, len: u64, stop: &AtomicBool) -> io::Resu
         let mut slices = [IoSlice::new(&[]); 16];
         let mut end = position;
         for slice in &mut slices {
-            let part = (len - end).min(ZEROS.len() as u64);
-            let part = usize::try_from(part).unwrap_or(ZEROS.len());
-            *slice = IoSlice::new(ZEROS.get(..part).unwrap_or_default());
+            let part = (len - end).min(ZEROS.0.len() as u64);
+            let part = usize::try_from(part).unwrap_or(ZEROS.0.len());
+            *slice = IoSlice::new(zeros(part));
             end += slice.len() as u64;
         }
-        write_all(file, &mut slices, position)?;
+        match write_all(file, &mut slices, position) {
+            // A file system that wants other blocks, or that wrote a part of one.
+            Err(error) if bypasses && error.kind() == io::ErrorKind::InvalidInput => {
+                file.bypass_cache(false)?;
+                bypasses = false;
+                continue;
+            }
+            written => written?,
+        }
         if end / FILL_SYNC_BYTES != position / FILL_SYNC_BYTES || end == len {
             file.sync_data()?;
         }
         position = end;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A disk whose blocks are larger than ours: past the cache it takes whole ones only.
+    #[derive(Default)]
+    struct LargeBlocks {
+        bytes: Mutex<Vec<u8>>,
+        bypasses: AtomicBool,
+        refused: AtomicBool,
+    }
+
+    impl DiskFile for LargeBlocks {
+        fn read_at(&self, _buffer: &mut [u8], _position: u64) -> io::Result<usize> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
+            const BLOCK: usize = 16 * BLOCK_BYTES;
+            let len = slices.iter().map(|slice| slice.len()).sum::<usize>();
+            if self.bypasses.load(Ordering::Relaxed) {
+                let is_aligned =
+                    |slice: &IoSlice<'_>| slice.as_ptr().align_offset(BLOCK_BYTES) == 0;
+                assert!(slices.iter().all(is_aligned));
+                if !len.is_multiple_of(BLOCK) {
+                    self.refused.store(true, Ordering::Relaxed);
+                    return Err(io::ErrorKind::InvalidInput.into());
+                }
+            }
+            let mut bytes = self.bytes.lock().unwrap();
+            assert_eq!(bytes.len() as u64, position);
+            let end = bytes.len() + len;
+            bytes.resize(end, 0);
+            Ok(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn set_len(&self, _len: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn bypass_cache(&self, bypass: bool) -> io::Result<()> {
+            self.bypasses.store(bypass, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn zeros_go_past_the_cache_only_where_the_disk_takes_them() {
+        let stop = AtomicBool::new(false);
+        let block = BLOCK_BYTES as u64;
+        for (len, is_refused) in [(1024 * block, false), (257 * block, true), (100, false)] {
+            let file = LargeBlocks::default();
+            fill(&file, len, &stop).unwrap();
+            assert_eq!(file.bytes.lock().unwrap().len() as u64, len);
+            assert_eq!(file.refused.load(Ordering::Relaxed), is_refused, "{len}");
+            assert!(!file.bypasses.load(Ordering::Relaxed));
+        }
+        stop.store(true, Ordering::Relaxed);
+        let file = LargeBlocks::default();
+        assert!(fill(&file, block, &stop).is_err() && !file.bypasses.load(Ordering::Relaxed));
+    }
 }

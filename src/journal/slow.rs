@@ -53,6 +53,10 @@ impl DiskFile for SlowFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
     }
+
+    fn bypass_cache(&self, bypass: bool) -> io::Result<()> {
+        self.file.bypass_cache(bypass)
+    }
 }
 
 impl Disk for SlowDisk {
