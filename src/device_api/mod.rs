@@ -7,7 +7,7 @@
 pub mod topics;
 
 pub use crate::telemetry::PARSER_VERSION;
-pub use topics::{grant, is_allowed, is_platform, is_virtual};
+pub use topics::{TELEMETRY_TOPIC, grant, is_allowed, is_platform, is_virtual};
 
 use crate::mqtt::session::{Ending, Refused};
 use crate::mqtt::wire::ReasonCode;

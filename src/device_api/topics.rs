@@ -6,6 +6,9 @@ use crate::mqtt::wire::{QoS, ReasonCode};
 /// Highest QoS granted on a device topic (TB-13).
 pub const GRANTED_QOS_MAX: QoS = QoS::AtLeastOnce;
 
+/// Where devices publish telemetry; the shorter names are for those that want short packets.
+pub const TELEMETRY_TOPIC: &str = "v1/devices/me/telemetry";
+
 /// A topic a device publishes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceTopic {
@@ -33,7 +36,7 @@ impl DeviceTopic {
     #[must_use]
     pub fn of(topic: &str) -> Self {
         match topic {
-            "v1/devices/me/telemetry" | "v2/t" | "v2/t/j" => Self::Telemetry,
+            TELEMETRY_TOPIC | "v2/t" | "v2/t/j" => Self::Telemetry,
             _ if topic.starts_with('$') => Self::System,
             _ if is_platform(topic) => Self::Unknown,
             _ => Self::Foreign,

@@ -11,7 +11,7 @@ use crate::limits::FILTERS_BYTES_MAX;
 use crate::metrics::Refusal;
 use crate::mqtt::session::{Close, Replies, Step};
 use crate::mqtt::topic::TOPIC_BYTES_MAX;
-use crate::mqtt::wire::{self, PacketType, QoS, Sender};
+use crate::mqtt::wire::{self, PacketType, Publish, QoS, Sender, Version, WireError};
 
 /// What became of one packet.
 pub(super) enum Taken {
@@ -81,7 +81,7 @@ impl Connection {
         let decoded = worker.alone(|| {
             // Not in release builds.
             tracing::trace!(slot = self.slot, bytes = packet.len(), "a packet came");
-            wire::decode_publish(version, Sender::Client, packet)
+            decode_publish(version, packet)
         });
         if let Some(decoded) = decoded {
             let publish = decoded.map_err(|error| End::Closed(Close::from(&error)))?;
@@ -132,7 +132,7 @@ impl Connection {
         if worker.can_route() {
             return false;
         }
-        match wire::decode_publish(inner.session.version(), Sender::Client, packet) {
+        match decode_publish(inner.session.version(), packet) {
             Some(Ok(publish)) => !device_api::is_virtual(publish.topic),
             // No PUBLISH, or one that ends the connection.
             Some(Err(_)) | None => false,
@@ -201,7 +201,7 @@ impl Connection {
     /// A message that is dropped may still give a topic its alias (SEC-12).
     fn hear_alias(&self, inner: &mut Inner, packet: &[u8], clocks: Clocks) -> Result<Taken, End> {
         let version = inner.session.version();
-        if let Some(decoded) = wire::decode_publish(version, Sender::Client, packet) {
+        if let Some(decoded) = decode_publish(version, packet) {
             let publish = decoded.map_err(|error| End::Closed(Close::from(&error)))?;
             // At QoS 0 there is nothing to reply.
             let heard = inner
@@ -211,6 +211,12 @@ impl Connection {
         }
         Ok(Taken::Yes)
     }
+}
+
+/// `None` if the packet is no PUBLISH.
+#[inline]
+fn decode_publish(version: Version, packet: &[u8]) -> Option<Result<Publish<'_>, WireError>> {
+    wire::decode_publish(version, Sender::Client, packet, device_api::TELEMETRY_TOPIC)
 }
 
 fn is_qos_0_publish(packet: &[u8]) -> bool {

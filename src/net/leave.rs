@@ -118,6 +118,7 @@ pub(super) fn of_session(kind: RecordKind, identity: uuid::Uuid, stored: &Stored
 const OWED_MAX: usize = 1_024;
 
 /// Records what found no room before, as far as there is room now. True if nothing is owed.
+#[inline]
 pub(super) fn write_owed(worker: &Worker) -> bool {
     let owed = &mut *worker.owed.borrow_mut();
     while let Some(header) = owed.front() {

@@ -46,12 +46,13 @@ impl Connection {
         });
         match incoming {
             Ok(Incoming::New(aliased)) => {
-                let topic = aliased.as_ref().map(|aliased| aliased.topic().as_str());
-                let publish = Publish {
-                    topic: topic.unwrap_or(publish.topic),
-                    ..*publish
+                let named = aliased.as_ref().map(|aliased| aliased.topic());
+                // Where only an alias says it, the session has the name.
+                let Some(topic) = named.or_else(|| publish.topic_name()) else {
+                    worker.count_refused(Refusal::ProtocolError);
+                    return Err(Close::because(ReasonCode::TopicAliasInvalid));
                 };
-                self.publish(worker, inner, &publish, clocks, replies, recorded)
+                self.publish(worker, inner, (publish, topic), clocks, replies, recorded)
             }
             Ok(Incoming::Repeated) => {
                 worker.count_repeated();
@@ -70,16 +71,11 @@ impl Connection {
         &self,
         worker: &Worker,
         inner: &mut Inner,
-        publish: &Publish<'_>,
+        (publish, topic): (&Publish<'_>, Topic<'_>),
         clocks: Clocks,
         replies: &mut Replies,
         recorded: &mut Recorded,
     ) -> Result<(), Close> {
-        // Where only an alias says it, the session has put the name there.
-        let Some(topic) = publish.topic_name() else {
-            worker.count_refused(Refusal::ProtocolError);
-            return Err(Close::because(ReasonCode::TopicAliasInvalid));
-        };
         let is_in_time = match &*self.quota.borrow() {
             Some(place) => place.takes_message(clocks.now),
             None => true,

@@ -53,10 +53,17 @@ pub(super) fn number(text: &str) -> Value<'_> {
     }
 }
 
-/// The same for a strict number of few digits without exponent that a text begins with, quickly,
-/// and what follows it. `None` for others, and for what is no number.
+/// A number that was read quickly.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Short {
+    Long(i64),
+    Double(f64),
+}
+
+/// The same as [`number`] for a strict number of few digits without exponent that a text begins
+/// with, quickly, and what follows it. `None` for others, and for what is no number.
 #[inline]
-pub(super) fn leading(text: &[u8]) -> Option<(Value<'static>, &[u8])> {
+pub(super) fn leading(text: &[u8]) -> Option<(Short, &[u8])> {
     let is_negative = text.first() == Some(&b'-');
     let begin = usize::from(is_negative);
     let (whole, point) = more_digits(text, begin, 0);
@@ -68,8 +75,8 @@ pub(super) fn leading(text: &[u8]) -> Option<(Value<'static>, &[u8])> {
         Some(b'.') => {}
         Some(b'e' | b'E') => return None,
         _ => {
-            let value = Value::Long(if is_negative { -whole } else { whole });
-            return Some((value, text.get(point..)?));
+            let value = if is_negative { -whole } else { whole };
+            return Some((Short::Long(value), text.get(point..)?));
         }
     }
     let (digits, end) = more_digits(text, point + 1, whole);
@@ -81,8 +88,8 @@ pub(super) fn leading(text: &[u8]) -> Option<(Value<'static>, &[u8])> {
     #[expect(clippy::cast_precision_loss, reason = "below 10^15 nothing is lost")]
     let value = digits as f64 / POWERS.get(places)?;
     // A decimal number knows no negative zero.
-    let value = Value::Double(if is_negative { 0.0 - value } else { value });
-    Some((value, text.get(end..)?))
+    let value = if is_negative { 0.0 - value } else { value };
+    Some((Short::Double(value), text.get(end..)?))
 }
 
 /// Digits of numbers that are read quickly. Below 10^15 every whole number is a double, and so is

@@ -117,15 +117,10 @@ pub(super) fn string(text: &[u8]) -> Option<(&[u8], u64, &[u8])> {
     let mut at = 0;
     loop {
         let rest = text.get(at..)?;
-        let word = match rest.first_chunk::<8>() {
-            Some(bytes) => u64::from_le_bytes(*bytes),
-            // The end of the payload; zeros end no string.
-            None if rest.is_empty() => return None,
-            None => rest
-                .iter()
-                .rev()
-                .fold(0, |word, byte| word << 8 | u64::from(*byte)),
-        };
+        if rest.is_empty() {
+            return None;
+        }
+        let word = word(rest);
         let ends = zero_bytes(word ^ QUOTES) | zero_bytes(word ^ BACKSLASHES);
         if ends == 0 {
             hash = mix(hash, word);
@@ -139,6 +134,28 @@ pub(super) fn string(text: &[u8]) -> Option<(&[u8], u64, &[u8])> {
         let hash = mix(mix(hash, within), u64::from(bits));
         let (string, behind) = text.split_at_checked(len)?;
         return Some((string, hash, behind.strip_prefix(b"\"")?));
+    }
+}
+
+/// The first eight bytes; zeros, which end no string, behind the end.
+#[inline]
+fn word(text: &[u8]) -> u64 {
+    match text.first_chunk::<8>() {
+        Some(bytes) => u64::from_le_bytes(*bytes),
+        None => {
+            let bytes = text.iter().rev();
+            bytes.fold(0, |word, byte| word << 8 | u64::from(*byte))
+        }
+    }
+}
+
+/// The first eight bytes of a name, without what follows its quote.
+#[inline]
+pub(super) fn first_word(name: &[u8]) -> u64 {
+    let word = word(name);
+    match zero_bytes(word ^ QUOTES) {
+        0 => word,
+        ends => word & !(u64::MAX << (ends.trailing_zeros() & !7)),
     }
 }
 
@@ -159,6 +176,36 @@ fn mix(hash: u64, word: u64) -> u64 {
     (hash ^ word)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
         .rotate_left(29)
+}
+
+/// What follows a value that is a number, a text of ASCII characters, `true` or `false`.
+#[inline]
+pub(super) fn skip_value(text: &[u8]) -> Option<&[u8]> {
+    match text.first()? {
+        b'"' => skip_ascii_string(text.get(1..)?),
+        b'-' | b'0'..=b'9' => Some(number(text)?.1),
+        b't' => text.strip_prefix(b"true"),
+        b'f' => text.strip_prefix(b"false"),
+        _ => None,
+    }
+}
+
+/// What follows the quote that ends a string of ASCII characters without escapes.
+#[inline]
+fn skip_ascii_string(mut text: &[u8]) -> Option<&[u8]> {
+    while let Some((word, behind)) = text.split_first_chunk::<8>() {
+        let word = u64::from_le_bytes(*word);
+        let is_end = zero_bytes(word ^ QUOTES) | zero_bytes(word ^ BACKSLASHES);
+        let ends = is_end | word & (ONES << 7);
+        if ends != 0 {
+            let at = usize::try_from(ends.trailing_zeros() / 8).ok()?;
+            return text.get(at..)?.strip_prefix(b"\"");
+        }
+        text = behind;
+    }
+    let is_end = |byte: &u8| matches!(byte, b'"' | b'\\' | 0x80..);
+    let at = text.iter().position(is_end)?;
+    text.get(at..)?.strip_prefix(b"\"")
 }
 
 /// A strict number: whether it is written without point and exponent, and what follows it.

@@ -42,6 +42,7 @@ impl Frame {
 ///
 /// The flags of PUBREL, SUBSCRIBE and UNSUBSCRIBE may hold DUP here, which MQTT 3.1 allows
 /// (section 2.1 there); [`super::decode`] knows the version and refuses it elsewhere.
+#[inline]
 pub fn frame(bytes: &[u8], packet_size_max: u32) -> Result<Option<Frame>, WireError> {
     let Some((&first_byte, rest)) = bytes.split_first() else {
         return Ok(None);

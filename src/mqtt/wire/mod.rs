@@ -255,7 +255,7 @@ pub fn decode(version: Version, sender: Sender, packet: &[u8]) -> Result<Packet<
     let (Frame { first_byte, .. }, reader) = whole_frame(packet)?;
     let packet_type = PacketType::from_first_byte(first_byte)?;
     if packet_type == PacketType::Publish {
-        return Publish::decode(version, sender, first_byte, reader).map(Packet::Publish);
+        return Publish::decode(version, sender, first_byte, reader, "").map(Packet::Publish);
     }
     check_sender(version, sender, packet_type, first_byte)?;
     match packet_type {
@@ -265,7 +265,7 @@ pub fn decode(version: Version, sender: Sender, packet: &[u8]) -> Result<Packet<
         }
         PacketType::ConnAck => ConnAck::decode(version, reader).map(Packet::ConnAck),
         PacketType::Publish => {
-            Publish::decode(version, sender, first_byte, reader).map(Packet::Publish)
+            Publish::decode(version, sender, first_byte, reader, "").map(Packet::Publish)
         }
         PacketType::PubAck => Ack::decode(AckKind::PubAck, version, reader).map(Packet::PubAck),
         PacketType::PubRec => Ack::decode(AckKind::PubRec, version, reader).map(Packet::PubRec),
@@ -285,24 +285,25 @@ pub fn decode(version: Version, sender: Sender, packet: &[u8]) -> Result<Packet<
 }
 
 /// [`decode`] for the hot path: `None` if the packet is no PUBLISH. A [`Packet`] is large, and
-/// moving it costs as much as reading one.
+/// moving it costs as much as reading one. `expected` is a valid topic name that most packets have
+/// (or empty): it is compared, where others are checked.
 ///
 /// # Errors
 /// As [`decode`].
 #[inline]
-pub fn decode_publish(
+pub fn decode_publish<'a>(
     version: Version,
     sender: Sender,
-    packet: &[u8],
-) -> Option<Result<Publish<'_>, WireError>> {
+    packet: &'a [u8],
+    expected: &'a str,
+) -> Option<Result<Publish<'a>, WireError>> {
     let first_byte = *packet.first()?;
     if first_byte >> 4 != PacketType::Publish as u8 {
         return None;
     }
-    Some(
-        whole_frame(packet)
-            .and_then(|(frame, reader)| Publish::decode(version, sender, frame.first_byte, reader)),
-    )
+    Some(whole_frame(packet).and_then(|(frame, reader)| {
+        Publish::decode(version, sender, frame.first_byte, reader, expected)
+    }))
 }
 
 /// The frame of a packet that must be whole, and its body.

@@ -78,13 +78,14 @@ impl<'a> Publish<'a> {
         sender: Sender,
         first_byte: u8,
         mut reader: Reader<'a>,
+        expected: &'a str,
     ) -> Result<Publish<'a>, WireError> {
         // [MQTT-3.3.1-4]; the frame was checked, this is for the type's sake.
         let qos = QoS::from_u8(first_byte >> 1 & 0b11).ok_or(WireError::HeaderFlags {
             packet: PacketType::Publish,
             found: first_byte & 0x0F,
         })?;
-        let topic = reader.topic_or_empty("topic name")?;
+        let topic = reader.topic_or_empty("topic name", expected)?;
         let packet_id = match qos {
             QoS::AtMostOnce => None,
             _ => Some(reader.packet_id(PacketType::Publish)?),

@@ -163,8 +163,16 @@ impl<'a> Reader<'a> {
 
     /// A topic name, or nothing where MQTT 5 lets an alias stand for it.
     #[inline]
-    pub(super) fn topic_or_empty(&mut self, field: &'static str) -> Result<&'a str, WireError> {
-        let text = self.utf8(field)?;
+    pub(super) fn topic_or_empty(
+        &mut self,
+        field: &'static str,
+        expected: &'a str,
+    ) -> Result<&'a str, WireError> {
+        let bytes = self.binary(field)?;
+        if bytes == expected.as_bytes() {
+            return Ok(expected);
+        }
+        let text = utf8(bytes, field)?;
         if text.is_empty() {
             return Ok(text);
         }
@@ -190,7 +198,12 @@ impl<'a> Reader<'a> {
     #[inline]
     fn utf8(&mut self, field: &'static str) -> Result<&'a str, WireError> {
         let bytes = self.binary(field)?;
-        // Refuses surrogates and overlong forms too.
-        std::str::from_utf8(bytes).map_err(|_| WireError::Utf8 { field })
+        utf8(bytes, field)
     }
+}
+
+/// Refuses surrogates and overlong forms too.
+#[inline]
+fn utf8<'a>(bytes: &'a [u8], field: &'static str) -> Result<&'a str, WireError> {
+    std::str::from_utf8(bytes).map_err(|_| WireError::Utf8 { field })
 }
