@@ -7,6 +7,7 @@
 //! ends of lists, and memory is known to the byte from the capacities (the allocator's own overhead
 //! is not counted).
 
+mod part;
 mod slot;
 mod sort;
 #[cfg(test)]
@@ -335,7 +336,7 @@ impl Generation {
             if offset < hidden.number() {
                 break;
             }
-            for slot in self.slots(place(number)).iter().rev() {
+            for slot in self.lists().slots(number).iter().rev() {
                 visit(&Row {
                     device: device.into_bytes(),
                     key: self.key_name(*slot),
@@ -353,15 +354,6 @@ impl Generation {
     #[inline]
     fn offset(&self, entry: &Entry) -> u64 {
         self.base + u64::from(entry.offset)
-    }
-
-    /// The samples of an entry.
-    #[inline]
-    fn slots(&self, number: usize) -> &[Slot] {
-        let begin = |number: usize| self.entries.get(number).map(|entry| place(entry.begin));
-        let end = begin(number + 1).unwrap_or(self.samples.len());
-        let begin = begin(number).unwrap_or(end);
-        self.samples.get(begin..end).unwrap_or_default()
     }
 
     #[inline]

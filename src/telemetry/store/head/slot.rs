@@ -1,7 +1,7 @@
 //! What a generation consists of.
 
 /// The samples of one record that have one time.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Entry {
     pub(super) ts_ms: i64,
     /// From the generation's base on.
@@ -35,7 +35,7 @@ pub(super) struct Device {
 }
 
 /// One sample, in 32-bit words so that nothing is left over between two.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Slot {
     /// The number, or place and length of the text: the lower half and the upper one.
     bits: [u32; 2],

@@ -1,17 +1,13 @@
 //! A generation in the order of files.
 
-use std::hint::black_box;
-
 use uuid::Uuid;
 
-use super::slot::{Entry, Kind, place};
-use super::{Generation, Slot};
+use super::Generation;
+use super::part::{Lists, Parts};
+use super::slot::{Kind, place};
 use crate::journal::Offset;
 use crate::telemetry::sample::Value;
 use crate::telemetry::store::run::{Run, Values};
-
-/// Entries that are looked at before the first of them is used: they fit the nearest cache.
-const TOUCHED_MAX: usize = 64;
 
 /// Samples of a series whose list is kept for the next device.
 const ITEMS_KEPT_MAX: usize = 4_096;
@@ -25,92 +21,57 @@ const RUN_ROWS_MAX: usize = 4_096;
 impl Generation {
     /// Calls `visit` for every series in order of (device, key) with its samples in order of time,
     /// in runs of a few thousand, until it fails. Of equal ones only the last that came is there.
-    /// Samples before the offset that `hidden_before` tells of their device are left out. Takes 4
-    /// bytes an entry beside the generation, and 16 for each sample of one device.
+    /// Samples before the offset that `hidden_before` tells of their device are left out. Takes a
+    /// fourth of the generation's memory beside it, and 16 bytes for each sample of one device.
     pub(in crate::telemetry::store) fn visit_runs<E>(
         &self,
         hidden_before: impl Fn(Uuid) -> Offset,
         mut visit: impl FnMut(&Run<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let ranks = self.key_ranks();
-        let by_device = self.by_device();
-        let mut devices: Vec<(Uuid, u32)> =
-            self.devices.iter().map(|(id, at)| (*id, *at)).collect();
-        devices.sort_unstable();
         let mut sorted = Sorted::new(self.key_names.len());
         let mut columns = Columns::default();
-        for (device, number) in devices {
-            let hidden = hidden_before(device).number();
-            for numbers in by_device.of(number).chunks(TOUCHED_MAX) {
-                self.touch_entries(numbers);
-                for number in numbers {
-                    self.gather(*number, hidden, &mut sorted);
+        let mut parts = Parts::of(self);
+        while let Some(part) = parts.next() {
+            for (device, number) in &part.devices {
+                let hidden = hidden_before(*device).number();
+                for at in part.entries_of(*number) {
+                    self.gather(part.lists, at, (*number, hidden), &mut sorted);
                 }
-            }
-            sorted.put_in_order(&ranks);
-            for series in sorted.series() {
-                let key = self.key_names.get(place(series.key));
-                for items in series.items.chunks(RUN_ROWS_MAX) {
-                    columns.fill(self, items);
-                    visit(&columns.run(device, key.map_or("", |key| &**key)))?;
+                sorted.put_in_order(&ranks);
+                for series in sorted.series() {
+                    let key = self.key_names.get(place(series.key));
+                    for items in series.items.chunks(RUN_ROWS_MAX) {
+                        columns.fill(self, part.lists, items);
+                        visit(&columns.run(*device, key.map_or("", |key| &**key)))?;
+                    }
                 }
+                sorted.clear();
             }
-            sorted.clear();
         }
         Ok(())
     }
 
-    /// Looks at entries and at the first sample of each. They lie all over the generation: so the
-    /// processor waits for many of them at once, what is done with each would be in the way.
-    fn touch_entries(&self, numbers: &[u32]) {
-        let entries = || numbers.iter().filter_map(|at| self.entries.get(place(*at)));
-        black_box(entries().fold(0, |all, entry| all ^ entry.begin));
-        let samples = entries().filter_map(|entry| self.samples.get(place(entry.begin)));
-        black_box(samples.fold(0, |all, slot| all ^ slot.key()));
-    }
-
-    /// Adds the samples of an entry to their series.
+    /// Adds the samples of an entry to their series, if it is one of this device.
     #[inline]
-    fn gather(&self, number: u32, hidden: u64, sorted: &mut Sorted) {
-        let Some(entry) = self.entries.get(place(number)) else {
+    fn gather(&self, lists: Lists<'_>, at: u32, device: (u32, u64), sorted: &mut Sorted) {
+        let Some((entry, sender)) = lists.entry(at) else {
             return;
         };
-        if self.offset(entry) < hidden {
+        let (device, hidden) = device;
+        if sender.device != device || self.offset(entry) < hidden {
             return;
         }
-        for (sample, slot) in (entry.begin..).zip(self.slots(place(number))) {
-            let ts_ms = entry.ts_ms;
-            sorted.add(
-                slot.key(),
-                Item {
-                    ts_ms,
-                    sample,
-                    entry: number,
-                },
-            );
+        let ts_ms = entry.ts_ms;
+        for (sample, slot) in (entry.begin..).zip(lists.slots(at)) {
+            let entry = at;
+            let item = Item {
+                ts_ms,
+                sample,
+                entry,
+            };
+            sorted.add(slot.key(), item);
         }
-    }
-
-    /// The entries of each device, in the order in which they came. Following the links of each
-    /// device would wait for memory at every entry.
-    fn by_device(&self) -> ByDevice {
-        let mut begin = 0;
-        let mut ends: Vec<u32> = Vec::with_capacity(self.known.len());
-        for known in &self.known {
-            ends.push(begin);
-            begin += known.entries;
-        }
-        let mut numbers = vec![0_u32; self.entries.len()];
-        for (number, entry) in (0_u32..).zip(&self.entries) {
-            if let Some(sender) = self.senders.get(place(entry.sender))
-                && let Some(end) = ends.get_mut(place(sender.device))
-                && let Some(free) = numbers.get_mut(place(*end))
-            {
-                *free = number;
-                *end += 1;
-            }
-        }
-        ByDevice { ends, numbers }
     }
 
     /// The place of each key in the order of their names.
@@ -129,22 +90,6 @@ impl Generation {
             }
         }
         ranks
-    }
-}
-
-/// Numbers of entries, by the number of their device.
-struct ByDevice {
-    /// Where those of each device end; those of the next one begin there.
-    ends: Vec<u32>,
-    numbers: Vec<u32>,
-}
-
-impl ByDevice {
-    fn of(&self, device: u32) -> &[u32] {
-        let end = |number: usize| self.ends.get(number).copied().map(place);
-        let begin = place(device).checked_sub(1).and_then(end).unwrap_or(0);
-        let end = end(place(device)).unwrap_or(0);
-        self.numbers.get(begin..end).unwrap_or_default()
     }
 }
 
@@ -269,14 +214,14 @@ struct Columns<'g> {
 }
 
 impl<'g> Columns<'g> {
-    fn fill(&mut self, generation: &'g Generation, items: &[Item]) {
+    fn fill(&mut self, generation: &'g Generation, lists: Lists<'_>, items: &[Item]) {
         self.clear();
         let mut kinds = 0_u32;
         for item in items {
-            let Some((entry, slot)) = found(generation, *item) else {
+            let Some((entry, sender)) = lists.entry(item.entry) else {
                 continue;
             };
-            let Some(sender) = generation.senders.get(place(entry.sender)) else {
+            let Some(slot) = lists.sample(item.sample) else {
                 continue;
             };
             self.ts.push(item.ts_ms);
@@ -298,9 +243,8 @@ impl<'g> Columns<'g> {
             }
             _ => {
                 self.kind = None;
-                let found = items.iter().filter_map(|item| found(generation, *item));
-                self.any
-                    .extend(found.map(|(_, slot)| generation.load(slot)));
+                let slots = items.iter().filter_map(|item| lists.sample(item.sample));
+                self.any.extend(slots.map(|slot| generation.load(slot)));
             }
         }
     }
@@ -330,10 +274,4 @@ impl<'g> Columns<'g> {
             },
         }
     }
-}
-
-fn found(generation: &Generation, item: Item) -> Option<(&Entry, Slot)> {
-    let entry = generation.entries.get(place(item.entry))?;
-    let slot = generation.samples.get(place(item.sample))?;
-    Some((entry, *slot))
 }

@@ -85,6 +85,49 @@ fn every_kind_of_value_comes_back_as_it_was() {
     assert_eq!(found, expected);
 }
 
+/// Many devices in some parts, in no order of theirs, and one that is a part of its own.
+#[test]
+fn a_generation_of_several_parts_comes_in_order_and_whole() {
+    const DEVICES: u64 = 300;
+    let mut head = Generation::new(Offset::new(1));
+    let mut expected = BTreeMap::new();
+    for offset in 1..60_000_u64 {
+        let number = match offset % 3 {
+            0 => 1_000_000,
+            _ => u128::from(offset.wrapping_mul(0x9e37_79b9) % DEVICES),
+        };
+        // Sometimes a record of two times.
+        let ts_ms = i64::try_from(offset).unwrap();
+        let mut samples = vec![
+            sample("a", ts_ms, Value::Long(ts_ms)),
+            sample("b", ts_ms, Value::Bool(true)),
+        ];
+        if offset % 7 == 0 {
+            samples.push(sample("a", -ts_ms, Value::Double(0.5)));
+        }
+        head.append(&header(device(number)), Offset::new(offset), &samples);
+        for sample in samples {
+            let place = (number, sample.key.to_string(), sample.ts_ms);
+            expected.insert(place, (offset, sample.value.into_owned()));
+        }
+    }
+    let hidden = |device: Uuid| Offset::new(if device.as_u128() == 5 { 30_000 } else { 0 });
+    expected.retain(|(device, _, _), (offset, _)| *device != 5 || *offset >= 30_000);
+    let mut found = Vec::new();
+    let done: Result<(), Infallible> = head.visit_runs(hidden, |run| {
+        for at in 0..run.rows() {
+            let row = run.row(at).unwrap();
+            let device = Uuid::from_bytes(row.device).as_u128();
+            let place = (device, row.key.to_owned(), row.ts_ms);
+            found.push((place, (row.offset, row.value.clone().into_owned())));
+        }
+        Ok(())
+    });
+    assert!(done.is_ok());
+    assert!(found == expected.into_iter().collect::<Vec<_>>());
+    assert!(part::Parts::of(&head).count() > 3);
+}
+
 #[test]
 fn the_later_place_wins_within_a_record_and_the_later_record_before_it() {
     let mut head = Generation::new(Offset::new(1));

@@ -1,0 +1,241 @@
+//! The entries of some devices, copied out side by side.
+//!
+//! In a generation entries lie in the order in which they came, those of one device all over it. To
+//! follow them there is to wait for memory at every step: that was half of what making a file took.
+//! To read all of them in turn and copy those of a part of the devices is much quicker, even once
+//! for each of a few parts.
+
+use std::ops::Range;
+
+use uuid::Uuid;
+
+use super::slot::{Device, Entry, Sender, Slot, place};
+use super::{ENTRY_BYTES, Generation, SAMPLE_BYTES};
+
+/// Parts into which the devices of a generation are divided: a copy takes about so much less
+/// memory than the generation.
+const PARTS: usize = 4;
+
+/// Bytes below which a part is not worth while.
+const PART_BYTES_MIN: usize = 64 * 1024;
+
+/// Entries with their samples, those of a generation or of a part of its devices.
+#[derive(Clone, Copy)]
+pub(super) struct Lists<'g> {
+    entries: &'g [Entry],
+    samples: &'g [Slot],
+    senders: &'g [Sender],
+}
+
+impl<'g> Lists<'g> {
+    /// The entry at a place, and who sent it.
+    #[inline]
+    pub(super) fn entry(self, at: u32) -> Option<(&'g Entry, &'g Sender)> {
+        let entry = self.entries.get(place(at))?;
+        Some((entry, self.senders.get(place(entry.sender))?))
+    }
+
+    #[inline]
+    pub(super) fn sample(self, at: u32) -> Option<Slot> {
+        self.samples.get(place(at)).copied()
+    }
+
+    /// The samples of an entry.
+    #[inline]
+    pub(super) fn slots(self, at: u32) -> &'g [Slot] {
+        let begin = |at: usize| self.entries.get(at).map(|entry| place(entry.begin));
+        let end = begin(place(at) + 1).unwrap_or(self.samples.len());
+        let begin = begin(place(at)).unwrap_or(end);
+        self.samples.get(begin..end).unwrap_or_default()
+    }
+}
+
+/// The devices of a generation in order, cut into parts.
+pub(super) struct Parts<'g> {
+    generation: &'g Generation,
+    rest: Vec<(Uuid, u32)>,
+    /// Samples of each device, by its number.
+    samples: Vec<u32>,
+    bytes_max: usize,
+    copy: Copied,
+}
+
+/// What a part is copied to; used again for the next one.
+#[derive(Default)]
+struct Copied {
+    entries: Vec<Entry>,
+    samples: Vec<Slot>,
+    /// How many of both belong to the part.
+    used: Place,
+    /// By the number of a device: where what comes next of it goes.
+    next: Vec<Option<Place>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Place {
+    entry: u32,
+    sample: u32,
+}
+
+/// A part: its devices in order, and where their entries are.
+pub(super) struct Part<'p> {
+    pub(super) devices: Vec<(Uuid, u32)>,
+    pub(super) lists: Lists<'p>,
+    known: &'p [Device],
+    /// Where the entries of each device end, by its number; `None` if nothing was copied.
+    ends: Option<&'p [Option<Place>]>,
+}
+
+impl Part<'_> {
+    /// Where the entries of a device are, perhaps among others.
+    pub(super) fn entries_of(&self, device: u32) -> Range<u32> {
+        let Some(ends) = self.ends else {
+            return 0..u32::try_from(self.lists.entries.len()).unwrap_or(u32::MAX);
+        };
+        let end = ends.get(place(device)).copied().flatten();
+        let end = end.map_or(0, |end| end.entry);
+        let count = self
+            .known
+            .get(place(device))
+            .map_or(0, |known| known.entries);
+        end.saturating_sub(count)..end
+    }
+}
+
+impl<'g> Parts<'g> {
+    pub(super) fn of(generation: &'g Generation) -> Self {
+        let devices = generation.devices.iter();
+        let mut rest: Vec<(Uuid, u32)> = devices.map(|(id, number)| (*id, *number)).collect();
+        rest.sort_unstable();
+        let mut samples = vec![0_u32; generation.known.len()];
+        let lists = generation.lists();
+        for at in 0..u32::try_from(generation.entries.len()).unwrap_or(u32::MAX) {
+            if let Some((_, sender)) = lists.entry(at)
+                && let Some(count) = samples.get_mut(place(sender.device))
+            {
+                // Fewer than the generation has, whose places fit 32 bits.
+                *count += u32::try_from(lists.slots(at).len()).unwrap_or_default();
+            }
+        }
+        let bytes = bytes_of(generation.entries.len(), generation.samples.len());
+        Self {
+            generation,
+            rest,
+            samples,
+            bytes_max: bytes.div_ceil(PARTS).max(PART_BYTES_MIN),
+            copy: Copied::default(),
+        }
+    }
+
+    /// The next devices in order. One that has more than a part may have is not copied: the
+    /// entries of others between its own are not many.
+    pub(super) fn next(&mut self) -> Option<Part<'_>> {
+        let (mut bytes, mut count) = (0, 0);
+        for (_, device) in &self.rest {
+            bytes += self.bytes_of(*device);
+            if count > 0 && bytes > self.bytes_max {
+                break;
+            }
+            count += 1;
+        }
+        let later = self.rest.split_off(count);
+        let devices = std::mem::replace(&mut self.rest, later);
+        let (_, first) = *devices.first()?;
+        if self.bytes_of(first) > self.bytes_max {
+            return Some(Part {
+                devices,
+                lists: self.generation.lists(),
+                known: &self.generation.known,
+                ends: None,
+            });
+        }
+        self.copy.fill(self.generation, &devices, &self.samples);
+        Some(Part {
+            devices,
+            lists: self.copy.lists(self.generation),
+            known: &self.generation.known,
+            ends: Some(&self.copy.next),
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(mut self) -> usize {
+        std::iter::from_fn(|| self.next().map(drop)).count()
+    }
+
+    fn bytes_of(&self, device: u32) -> usize {
+        let entries = self.generation.known.get(place(device));
+        let entries = entries.map_or(0, |known| place(known.entries));
+        let samples = self.samples.get(place(device));
+        bytes_of(entries, samples.map_or(0, |samples| place(*samples)))
+    }
+}
+
+fn bytes_of(entries: usize, samples: usize) -> usize {
+    entries * ENTRY_BYTES + samples * SAMPLE_BYTES
+}
+
+impl Copied {
+    fn fill(&mut self, generation: &Generation, devices: &[(Uuid, u32)], samples: &[u32]) {
+        self.next.clear();
+        self.next.resize(generation.known.len(), None);
+        let mut end = Place::default();
+        for (_, device) in devices {
+            let Some(next) = self.next.get_mut(place(*device)) else {
+                continue;
+            };
+            *next = Some(end);
+            let known = generation.known.get(place(*device));
+            end.entry += known.map_or(0, |known| known.entries);
+            end.sample += samples.get(place(*device)).copied().unwrap_or_default();
+        }
+        self.used = end;
+        // What was copied before is written over.
+        if self.entries.len() < place(end.entry) {
+            self.entries.resize(place(end.entry), Entry::default());
+        }
+        if self.samples.len() < place(end.sample) {
+            self.samples.resize(place(end.sample), Slot::default());
+        }
+        let lists = generation.lists();
+        for at in 0..u32::try_from(generation.entries.len()).unwrap_or(u32::MAX) {
+            if let Some((entry, sender)) = lists.entry(at)
+                && let Some(Some(next)) = self.next.get_mut(place(sender.device))
+            {
+                let begin = next.sample;
+                if let Some(copy) = self.entries.get_mut(place(next.entry)) {
+                    *copy = Entry { begin, ..*entry };
+                }
+                next.entry += 1;
+                let slots = lists.slots(at);
+                let copies = self.samples.get_mut(place(begin)..).unwrap_or_default();
+                for (copy, slot) in copies.iter_mut().zip(slots) {
+                    *copy = *slot;
+                    next.sample += 1;
+                }
+            }
+        }
+    }
+
+    fn lists<'p>(&'p self, generation: &'p Generation) -> Lists<'p> {
+        let entries = self.entries.get(..place(self.used.entry));
+        let samples = self.samples.get(..place(self.used.sample));
+        Lists {
+            entries: entries.unwrap_or_default(),
+            samples: samples.unwrap_or_default(),
+            senders: &generation.senders,
+        }
+    }
+}
+
+impl Generation {
+    /// All entries as they came.
+    #[inline]
+    pub(super) fn lists(&self) -> Lists<'_> {
+        Lists {
+            entries: &self.entries,
+            samples: &self.samples,
+            senders: &self.senders,
+        }
+    }
+}
