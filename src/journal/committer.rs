@@ -164,6 +164,7 @@ impl Committer {
             let reason = is_no_descriptor(&error).then_some(FullReason::NoDescriptor);
             self.wait_for_name("sync", dir, reason, error)?;
         }
+        let written = segment.written();
         self.segment = Some(segment);
         let salt = Some(header.salt);
         lock(&shared.index).push(Segment {
@@ -171,6 +172,7 @@ impl Committer {
             path,
             salt,
             bytes,
+            written,
         });
         lock(&shared.preparation).wanted();
         shared.preparation_changed.notify_all();

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::disk::DiskFile;
 use super::error::JournalError;
 use super::format::{BATCH_ALIGN, BATCH_HEADER_BYTES, BatchHeader, DATA_START};
+use super::index::{Segment, Written};
 use super::record::{Offset, RecordBatch};
 
 /// Bytes read in one call at most while batches are small. A longer batch is read whole.
@@ -38,6 +40,7 @@ pub(super) struct Search {
 pub(super) struct Cursor {
     pub(super) path: Arc<Path>,
     pub(super) file: Arc<dyn DiskFile>,
+    written: Written,
     salt: u64,
     /// Byte position of the next batch.
     pub(super) position: u64,
@@ -53,10 +56,9 @@ pub(super) struct Cursor {
 impl Cursor {
     /// A cursor before the first batch of a file.
     pub(super) fn new(
-        path: Arc<Path>,
+        segment: &Segment,
         file: Arc<dyn DiskFile>,
         salt: u64,
-        first: u64,
         buffer: Vec<u8>,
     ) -> Cursor {
         let window = Window {
@@ -66,11 +68,12 @@ impl Cursor {
             trusted: 0,
         };
         Cursor {
-            path,
+            path: Arc::clone(&segment.path),
             file,
+            written: Arc::clone(&segment.written),
             salt,
             position: DATA_START,
-            expected: first,
+            expected: segment.first,
             sequence: 0,
             known: 0,
             window,
@@ -225,6 +228,9 @@ impl Cursor {
     }
 
     fn fill(&mut self, position: u64, len: usize) -> Result<(), JournalError> {
+        let written = self.written.load(Ordering::Relaxed);
+        let written = usize::try_from(written.saturating_sub(position)).unwrap_or(usize::MAX);
+        let len = len.min(written);
         let window = &mut self.window;
         if window.buffer.len() < len {
             window.buffer.resize(len, 0);

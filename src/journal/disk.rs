@@ -50,9 +50,10 @@ pub trait DiskFile: Send + Sync {
     /// What the system says.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    /// From now on, or no more: writes of whole blocks of [`BLOCK_BYTES`], from memory that begins
-    /// at a multiple of that, go to the disk without a copy in the system's cache. What is written
-    /// is as durable as before: by [`DiskFile::sync_data`]. No error where that is unknown.
+    /// From now on, or no more: writes go to the disk without a copy in the system's cache. They
+    /// are of whole blocks of [`BLOCK_BYTES`], from memory that begins at a multiple of that; a
+    /// file system may refuse them nevertheless. What is written is as durable as before: by
+    /// [`DiskFile::sync_data`]. A disk without a cache does nothing here.
     ///
     /// # Errors
     /// What the system says; writes go as before then.
@@ -61,8 +62,7 @@ pub trait DiskFile: Send + Sync {
     }
 }
 
-/// Bytes of a block that can be written without the system's cache: a page, which is what no disk
-/// and no file system asks more than.
+/// Bytes of a block of the system's cache, and of one that most disks take without it.
 pub const BLOCK_BYTES: usize = 4096;
 
 /// Holds a lock until it is dropped.

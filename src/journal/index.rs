@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// A segment file.
 #[derive(Clone)]
@@ -13,6 +14,17 @@ pub(super) struct Segment {
     pub(super) salt: Option<u64>,
     /// Length of the file.
     pub(super) bytes: u64,
+    pub(super) written: Written,
+}
+
+/// How far a file was written, in whole blocks: up to there at least before a batch that ends there
+/// is durable. Zeros of a segment to come are not in the system's cache, and reading them would
+/// fetch the file from the disk before it is written.
+pub(super) type Written = Arc<AtomicU64>;
+
+/// Of a file that nobody writes.
+pub(super) fn all_written() -> Written {
+    Arc::new(AtomicU64::new(u64::MAX))
 }
 
 /// The segments, oldest first. Never empty once the committer has its first one.

@@ -1,7 +1,6 @@
 //! A prefix of the journal as files: what a copy of it needs, while the journal goes on.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::Journal;
 use super::cursor::{Cursor, Place};
@@ -60,7 +59,7 @@ impl Journal {
             .disk
             .open(path)
             .map_err(|e| JournalError::io("open", path, e))?;
-        let mut cursor = Cursor::new(Arc::clone(path), file, salt, segment.first, Vec::new());
+        let mut cursor = Cursor::new(segment, file, salt, Vec::new());
         while cursor.expected <= last {
             match cursor.look(last)? {
                 Place::Batch(header) => cursor.pass(&header),

@@ -126,8 +126,7 @@ impl Reader {
         match self.shared.disk.open(&segment.path) {
             Ok(file) => {
                 let buffer = std::mem::take(&mut self.buffer);
-                let path = Arc::clone(&segment.path);
-                let cursor = Cursor::new(path, file, salt, segment.first, buffer);
+                let cursor = Cursor::new(&segment, file, salt, buffer);
                 self.place = Some((segment.first, cursor));
                 Ok(None)
             }

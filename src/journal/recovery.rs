@@ -11,7 +11,7 @@ use super::format::{
     BatchHeader, DATA_START, FORMAT_VERSION, HEADER_BLOCK_BYTES, NotHeader, SEGMENT_HEADER_BYTES,
     SegmentHeader, first_by_name,
 };
-use super::index::Segment;
+use super::index::{Segment, all_written};
 use super::options::{Cut, DAMAGE_REPORTS_MAX, Damage};
 use super::record::{Offset, RECORD_HEADER_BYTES};
 use super::segment::write_all;
@@ -42,6 +42,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Found, JournalError
                 path,
                 salt: header.salt,
                 bytes: entry.len,
+                written: all_written(),
             };
             segments.push((segment, header.fault));
         }
@@ -119,12 +120,11 @@ impl Found {
 
 /// An offset after every record that a file without a header may hold.
 fn beyond(disk: &dyn Disk, segment: &Segment) -> Result<u64, JournalError> {
-    let path = Arc::clone(&segment.path);
     let file = disk
-        .open(&path)
-        .map_err(|e| JournalError::io("open", &path, e))?;
+        .open(&segment.path)
+        .map_err(|e| JournalError::io("open", &segment.path, e))?;
     // No batch can be found without the salt, but what is not zero was written.
-    let mut cursor = Cursor::new(path, file, 0, segment.first, Vec::new());
+    let mut cursor = Cursor::new(segment, file, 0, Vec::new());
     let written = cursor
         .search(0)?
         .written_end
@@ -201,13 +201,7 @@ fn scan_last(
     let file = disk
         .open(&path)
         .map_err(|e| JournalError::io("open", &path, e))?;
-    let mut cursor = Cursor::new(
-        Arc::clone(&path),
-        Arc::clone(&file),
-        salt,
-        last.first,
-        Vec::new(),
-    );
+    let mut cursor = Cursor::new(&last, Arc::clone(&file), salt, Vec::new());
     let mut newest: Option<(u64, BatchHeader)> = None;
     let written_end = loop {
         let position = cursor.position;

@@ -11,6 +11,8 @@ use super::format::{
     BATCH_HEADER_BYTES, BatchHeader, COMMIT_BYTES_MAX, DATA_START, HEADER_BLOCK_BYTES,
     SegmentHeader, padding,
 };
+use super::index::Written;
+use super::prepare::is_no_space;
 use super::queue::Pending;
 
 /// Batches of one commit at most. More would need more slices than one call takes (1024), and
@@ -53,6 +55,7 @@ pub(super) struct SegmentWriter {
     position: u64,
     /// Number of the last batch.
     sequence: u64,
+    written: Written,
 }
 
 impl SegmentWriter {
@@ -64,12 +67,12 @@ impl SegmentWriter {
         bytes: u64,
     ) -> io::Result<SegmentWriter> {
         let encoded = header.encode();
-        write_all(&*file, &mut [IoSlice::new(&encoded)], 0)?;
-        write_all(
-            &*file,
-            &mut [IoSlice::new(&encoded)],
-            HEADER_BLOCK_BYTES as u64,
-        )?;
+        // Whole blocks: the system need not read them first.
+        let rest = zeros(HEADER_BLOCK_BYTES - encoded.len());
+        for position in [0, HEADER_BLOCK_BYTES as u64] {
+            let slices = &mut [IoSlice::new(&encoded), IoSlice::new(rest)];
+            write_all(&*file, slices, position)?;
+        }
         file.sync_data()?;
         Ok(SegmentWriter {
             file,
@@ -78,7 +81,13 @@ impl SegmentWriter {
             bytes,
             position: DATA_START,
             sequence: 0,
+            written: Written::new(DATA_START.into()),
         })
+    }
+
+    /// How far the file is written.
+    pub(super) fn written(&self) -> Written {
+        Arc::clone(&self.written)
     }
 
     /// How many of the pending batches one commit takes: all, unless the segment's rest or the
@@ -128,7 +137,8 @@ impl SegmentWriter {
                 .chain([padding])
         };
         let encoded = header.encode(bodies());
-        let rest = zeros(self.rest_of_block(self.position + header.bytes_len()));
+        let end = self.position + header.bytes_len();
+        let rest = zeros(self.rest_of_block(end));
         let mut slices = [IoSlice::new(&[]); COMMIT_BATCHES_MAX + 3];
         let all = std::iter::once(encoded.as_slice())
             .chain(bodies())
@@ -145,7 +155,10 @@ impl SegmentWriter {
             .sync_data()
             .map_err(|e| JournalError::io("sync", &self.path, e))?;
         self.sequence += 1;
-        self.position += header.bytes_len();
+        self.position = end;
+        // Before `durable` moves: whoever sees that sees this.
+        let written = end.next_multiple_of(BLOCK_BYTES as u64);
+        self.written.store(written, Ordering::Relaxed);
         Ok(header.bytes_len())
     }
 
@@ -197,20 +210,21 @@ pub(super) fn write_all(
 /// cache where that is possible: it costs no copy, and no commit's sync waits for what is in the
 /// cache. Ends early, with [`io::ErrorKind::Interrupted`], when `stop` is set.
 pub(super) fn fill(file: &dyn DiskFile, len: u64, stop: &AtomicBool) -> io::Result<()> {
-    let bypasses = len.is_multiple_of(BLOCK_BYTES as u64) && file.bypass_cache(true).is_ok();
-    let filled = fill_as_set(file, len, stop, bypasses);
-    if bypasses {
-        file.bypass_cache(false)?;
+    if !len.is_multiple_of(BLOCK_BYTES as u64) || file.bypass_cache(true).is_err() {
+        return write_zeros(file, len, stop);
     }
-    filled
+    let filled = write_zeros(file, len, stop);
+    file.bypass_cache(false)?;
+    match filled {
+        // Whatever a file system has against it; if it is the disk, it says so again.
+        Err(error) if error.kind() != io::ErrorKind::Interrupted && !is_no_space(&error) => {
+            write_zeros(file, len, stop)
+        }
+        filled => filled,
+    }
 }
 
-fn fill_as_set(
-    file: &dyn DiskFile,
-    len: u64,
-    stop: &AtomicBool,
-    mut bypasses: bool,
-) -> io::Result<()> {
+fn write_zeros(file: &dyn DiskFile, len: u64, stop: &AtomicBool) -> io::Result<()> {
     let mut position = 0;
     while position < len {
         if stop.load(Ordering::Relaxed) {
@@ -224,15 +238,7 @@ fn fill_as_set(
             *slice = IoSlice::new(zeros(part));
             end += slice.len() as u64;
         }
-        match write_all(file, &mut slices, position) {
-            // A file system that wants other blocks, or that wrote a part of one.
-            Err(error) if bypasses && error.kind() == io::ErrorKind::InvalidInput => {
-                file.bypass_cache(false)?;
-                bypasses = false;
-                continue;
-            }
-            written => written?,
-        }
+        write_all(file, &mut slices, position)?;
         if end / FILL_SYNC_BYTES != position / FILL_SYNC_BYTES || end == len {
             file.sync_data()?;
         }
@@ -272,10 +278,11 @@ mod tests {
                     return Err(io::ErrorKind::InvalidInput.into());
                 }
             }
+            let end = usize::try_from(position).unwrap() + len;
             let mut bytes = self.bytes.lock().unwrap();
-            assert_eq!(bytes.len() as u64, position);
-            let end = bytes.len() + len;
-            bytes.resize(end, 0);
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
             Ok(len)
         }
 

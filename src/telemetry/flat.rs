@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::ops::Range;
 
 use super::error::PayloadError;
 use super::number::{self, Short};
@@ -56,21 +57,12 @@ pub(super) fn samples<'a>(
     shapes: &mut Shapes,
     samples: &mut Vec<Sample<'a>>,
 ) -> Option<()> {
-    let (ts_ms, members) = match text.strip_prefix("{\"ts\":") {
-        None => (received_ms, text),
-        Some(behind) => {
-            let behind = behind.strip_prefix(' ').unwrap_or(behind);
-            let (digits, behind) = behind.split_once(',')?;
-            if digits.len() > TS_DIGITS_MAX || strict::number(digits.as_bytes())? != (true, &[]) {
-                return None;
-            }
-            let behind = behind.strip_prefix(' ').unwrap_or(behind);
-            let behind = behind.strip_prefix("\"values\":")?;
-            let behind = behind.strip_prefix(' ').unwrap_or(behind);
-            (digits.parse().ok()?, behind.strip_suffix('}')?)
-        }
+    let outline = outline(text.as_bytes())?;
+    let members = text.get(outline.members)?;
+    let (ts_ms, is_outer) = match outline.ts {
+        None => (received_ms, true),
+        Some(digits) => (text.get(digits)?.parse().ok()?, false),
     };
-    let is_outer = members.len() == text.len();
     let before = samples.len();
     let mut add = |key, value| {
         samples.push(Sample {
@@ -109,7 +101,7 @@ thread_local! {
 }
 
 /// How many samples the gate finds in a payload of one of these forms; `None` for others, and for
-/// bad ones. Allocates nothing, but for a shape with more members than those before it.
+/// bad ones. Allocates nothing, but for a shape that is larger than those before it.
 #[inline]
 pub(super) fn check(payload: &[u8]) -> Option<u32> {
     OF_GATE.with_borrow_mut(|shapes| {
@@ -133,33 +125,49 @@ pub(super) fn check(payload: &[u8]) -> Option<u32> {
 /// its values are ASCII.
 #[inline]
 fn count(payload: &[u8], shapes: &mut Shapes) -> Option<u32> {
-    let (members, is_outer) = outer_or_values(payload)?;
+    let outline = outline(payload)?;
+    let (members, is_outer) = (payload.get(outline.members)?, outline.ts.is_none());
     shapes.of(members, is_outer)?.count(members, is_outer)
 }
 
 /// Notes how a good payload looks that [`count`] did not know.
 fn missed(payload: &[u8], shapes: &mut Shapes) {
-    if let Some((members, is_outer)) = outer_or_values(payload)
+    if let Some(outline) = outline(payload)
+        && let Some(members) = payload.get(outline.members)
         && let Ok(members) = utf8(members)
     {
-        shapes.missed(members, is_outer);
+        shapes.missed(members, outline.ts.is_none());
     }
 }
 
-/// The object in a payload that has the samples, and whether that is the payload itself.
+/// Where things are in a payload of one of these forms.
+struct Outline {
+    /// The digits of its time; `None` if the payload itself is the object with the samples.
+    ts: Option<Range<usize>>,
+    /// That object, from its opening bracket on.
+    members: Range<usize>,
+}
+
 #[inline]
-fn outer_or_values(payload: &[u8]) -> Option<(&[u8], bool)> {
+fn outline(payload: &[u8]) -> Option<Outline> {
+    let at = |rest: &[u8]| payload.len() - rest.len();
     let Some(behind) = payload.strip_prefix(b"{\"ts\":") else {
-        return Some((payload, true));
+        let members = 0..payload.len();
+        return Some(Outline { ts: None, members });
     };
-    let begin = strict::skip_blank(behind);
-    let (is_whole, behind) = strict::number(begin)?;
-    if !is_whole || begin.len() - behind.len() > TS_DIGITS_MAX {
+    let digits = strict::skip_blank(behind);
+    let (is_whole, behind) = strict::number(digits)?;
+    let ts = at(digits)..at(behind);
+    if !is_whole || ts.len() > TS_DIGITS_MAX {
         return None;
     }
     let behind = strict::skip_blank(behind.strip_prefix(b",")?);
     let behind = strict::skip_blank(behind.strip_prefix(b"\"values\":")?);
-    Some((behind.strip_suffix(b"}")?, false))
+    payload.strip_suffix(b"}")?;
+    Some(Outline {
+        ts: Some(ts),
+        members: at(behind)..payload.len() - 1,
+    })
 }
 
 /// Calls `visit` for the members of an object; those that are null are only looked at. Answers
@@ -245,9 +253,11 @@ fn part<'a>(text: &'a str, rest: &[u8], len: usize) -> Option<&'a str> {
 /// payload to payload, is compared instead of read.
 pub(super) struct Shapes {
     list: [Shape; SHAPES],
+    /// For the next one that is noted.
+    spare: Shape,
 }
 
-/// Shapes that are known at a time; each takes 1 KiB at most.
+/// Shapes that are known at a time; each takes 2 KiB at most.
 const SHAPES: usize = 16;
 
 /// Bytes of a shape beyond which it is not noted.
@@ -288,25 +298,36 @@ impl Shapes {
     pub(super) const fn new() -> Self {
         Self {
             list: [const { Shape::new() }; SHAPES],
+            spare: Shape::new(),
         }
     }
 
-    /// The shape that an object may have, by the first eight bytes of its first name.
+    /// The place of the shape that an object may have, by the first eight bytes of its first name.
     #[inline]
-    fn of(&mut self, members: &[u8], is_outer: bool) -> Option<&mut Shape> {
+    fn place(members: &[u8], is_outer: bool) -> Option<usize> {
         let word = strict::first_word(members.get(2..)?) ^ u64::from(is_outer);
         let hash = word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        self.list.get_mut(usize::try_from(hash).ok()? % SHAPES)
+        Some(usize::try_from(hash).ok()? % SHAPES)
+    }
+
+    /// The shape that an object may have.
+    #[inline]
+    fn of(&mut self, members: &[u8], is_outer: bool) -> Option<&mut Shape> {
+        self.list.get_mut(Self::place(members, is_outer)?)
     }
 
     /// An object was read otherwise: perhaps the next ones look as it does.
     fn missed(&mut self, members: &str, is_outer: bool) {
-        let Some(shape) = self.of(members.as_bytes(), is_outer) else {
+        let place = Self::place(members.as_bytes(), is_outer);
+        let Some(shape) = place.and_then(|place| self.list.get_mut(place)) else {
             return;
         };
-        shape.misses += 1;
-        if shape.members.is_empty() || shape.misses >= MISSES_MAX {
-            shape.note(members, is_outer);
+        shape.misses = shape.misses.saturating_add(1);
+        // What cannot be noted is tried less and less often, and drives no other out.
+        let is_due = shape.members.is_empty() || shape.misses >= MISSES_MAX;
+        if is_due && shape.misses.is_power_of_two() && self.spare.note(members, is_outer).is_some()
+        {
+            std::mem::swap(shape, &mut self.spare);
         }
     }
 }
@@ -371,19 +392,11 @@ impl Shape {
         None
     }
 
-    /// Becomes the shape of a good object, or none for one with nulls, or a large one.
-    fn note(&mut self, text: &str, is_outer: bool) {
+    /// Becomes the shape of a good object. `None` for one with nulls, or a large one.
+    fn note(&mut self, text: &str, is_outer: bool) -> Option<()> {
         self.leads.clear();
         self.members.clear();
-        self.misses = 0;
-        self.is_outer = is_outer;
-        let noted = self.add_members(text, is_outer);
-        if noted.is_none() || self.leads.len() > SHAPE_BYTES_MAX {
-            self.members.clear();
-        }
-    }
-
-    fn add_members(&mut self, text: &str, is_outer: bool) -> Option<()> {
+        (self.is_outer, self.misses) = (is_outer, 0);
         let mut rest = text.as_bytes();
         while rest != b"}" {
             let behind = match rest.split_first()? {
@@ -397,6 +410,9 @@ impl Shape {
             }
             let behind = strict::skip_blank(behind.strip_prefix(b":")?);
             let lead = rest.get(..rest.len() - behind.len())?;
+            if self.leads.len() + lead.len() > SHAPE_BYTES_MAX {
+                return None;
+            }
             self.leads.extend_from_slice(lead);
             self.members.push(Lead {
                 len: lead.len(),
@@ -600,7 +616,8 @@ mod tests {
                     }
                     None => {}
                     counted => {
-                        let samples = scanned.as_ref().map(|samples| samples.len() as u32);
+                        let samples = scanned.as_ref().map(|samples| samples.len());
+                        let counted = counted.map(|count| usize::try_from(count).unwrap());
                         prop_assert_eq!(counted, samples, "{}", text);
                     }
                 }

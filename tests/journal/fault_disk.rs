@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use tollgate::journal::{Disk, DiskFile, DiskLock, FileEntry};
+use tollgate::journal::{BLOCK_BYTES, Disk, DiskFile, DiskLock, FileEntry};
 
 use super::support::Random;
 
@@ -103,6 +103,7 @@ struct State {
     faults: Vec<Fault>,
     capacity: u64,
     short_writes: bool,
+    far_reads: bool,
     random: Random,
     changes: u64,
 }
@@ -160,6 +161,7 @@ impl FaultDisk {
             faults: Vec::new(),
             capacity: u64::MAX,
             short_writes: false,
+            far_reads: true,
             random: Random::new(seed),
             changes: 0,
         };
@@ -208,6 +210,11 @@ impl FaultDisk {
 
     pub(crate) fn set_short_writes(&self, short: bool) {
         lock(&self.state).short_writes = short;
+    }
+
+    /// A read beyond the block of the last byte that is not zero is a panic from now on.
+    pub(crate) fn forbid_far_reads(&self) {
+        lock(&self.state).far_reads = false;
     }
 
     /// Bytes that all files together may have.
@@ -398,6 +405,12 @@ impl DiskFile for FaultFile {
         let cache = &state.inodes[self.inode].cache;
         let rest = cache.get(position as usize..).unwrap_or_default();
         let len = rest.len().min(buffer.len());
+        if !state.far_reads {
+            let written = cache.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+            let block_end = (written / BLOCK_BYTES + 1) * BLOCK_BYTES;
+            let end = position as usize + len;
+            assert!(end <= block_end, "reads to {end}, {block_end} is written");
+        }
         buffer[..len].copy_from_slice(&rest[..len]);
         Ok(len)
     }

@@ -537,3 +537,27 @@ fn what_a_reader_holds_is_not_released() {
     drop(slow);
     assert!(release() > Offset::new(1));
 }
+
+/// The zeros of a segment to come are not in the system's cache: a reader that follows the end
+/// would fetch the whole file from the disk before it is written.
+#[test]
+fn a_reader_at_the_end_reads_no_further_than_what_is_written() {
+    let disk = FaultDisk::new(1);
+    let bench = open(&disk);
+    let mut submitter = bench.submitter();
+    let mut reader = bench.journal.reader(Offset::ZERO);
+    disk.forbid_far_reads();
+    let mut found = 0;
+    for number in 1..=200 {
+        let offset = bench.submit(&mut submitter, &[(number, (number * 37 % 900) as usize)]);
+        assert!(bench.wait(offset.unwrap()));
+        // Not after each: then there is more than one batch to read.
+        while number % 3 == 0
+            && let Some(Entry::Batch(batch)) = reader.next().unwrap()
+        {
+            found += batch.len();
+        }
+    }
+    assert_eq!(found, 198);
+    assert!(bench.journal.usage().segments > 2);
+}

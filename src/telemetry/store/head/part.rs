@@ -3,7 +3,7 @@
 //! In a generation entries lie in the order in which they came, those of one device all over it. To
 //! follow them there is to wait for memory at every step: that was half of what making a file took.
 //! To read all of them in turn and copy those of a part of the devices is much quicker, even once
-//! for each of a few parts.
+//! for each of a few parts: four, or up to nine where devices with many samples fit badly.
 
 use std::ops::Range;
 
@@ -53,7 +53,9 @@ impl<'g> Lists<'g> {
 /// The devices of a generation in order, cut into parts.
 pub(super) struct Parts<'g> {
     generation: &'g Generation,
-    rest: Vec<(Uuid, u32)>,
+    devices: Vec<(Uuid, u32)>,
+    /// How many of them were in a part.
+    done: usize,
     /// Samples of each device, by its number.
     samples: Vec<u32>,
     bytes_max: usize,
@@ -79,7 +81,7 @@ struct Place {
 
 /// A part: its devices in order, and where their entries are.
 pub(super) struct Part<'p> {
-    pub(super) devices: Vec<(Uuid, u32)>,
+    pub(super) devices: &'p [(Uuid, u32)],
     pub(super) lists: Lists<'p>,
     known: &'p [Device],
     /// Where the entries of each device end, by its number; `None` if nothing was copied.
@@ -105,8 +107,8 @@ impl Part<'_> {
 impl<'g> Parts<'g> {
     pub(super) fn of(generation: &'g Generation) -> Self {
         let devices = generation.devices.iter();
-        let mut rest: Vec<(Uuid, u32)> = devices.map(|(id, number)| (*id, *number)).collect();
-        rest.sort_unstable();
+        let mut devices: Vec<(Uuid, u32)> = devices.map(|(id, number)| (*id, *number)).collect();
+        devices.sort_unstable();
         let mut samples = vec![0_u32; generation.known.len()];
         let lists = generation.lists();
         for at in 0..u32::try_from(generation.entries.len()).unwrap_or(u32::MAX) {
@@ -120,26 +122,28 @@ impl<'g> Parts<'g> {
         let bytes = bytes_of(generation.entries.len(), generation.samples.len());
         Self {
             generation,
-            rest,
+            devices,
+            done: 0,
             samples,
             bytes_max: bytes.div_ceil(PARTS).max(PART_BYTES_MIN),
             copy: Copied::default(),
         }
     }
 
-    /// The next devices in order. One that has more than a part may have is not copied: the
-    /// entries of others between its own are not many.
+    /// The next devices in order. One that has more than a part may have is not copied: of those
+    /// there are three at most, and each is found among all entries in one pass.
     pub(super) fn next(&mut self) -> Option<Part<'_>> {
         let (mut bytes, mut count) = (0, 0);
-        for (_, device) in &self.rest {
+        let rest = self.devices.get(self.done..).unwrap_or_default();
+        for (_, device) in rest {
             bytes += self.bytes_of(*device);
             if count > 0 && bytes > self.bytes_max {
                 break;
             }
             count += 1;
         }
-        let later = self.rest.split_off(count);
-        let devices = std::mem::replace(&mut self.rest, later);
+        let devices = rest.get(..count).unwrap_or_default();
+        self.done += count;
         let (_, first) = *devices.first()?;
         if self.bytes_of(first) > self.bytes_max {
             return Some(Part {
@@ -149,7 +153,7 @@ impl<'g> Parts<'g> {
                 ends: None,
             });
         }
-        self.copy.fill(self.generation, &devices, &self.samples);
+        self.copy.fill(self.generation, devices, &self.samples);
         Some(Part {
             devices,
             lists: self.copy.lists(self.generation),
@@ -191,12 +195,8 @@ impl Copied {
         }
         self.used = end;
         // What was copied before is written over.
-        if self.entries.len() < place(end.entry) {
-            self.entries.resize(place(end.entry), Entry::default());
-        }
-        if self.samples.len() < place(end.sample) {
-            self.samples.resize(place(end.sample), Slot::default());
-        }
+        make_long(&mut self.entries, place(end.entry));
+        make_long(&mut self.samples, place(end.sample));
         let lists = generation.lists();
         for at in 0..u32::try_from(generation.entries.len()).unwrap_or(u32::MAX) {
             if let Some((entry, sender)) = lists.entry(at)
@@ -225,6 +225,14 @@ impl Copied {
             samples: samples.unwrap_or_default(),
             senders: &generation.senders,
         }
+    }
+}
+
+/// Lengthens a list, by no more than that takes.
+fn make_long<T: Clone + Default>(list: &mut Vec<T>, len: usize) {
+    if list.len() < len {
+        list.reserve_exact(len - list.len());
+        list.resize(len, T::default());
     }
 }
 

@@ -21,8 +21,9 @@ const RUN_ROWS_MAX: usize = 4_096;
 impl Generation {
     /// Calls `visit` for every series in order of (device, key) with its samples in order of time,
     /// in runs of a few thousand, until it fails. Of equal ones only the last that came is there.
-    /// Samples before the offset that `hidden_before` tells of their device are left out. Takes a
-    /// fourth of the generation's memory beside it, and 16 bytes for each sample of one device.
+    /// Samples before the offset that `hidden_before` tells of their device are left out. Takes
+    /// beside the generation a fourth of its samples' and entries' memory, 40 bytes a device, and
+    /// 16 for each sample of the device that is told.
     pub(in crate::telemetry::store) fn visit_runs<E>(
         &self,
         hidden_before: impl Fn(Uuid) -> Offset,
@@ -33,7 +34,7 @@ impl Generation {
         let mut columns = Columns::default();
         let mut parts = Parts::of(self);
         while let Some(part) = parts.next() {
-            for (device, number) in &part.devices {
+            for (device, number) in part.devices {
                 let hidden = hidden_before(*device).number();
                 for at in part.entries_of(*number) {
                     self.gather(part.lists, at, (*number, hidden), &mut sorted);
