@@ -207,8 +207,8 @@ pub(super) fn write_all(
 
 /// Gives a new file `len` zero bytes that occupy space, durably: a later write into them changes
 /// no metadata, which is what makes a commit one quick sync. They go to the disk past the system's
-/// cache where that is possible: it costs no copy, and no commit's sync waits for what is in the
-/// cache. Ends early, with [`io::ErrorKind::Interrupted`], when `stop` is set.
+/// cache where that is possible, which costs no copy. Ends early, with
+/// [`io::ErrorKind::Interrupted`], when `stop` is set.
 pub(super) fn fill(file: &dyn DiskFile, len: u64, stop: &AtomicBool) -> io::Result<()> {
     if !len.is_multiple_of(BLOCK_BYTES as u64) || file.bypass_cache(true).is_err() {
         return write_zeros(file, len, stop);
