@@ -13,13 +13,7 @@ use super::error::PayloadError;
 use super::number::{self, Short};
 use super::payload::{scan_checked, utf8};
 use super::sample::{Sample, ScanOptions, Value};
-use super::strict;
-
-/// Keys of an object that are told apart here; objects with more go to the scanner.
-const KEYS_MAX: usize = 24;
-
-/// Longest `ts` in digits that cannot leave 64 bits.
-const TS_DIGITS_MAX: usize = 18;
+use super::strict::{self, KEYS_MAX, TS_DIGITS_MAX};
 
 /// Adds the samples of a payload that was checked before, as those in the journal were; what was
 /// added before an error is taken away again.

@@ -6,10 +6,10 @@
 //! together.
 
 /// Keys of an object that are told apart here; objects with more go to the scanner.
-const KEYS_MAX: usize = 24;
+pub(super) const KEYS_MAX: usize = 24;
 
 /// Longest `ts` in digits that cannot leave 64 bits.
-const TS_DIGITS_MAX: usize = 18;
+pub(super) const TS_DIGITS_MAX: usize = 18;
 
 /// The samples in a payload (valid UTF-8) of one of the forms `{"a":1,…}` and
 /// `{"ts":1,"values":{"a":1,…}}`, with at most one blank behind each `:` and `,`.
