@@ -94,9 +94,20 @@ pub(crate) fn devices(
     base: &Habits,
     random: &mut Random,
 ) -> Vec<Device> {
+    let versions = [Version::V311, Version::V5, Version::V31];
+    devices_of(&versions, broker, count, base, random)
+}
+
+/// The same of these versions only.
+pub(crate) fn devices_of(
+    versions: &[Version],
+    broker: &Broker,
+    count: usize,
+    base: &Habits,
+    random: &mut Random,
+) -> Vec<Device> {
     let admin = Admin::new(broker.dir());
     let http = broker.address("http");
-    let versions = [Version::V311, Version::V5, Version::V31];
     let make = |at: usize| {
         let name = format!("load-{at}");
         let (id, token) = admin.create(http, &name).expect("the broker answers");
