@@ -138,7 +138,8 @@ impl SegmentWriter {
         };
         let encoded = header.encode(bodies());
         let end = self.position + header.bytes_len();
-        let rest = zeros(self.rest_of_block(end));
+        let end_of_block = self.end_of_block(end);
+        let rest = zeros(usize::try_from(end_of_block - end).unwrap_or_default());
         let mut slices = [IoSlice::new(&[]); COMMIT_BATCHES_MAX + 3];
         let all = std::iter::once(encoded.as_slice())
             .chain(bodies())
@@ -157,18 +158,16 @@ impl SegmentWriter {
         self.sequence += 1;
         self.position = end;
         // Before `durable` moves: whoever sees that sees this.
-        let written = end.next_multiple_of(BLOCK_BYTES as u64);
-        self.written.store(written, Ordering::Relaxed);
+        self.written.store(end_of_block, Ordering::Relaxed);
         Ok(header.bytes_len())
     }
 
-    /// Bytes from a position to the end of its block, all of them zero, or of the segment. They are
-    /// written with the batch before them, so that the system need not read the block first: it was
-    /// zero-filled past the cache.
-    fn rest_of_block(&self, position: u64) -> usize {
+    /// Where the block of a position ends, or the segment. The zeros up to there are written with
+    /// the batch before them, so that the system need not read the block first: it was zero-filled
+    /// past the cache.
+    fn end_of_block(&self, position: u64) -> u64 {
         let block = position.next_multiple_of(BLOCK_BYTES as u64);
-        let rest = block.min(self.bytes).saturating_sub(position);
-        usize::try_from(rest).unwrap_or_default()
+        block.min(self.bytes).max(position)
     }
 
     /// Writes an empty batch behind the last one: then damage to that one is not taken for a torn
@@ -214,13 +213,14 @@ pub(super) fn fill(file: &dyn DiskFile, len: u64, stop: &AtomicBool) -> io::Resu
         return write_zeros(file, len, stop);
     }
     let filled = write_zeros(file, len, stop);
-    file.bypass_cache(false)?;
+    let cleared = file.bypass_cache(false);
+    let is_final = |error: &io::Error| {
+        error.kind() == io::ErrorKind::Interrupted || is_no_space(error) || cleared.is_err()
+    };
     match filled {
         // Whatever a file system has against it; if it is the disk, it says so again.
-        Err(error) if error.kind() != io::ErrorKind::Interrupted && !is_no_space(&error) => {
-            write_zeros(file, len, stop)
-        }
-        filled => filled,
+        Err(error) if !is_final(&error) => write_zeros(file, len, stop),
+        filled => filled.and(cleared),
     }
 }
 

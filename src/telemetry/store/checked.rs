@@ -91,6 +91,18 @@ impl CheckedFile {
         }
     }
 
+    /// Whoever reads from front to back needs nothing before this byte any more.
+    pub(super) fn forget_before(&self, position: u64) {
+        let first = position / block_bytes();
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|(number, _)| *number >= first);
+    }
+
+    #[cfg(test)]
+    pub(super) fn blocks_kept(&self) -> usize {
+        self.recent.lock().unwrap().len()
+    }
+
     /// A block, read and checked now or before.
     fn block(&self, number: u64) -> Result<Bytes> {
         let lock = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use super::encode::Encoder;
+use super::encode::{Effort, Encoder};
 use super::file::{FileError, Wanted};
 use super::files::DataFile;
 use super::follow::rest;
@@ -222,7 +222,9 @@ fn rewrite(shared: &Shared, chosen: &[Arc<DataFile>]) -> Result<(), Failure> {
         return Ok(());
     };
     let unfinished = shared.options.dir.join(format!("_compact{UNFINISHED}"));
-    let written = publish::write(&unfinished, |encoder| fill(shared, chosen, encoder))?;
+    let written = publish::write(&unfinished, Effort::Small, |encoder| {
+        fill(shared, chosen, encoder)
+    })?;
     let change = Change {
         range: (first.entry.offsets().0, last.entry.offsets().1),
         removed: chosen,
@@ -240,7 +242,7 @@ fn rewrite(shared: &Shared, chosen: &[Arc<DataFile>]) -> Result<(), Failure> {
 fn fill(shared: &Shared, chosen: &[Arc<DataFile>], encoder: &mut Encoder) -> Result<(), Failure> {
     let mut files = Vec::new();
     for file in chosen {
-        files.push(shared.footers.open(file)?.pages());
+        files.push(shared.footers.open(file)?.pages()?);
     }
     let mut hidden: Option<([u8; 16], u64)> = None;
     let mut stretches: u32 = 0;

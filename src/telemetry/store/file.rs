@@ -222,7 +222,10 @@ impl OpenFile {
     }
 
     /// All rows, for whoever writes them again.
-    pub(super) fn pages(&self) -> Pages {
+    ///
+    /// # Errors
+    /// [`FileError::Open`]
+    pub(super) fn pages(&self) -> Result<Pages, FileError> {
         let file = self.file.for_one_reader();
         Pages::new(
             self.path.clone(),

@@ -235,7 +235,7 @@ impl Generation {
             return; // out of reach: `has_room` ends a generation before
         };
         let mut grew = make_room(&mut self.samples, samples.len());
-        let device = self.sent(header, &mut grew);
+        let device = self.sent(header, samples.len(), &mut grew);
         let mut ts_ms = None;
         for (at, sample) in samples.iter().enumerate() {
             if ts_ms != Some(sample.ts_ms) {
@@ -254,7 +254,7 @@ impl Generation {
 
     /// The number of the record's device, whose sender is known then.
     #[inline]
-    fn sent(&mut self, header: &RecordHeader, grew: &mut bool) -> u32 {
+    fn sent(&mut self, header: &RecordHeader, samples: usize, grew: &mut bool) -> u32 {
         let device = match self.devices.entry(header.device) {
             MapEntry::Occupied(known) => *known.get(),
             MapEntry::Vacant(new) => {
@@ -265,6 +265,7 @@ impl Generation {
                     newest: u32::MAX,
                     sender: u32::MAX,
                     entries: 0,
+                    samples: 0,
                 });
                 *grew = true;
                 *new.insert(number)
@@ -273,6 +274,8 @@ impl Generation {
         let Some(known) = self.known.get_mut(place(device)) else {
             return device;
         };
+        // Fewer than the generation has, whose places fit 32 bits.
+        known.samples += u32::try_from(samples).unwrap_or_default();
         let last = self.senders.get(place(known.sender));
         let is_last = last.is_some_and(|last| {
             last.credential == header.credential && last.generation == header.generation

@@ -1,8 +1,8 @@
 //! A file's rows from front to back, by column, for whoever writes them again.
 //!
 //! The library's reader repeats device and key for each row; here they stay the stretches they are
-//! in the file. Rows come in batches that end where a page of any column ends, some 8,192 at most
-//! in files of this store; of each column one page is in memory, and its dictionary.
+//! in the file. Rows come in batches that end where a page of any column ends, or before; of each
+//! column one page is in memory, and its dictionary.
 
 mod chunk;
 mod unpack;
@@ -21,8 +21,11 @@ use super::rows::Row;
 use super::rows::{NAMES, column};
 use super::run::{Run, Values};
 use crate::telemetry::sample::Value;
-use chunk::{Chunk, Numbers, Stretched, Texts};
+use chunk::{Chunk, Numbers, Plain, Stretched, Texts};
 use values::{Kind, Optional, span};
+
+/// Most rows of a batch, 90 KiB: of 16 files they are in memory at the same time.
+const BATCH_ROWS_MAX: usize = 2 * 1024;
 
 /// Goes over the rows of one file.
 pub(super) struct Pages {
@@ -32,6 +35,7 @@ pub(super) struct Pages {
     /// The row group to open next.
     group: usize,
     columns: Option<Columns>,
+    plain: Plain,
     batch: Batch,
     at: usize,
     /// The series of that row, by its place in the batch.
@@ -71,17 +75,29 @@ pub(super) struct Batch {
 
 impl Pages {
     /// Stands before the first row.
-    pub(super) fn new(path: PathBuf, file: CheckedFile, metadata: Arc<ParquetMetaData>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// [`FileError::Open`]
+    pub(super) fn new(
+        path: PathBuf,
+        file: CheckedFile,
+        metadata: Arc<ParquetMetaData>,
+    ) -> Result<Self, FileError> {
+        let plain = match Plain::new() {
+            Ok(plain) => plain,
+            Err(source) => return Err(FileError::Open { path, source }),
+        };
+        Ok(Self {
             path,
             file: Arc::new(file),
             metadata,
             group: 0,
             columns: None,
+            plain,
             batch: Batch::default(),
             at: 0,
             series: 0,
-        }
+        })
     }
 
     /// Goes on by so many rows, of which there are at least so many but one in the batch; false at
@@ -101,7 +117,7 @@ impl Pages {
             if let Some(columns) = &mut self.columns
                 && columns.left > 0
             {
-                let filled = columns.fill(&mut self.batch);
+                let filled = columns.fill(&mut self.batch, &mut self.plain);
                 return filled.map(|()| true).map_err(|what| self.damaged(what));
             }
             if self.group >= self.metadata.num_row_groups() {
@@ -109,6 +125,7 @@ impl Pages {
                 self.batch.clear();
                 return Ok(false);
             }
+            self.file.forget_before(self.group_begin());
             let columns = Columns::open(&self.file, &self.metadata, self.group);
             self.columns = Some(columns.map_err(|what| self.damaged(what))?);
             self.group += 1;
@@ -127,6 +144,19 @@ impl Pages {
         let offset = self.batch.offsets.get(self.at)?.cast_unsigned();
         let key = self.batch.names.get(key.clone())?;
         Some((*device, key, *self.batch.ts.get(self.at)?, offset))
+    }
+
+    /// Where the next row group begins in the file.
+    fn group_begin(&self) -> u64 {
+        let group = self.metadata.row_groups().get(self.group);
+        let first = group.and_then(|group| group.columns().first());
+        first.map_or(0, |column| column.byte_range().0)
+    }
+
+    /// Blocks of the file in memory.
+    #[cfg(test)]
+    pub(super) fn blocks(&self) -> usize {
+        self.file.blocks_kept()
     }
 
     fn damaged(&self, what: String) -> FileError {
@@ -173,20 +203,20 @@ impl Columns {
     }
 
     /// The next rows, as far as the pages go that are decoded.
-    fn fill(&mut self, batch: &mut Batch) -> Result<(), String> {
-        let mut rows = self.left;
+    fn fill(&mut self, batch: &mut Batch, plain: &mut Plain) -> Result<(), String> {
+        let mut rows = self.left.min(BATCH_ROWS_MAX);
         for has in [
-            self.devices.have()?,
-            self.keys.have()?,
-            self.ts.have()?,
-            self.offsets.have()?,
-            self.credentials.have()?,
-            self.generations.have()?,
+            self.devices.have(plain)?,
+            self.keys.have(plain)?,
+            self.ts.have(plain)?,
+            self.offsets.have(plain)?,
+            self.credentials.have(plain)?,
+            self.generations.have(plain)?,
         ] {
             rows = rows.min(has);
         }
         for column in &mut self.values {
-            rows = rows.min(column.have()?);
+            rows = rows.min(column.have(plain)?);
         }
         batch.clear();
         self.ts.take(rows, &mut batch.ts)?;

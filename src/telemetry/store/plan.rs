@@ -16,8 +16,9 @@ const FILES_MERGED_MAX: usize = 16;
 /// Bytes below which a file is of the lowest tier, but for a factor of eight.
 const TIER_BYTES: u64 = 64 * 1024;
 
-/// Bytes of a file from which on it is left as it is: whole files are what retention removes.
-pub(super) const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Bytes of a file from which on it is left as it is: whole files are what retention removes, and
+/// what the footers of a merge take in memory grows with them, some 60 KiB for each MiB.
+pub(super) const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// A file as far as the plan is concerned.
 #[derive(Clone, Copy, Debug)]

@@ -59,7 +59,7 @@ fn read(path: &Path, written: &Written) -> Vec<Owned> {
 }
 
 fn written(path: &Path, rows: &[Owned]) -> Written {
-    let mut encoder = Encoder::create(path).unwrap();
+    let mut encoder = Encoder::create(path, Effort::Quick).unwrap();
     for row in rows {
         encoder.push(&row.row()).unwrap();
     }
@@ -75,8 +75,8 @@ fn comes_back(rows: &[Owned]) {
     let (first, second) = (dir.path().join("a"), dir.path().join("b"));
     let of_first = written(&first, rows);
     assert!(read(&first, &of_first) == rows);
-    let mut encoder = Encoder::create(&second).unwrap();
-    let mut pages = OpenFile::open(&first, None).unwrap().pages();
+    let mut encoder = Encoder::create(&second, Effort::Small).unwrap();
+    let mut pages = OpenFile::open(&first, None).unwrap().pages().unwrap();
     let mut more = pages.advance_by(1).unwrap();
     let mut same = Vec::new();
     while more {
@@ -105,6 +105,31 @@ fn many(rows: u32, series: u32, value: impl Fn(u32) -> OwnedValue) -> Vec<Owned>
         value: value(number),
     };
     (0..rows).map(row).collect()
+}
+
+/// A merge has up to 16 files open.
+#[test]
+fn who_reads_all_rows_keeps_the_blocks_of_one_row_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a");
+    let value = |number: u32| OwnedValue::Long(i64::from(number % 251));
+    let file = written(&path, &many(600_000, 35, value));
+    let blocks = usize::try_from(file.bytes).unwrap() / BLOCK_BYTES;
+    let open = OpenFile::open(&path, None).unwrap();
+    let mut pages = open.pages().unwrap();
+    let mut most = 0;
+    let mut step = 1;
+    while pages.advance_by(step).unwrap() {
+        let (batch, at) = pages.batch().unwrap();
+        step = batch.rows() - at;
+        most = most.max(pages.blocks());
+    }
+    // Groups are not cut where blocks are.
+    let of_group = blocks.div_ceil(open.row_groups()) + 1;
+    assert!(
+        most <= of_group && 2 * of_group < blocks,
+        "{most} of {blocks}"
+    );
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! In a generation entries lie in the order in which they came, those of one device all over it. To
 //! follow them there is to wait for memory at every step: that was half of what making a file took.
-//! To read all of them in turn and copy those of a part of the devices is much quicker, even once
-//! for each of a few parts: four, or up to nine where devices with many samples fit badly.
+//! To go over all of them once, note of which part of the devices each is, and copy part after part
+//! is much quicker. There are four parts, or up to nine where devices with many samples fit badly.
 
 use std::ops::Range;
 
@@ -54,12 +54,16 @@ impl<'g> Lists<'g> {
 pub(super) struct Parts<'g> {
     generation: &'g Generation,
     devices: Vec<(Uuid, u32)>,
-    /// How many of them were in a part.
-    done: usize,
-    /// Samples of each device, by its number.
-    samples: Vec<u32>,
-    bytes_max: usize,
+    cuts: std::vec::IntoIter<Cut>,
     copy: Copied,
+}
+
+/// Devices of a part, by their order, and the places of their entries; `None`: of one device that
+/// has more than a part may have. It is not copied: of those there are three at most, and each is
+/// found among all entries in one pass.
+struct Cut {
+    devices: Range<usize>,
+    entries: Option<Vec<u32>>,
 }
 
 /// What a part is copied to; used again for the next one.
@@ -109,55 +113,33 @@ impl<'g> Parts<'g> {
         let devices = generation.devices.iter();
         let mut devices: Vec<(Uuid, u32)> = devices.map(|(id, number)| (*id, *number)).collect();
         devices.sort_unstable();
-        let mut samples = vec![0_u32; generation.known.len()];
-        let lists = generation.lists();
-        for at in 0..u32::try_from(generation.entries.len()).unwrap_or(u32::MAX) {
-            if let Some((_, sender)) = lists.entry(at)
-                && let Some(count) = samples.get_mut(place(sender.device))
-            {
-                // Fewer than the generation has, whose places fit 32 bits.
-                *count += u32::try_from(lists.slots(at).len()).unwrap_or_default();
-            }
-        }
-        let bytes = bytes_of(generation.entries.len(), generation.samples.len());
+        let cuts = generation.cut(&devices);
         Self {
             generation,
             devices,
-            done: 0,
-            samples,
-            bytes_max: bytes.div_ceil(PARTS).max(PART_BYTES_MIN),
+            cuts: cuts.into_iter(),
             copy: Copied::default(),
         }
     }
 
-    /// The next devices in order. One that has more than a part may have is not copied: of those
-    /// there are three at most, and each is found among all entries in one pass.
+    /// The next devices in order.
     pub(super) fn next(&mut self) -> Option<Part<'_>> {
-        let (mut bytes, mut count) = (0, 0);
-        let rest = self.devices.get(self.done..).unwrap_or_default();
-        for (_, device) in rest {
-            bytes += self.bytes_of(*device);
-            if count > 0 && bytes > self.bytes_max {
-                break;
-            }
-            count += 1;
-        }
-        let devices = rest.get(..count).unwrap_or_default();
-        self.done += count;
-        let (_, first) = *devices.first()?;
-        if self.bytes_of(first) > self.bytes_max {
+        let cut = self.cuts.next()?;
+        let devices = self.devices.get(cut.devices).unwrap_or_default();
+        let known = &self.generation.known;
+        let Some(entries) = cut.entries else {
             return Some(Part {
                 devices,
                 lists: self.generation.lists(),
-                known: &self.generation.known,
+                known,
                 ends: None,
             });
-        }
-        self.copy.fill(self.generation, devices, &self.samples);
+        };
+        self.copy.fill(self.generation, devices, &entries);
         Some(Part {
             devices,
             lists: self.copy.lists(self.generation),
-            known: &self.generation.known,
+            known,
             ends: Some(&self.copy.next),
         })
     }
@@ -166,13 +148,6 @@ impl<'g> Parts<'g> {
     pub(super) fn count(mut self) -> usize {
         std::iter::from_fn(|| self.next().map(drop)).count()
     }
-
-    fn bytes_of(&self, device: u32) -> usize {
-        let entries = self.generation.known.get(place(device));
-        let entries = entries.map_or(0, |known| place(known.entries));
-        let samples = self.samples.get(place(device));
-        bytes_of(entries, samples.map_or(0, |samples| place(*samples)))
-    }
 }
 
 fn bytes_of(entries: usize, samples: usize) -> usize {
@@ -180,7 +155,7 @@ fn bytes_of(entries: usize, samples: usize) -> usize {
 }
 
 impl Copied {
-    fn fill(&mut self, generation: &Generation, devices: &[(Uuid, u32)], samples: &[u32]) {
+    fn fill(&mut self, generation: &Generation, devices: &[(Uuid, u32)], entries: &[u32]) {
         self.next.clear();
         self.next.resize(generation.known.len(), None);
         let mut end = Place::default();
@@ -189,16 +164,17 @@ impl Copied {
                 continue;
             };
             *next = Some(end);
-            let known = generation.known.get(place(*device));
-            end.entry += known.map_or(0, |known| known.entries);
-            end.sample += samples.get(place(*device)).copied().unwrap_or_default();
+            if let Some(known) = generation.known.get(place(*device)) {
+                end.entry += known.entries;
+                end.sample += known.samples;
+            }
         }
         self.used = end;
         // What was copied before is written over.
         make_long(&mut self.entries, place(end.entry));
         make_long(&mut self.samples, place(end.sample));
         let lists = generation.lists();
-        for at in 0..u32::try_from(generation.entries.len()).unwrap_or(u32::MAX) {
+        for &at in entries {
             if let Some((entry, sender)) = lists.entry(at)
                 && let Some(Some(next)) = self.next.get_mut(place(sender.device))
             {
@@ -237,6 +213,46 @@ fn make_long<T: Clone + Default>(list: &mut Vec<T>, len: usize) {
 }
 
 impl Generation {
+    /// Cuts its devices into parts of about the same bytes, and deals its entries to them.
+    fn cut(&self, devices: &[(Uuid, u32)]) -> Vec<Cut> {
+        let bytes = bytes_of(self.entries.len(), self.samples.len());
+        let bytes_max = bytes.div_ceil(PARTS).max(PART_BYTES_MIN);
+        let mut cuts: Vec<Cut> = Vec::new();
+        let mut bytes = 0;
+        // By the number of a device: its part.
+        let mut of_device = vec![0_u32; self.known.len()];
+        for (at, (_, device)) in devices.iter().enumerate() {
+            let known = self.known.get(place(*device));
+            let own = known.map_or(0, |known| {
+                bytes_of(place(known.entries), place(known.samples))
+            });
+            bytes += own;
+            match cuts.last_mut() {
+                Some(last) if bytes <= bytes_max => last.devices.end = at + 1,
+                _ => {
+                    bytes = own;
+                    let devices = at..at + 1;
+                    let entries = (own <= bytes_max).then(Vec::new);
+                    cuts.push(Cut { devices, entries });
+                }
+            }
+            if let Some(part) = of_device.get_mut(place(*device)) {
+                *part = u32::try_from(cuts.len() - 1).unwrap_or(u32::MAX);
+            }
+        }
+        let lists = self.lists();
+        for at in 0..u32::try_from(self.entries.len()).unwrap_or(u32::MAX) {
+            if let Some((_, sender)) = lists.entry(at)
+                && let Some(part) = of_device.get(place(sender.device))
+                && let Some(cut) = cuts.get_mut(place(*part))
+                && let Some(entries) = &mut cut.entries
+            {
+                entries.push(at);
+            }
+        }
+        cuts
+    }
+
     /// All entries as they came.
     #[inline]
     pub(super) fn lists(&self) -> Lists<'_> {

@@ -32,6 +32,8 @@ pub(super) struct Device {
     pub(super) sender: u32,
     /// How many entries it has.
     pub(super) entries: u32,
+    /// How many samples.
+    pub(super) samples: u32,
 }
 
 /// One sample, in 32-bit words so that nothing is left over between two.

@@ -1,12 +1,14 @@
 //! The pages of one column, and columns that have a value in every row.
 
+use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use parquet::basic::Encoding;
+use parquet::basic::{Compression, Encoding};
 use parquet::column::page::{Page, PageReader};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
+use zstd::bulk::Decompressor;
+use zstd::zstd_safe::get_frame_content_size;
 
 use super::super::checked::CheckedFile;
 use super::garbled;
@@ -16,13 +18,16 @@ use super::unpack;
 pub(super) struct Chunk {
     reader: SerializedPageReader<CheckedFile>,
     pub(super) place: usize,
+    is_compressed: bool,
+    /// Bytes of all its pages when they are not compressed.
+    plain_bytes: usize,
     /// Its bytes, once it was read.
-    pub(super) dictionary: Bytes,
+    pub(super) dictionary: Vec<u8>,
 }
 
 /// A page of values.
-pub(super) struct Data {
-    pub(super) bytes: Bytes,
+pub(super) struct Data<'p> {
+    pub(super) bytes: &'p [u8],
     pub(super) rows: usize,
     pub(super) encoding: Encoding,
 }
@@ -42,32 +47,40 @@ impl Chunk {
         let pages = pages.map(|pages| pages.page_locations().clone());
         let rows = groups.map(|group| group.num_rows()).unwrap_or_default();
         let rows = usize::try_from(rows).unwrap_or_default();
-        let reader = SerializedPageReader::new(Arc::clone(file), column, rows, pages);
+        // As if its pages were not compressed: the library would have what decompresses them once
+        // for each column of each file, 160 KiB.
+        let plain = column.clone().into_builder();
+        let plain = plain.set_compression(Compression::UNCOMPRESSED).build();
+        let plain = plain.map_err(|error| error.to_string())?;
+        let reader = SerializedPageReader::new(Arc::clone(file), &plain, rows, pages);
         Ok(Self {
             reader: reader.map_err(|error| error.to_string())?,
             place,
-            dictionary: Bytes::new(),
+            is_compressed: column.compression() != Compression::UNCOMPRESSED,
+            plain_bytes: usize::try_from(column.uncompressed_size()).unwrap_or_default(),
+            dictionary: Vec::new(),
         })
     }
 
     /// The next page of values; `None` behind the last one.
-    pub(super) fn next(&mut self) -> Result<Option<Data>, String> {
+    pub(super) fn next<'p>(&mut self, plain: &'p mut Plain) -> Result<Option<Data<'p>>, String> {
         loop {
-            match self
-                .reader
-                .get_next_page()
-                .map_err(|error| error.to_string())?
-            {
+            let page = self.reader.get_next_page();
+            match page.map_err(|error| error.to_string())? {
                 None => return Ok(None),
-                Some(Page::DictionaryPage { buf, .. }) => self.dictionary = buf,
+                Some(Page::DictionaryPage { buf, .. }) => {
+                    self.make_plain(&buf, plain)?;
+                    self.dictionary.clone_from(&plain.bytes);
+                }
                 Some(Page::DataPage {
                     buf,
                     num_values,
                     encoding,
                     ..
                 }) => {
+                    self.make_plain(&buf, plain)?;
                     return Ok(Some(Data {
-                        bytes: buf,
+                        bytes: &plain.bytes,
                         rows: usize::try_from(num_values).unwrap_or_default(),
                         encoding,
                     }));
@@ -75,6 +88,45 @@ impl Chunk {
                 Some(_) => return Err(garbled(self.place)),
             }
         }
+    }
+
+    fn make_plain(&self, page: &[u8], plain: &mut Plain) -> Result<(), String> {
+        if !self.is_compressed {
+            plain.bytes.clear();
+            plain.bytes.extend_from_slice(page);
+            return Ok(());
+        }
+        plain
+            .decompress(page, self.plain_bytes)
+            .ok_or_else(|| garbled(self.place))
+    }
+}
+
+/// Decompresses pages: one for all columns of a file.
+pub(super) struct Plain {
+    zstd: Decompressor<'static>,
+    /// Of the page that came last.
+    bytes: Vec<u8>,
+}
+
+impl Plain {
+    /// # Errors
+    /// What the library says.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            zstd: Decompressor::new()?,
+            bytes: Vec::new(),
+        })
+    }
+
+    /// `None` if it is none that was compressed, or has more bytes than `most`.
+    fn decompress(&mut self, page: &[u8], most: usize) -> Option<()> {
+        let len = get_frame_content_size(page).ok()??;
+        let len = usize::try_from(len).ok().filter(|len| *len <= most)?;
+        self.bytes.clear();
+        self.bytes.reserve(len);
+        self.zstd.decompress_to_buffer(page, &mut self.bytes).ok()?;
+        Some(())
     }
 }
 
@@ -136,17 +188,17 @@ impl<T: Fixed> Stretched<T> {
     }
 
     /// Rows that are decoded; a page is, if there were none.
-    pub(super) fn have(&mut self) -> Result<usize, String> {
+    pub(super) fn have(&mut self, plain: &mut Plain) -> Result<usize, String> {
         while self.rows == 0 {
             let place = self.chunk.place;
-            let data = self.chunk.next()?.ok_or_else(|| garbled(place))?;
+            let data = self.chunk.next(plain)?.ok_or_else(|| garbled(place))?;
             self.list.clear();
             self.decode(&data).ok_or_else(|| garbled(place))?;
         }
         Ok(self.rows)
     }
 
-    fn decode(&mut self, data: &Data) -> Option<()> {
+    fn decode(&mut self, data: &Data<'_>) -> Option<()> {
         let (list, dictionary) = (&mut self.list, &self.chunk.dictionary);
         let mut is_good = true;
         let mut add = |value: Option<T>, count: usize| match (value, list.last_mut()) {
@@ -155,7 +207,7 @@ impl<T: Fixed> Stretched<T> {
             (Some(value), _) => list.push((value, count)),
         };
         match data.encoding {
-            Encoding::RLE_DICTIONARY => listed(&data.bytes, data.rows, |number, count| {
+            Encoding::RLE_DICTIONARY => listed(data.bytes, data.rows, |number, count| {
                 add(
                     usize::try_from(number)
                         .ok()
@@ -164,7 +216,7 @@ impl<T: Fixed> Stretched<T> {
                 );
             })?,
             Encoding::PLAIN => {
-                let mut rest: &[u8] = &data.bytes;
+                let mut rest = data.bytes;
                 for _ in 0..data.rows {
                     let (value, later) = T::split(rest)?;
                     add(Some(value), 1);
@@ -231,17 +283,17 @@ impl Texts {
     }
 
     /// As [`Stretched::have`].
-    pub(super) fn have(&mut self) -> Result<usize, String> {
+    pub(super) fn have(&mut self, plain: &mut Plain) -> Result<usize, String> {
         while self.rows == 0 {
             let place = self.chunk.place;
-            let data = self.chunk.next()?.ok_or_else(|| garbled(place))?;
+            let data = self.chunk.next(plain)?.ok_or_else(|| garbled(place))?;
             self.list.clear();
             self.decode(&data).ok_or_else(|| garbled(place))?;
         }
         Ok(self.rows)
     }
 
-    fn decode(&mut self, data: &Data) -> Option<()> {
+    fn decode(&mut self, data: &Data<'_>) -> Option<()> {
         if self.places.is_empty() {
             let mut rest: &[u8] = &self.chunk.dictionary;
             while !rest.is_empty() {
@@ -255,7 +307,7 @@ impl Texts {
         let (list, places) = (&mut self.list, &self.places);
         let mut is_good = true;
         match data.encoding {
-            Encoding::RLE_DICTIONARY => listed(&data.bytes, data.rows, |number, count| {
+            Encoding::RLE_DICTIONARY => listed(data.bytes, data.rows, |number, count| {
                 let number = usize::try_from(number).unwrap_or(usize::MAX);
                 match (places.get(number), list.last_mut()) {
                     (None, _) => is_good = false,
@@ -264,7 +316,7 @@ impl Texts {
                 }
             })?,
             Encoding::PLAIN => {
-                let mut rest: &[u8] = &data.bytes;
+                let mut rest = data.bytes;
                 for _ in 0..data.rows {
                     let (text, later) = text(rest)?;
                     list.push(((self.names.len(), self.names.len() + text.len()), 1));
@@ -313,15 +365,15 @@ impl Numbers {
     }
 
     /// As [`Stretched::have`].
-    pub(super) fn have(&mut self) -> Result<usize, String> {
+    pub(super) fn have(&mut self, plain: &mut Plain) -> Result<usize, String> {
         while self.used == self.list.len() {
             let place = self.chunk.place;
-            let data = self.chunk.next()?.ok_or_else(|| garbled(place))?;
+            let data = self.chunk.next(plain)?.ok_or_else(|| garbled(place))?;
             self.list.clear();
             self.used = 0;
             numbers(
                 &data,
-                &data.bytes,
+                data.bytes,
                 data.rows,
                 &self.chunk.dictionary,
                 &mut self.list,
@@ -342,7 +394,7 @@ impl Numbers {
 
 /// Adds the whole numbers of a page.
 pub(super) fn numbers(
-    data: &Data,
+    data: &Data<'_>,
     bytes: &[u8],
     count: usize,
     dictionary: &[u8],

@@ -5,7 +5,7 @@ use std::ops::Range;
 use parquet::basic::Encoding;
 
 use super::super::rows::column;
-use super::chunk::{Chunk, Data, listed, numbers, take, text};
+use super::chunk::{Chunk, Data, Plain, listed, numbers, take, text};
 use super::{Batch, garbled, unpack};
 
 /// What the value of a row is.
@@ -59,10 +59,10 @@ impl Optional {
     }
 
     /// Rows that are decoded; a page is, if there were none.
-    pub(super) fn have(&mut self) -> Result<usize, String> {
+    pub(super) fn have(&mut self, plain: &mut Plain) -> Result<usize, String> {
         while self.rows == 0 {
             let place = self.chunk.place;
-            let data = self.chunk.next()?.ok_or_else(|| garbled(place))?;
+            let data = self.chunk.next(plain)?.ok_or_else(|| garbled(place))?;
             self.levels.clear();
             self.values.clear();
             self.used = 0;
@@ -71,7 +71,7 @@ impl Optional {
         Ok(self.rows)
     }
 
-    fn decode(&mut self, data: &Data) -> Option<()> {
+    fn decode(&mut self, data: &Data<'_>) -> Option<()> {
         // Nobody wants those of the page before any more.
         self.texts.truncate(self.listed_end);
         let (len, rest) = data.bytes.split_first_chunk()?;
