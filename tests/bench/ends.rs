@@ -20,6 +20,12 @@ const BEGUN_NS: u64 = 50_000_000;
 /// Starts a load that nothing but an event of the test will end, and waits until it has begun.
 fn running(raw: &Raw, flags: &str) -> Killed {
     let before = raw.process.cpu_ns();
+    running_until(raw, flags, || {
+        cpu_ns(raw.process.pid()) >= before + BEGUN_NS
+    })
+}
+
+fn running_until(raw: &Raw, flags: &str, has_begun: impl Fn() -> bool) -> Killed {
     let process = Command::new(TOLLGATE)
         .args(["bench"])
         .args(flags.split_whitespace())
@@ -29,7 +35,7 @@ fn running(raw: &Raw, flags: &str) -> Killed {
         .spawn()
         .unwrap();
     let mut process = Killed(process);
-    while cpu_ns(raw.process.pid()) < before + BEGUN_NS {
+    while !has_begun() {
         let ended = process.0.try_wait().unwrap();
         assert_eq!(ended, None, "{flags}: it ends before it has begun");
         thread::yield_now();
@@ -69,10 +75,12 @@ fn a_broker_that_goes_away_is_no_result() {
 #[test]
 fn idle_connections_that_are_lost_are_counted() {
     let mut raw = Raw::start();
-    // Idle connections cost the broker no time: many of them are enough to see.
-    let load = running(
+    // Idle connections cost the broker no time, but they are there to be seen.
+    let open = format!("/proc/{}/fd", raw.process.pid());
+    let load = running_until(
         &raw,
         "idle --connections 5000 --seconds 15 --source 127.0.0.4",
+        || std::fs::read_dir(&open).unwrap().count() > 1_000,
     );
     raw.process.0.kill().unwrap();
     let (code, figures, said) = end(load);

@@ -25,8 +25,13 @@ use crate::common::{
     wire::Wire,
 };
 
-/// Room for what a start takes (two segments, the ballast), one segment more, and some air.
-const MIB: u32 = 300;
+/// Room for what a start takes (two segments, the ballast), one segment more, some air, and what
+/// the filler has from the beginning.
+const MIB: u32 = 400;
+
+/// What the filler has from the beginning: its end makes room for a segment, however much of the
+/// rest the journal had taken before the file system was full.
+const FILLER_MIB: usize = 100;
 
 /// Bytes of the ballast, the broker's default.
 const BALLAST_BYTES: u64 = 64 << 20;
@@ -206,6 +211,8 @@ fn rel_02_a_disk_that_stays_full_is_told_to_those_who_can_be_told() {
 impl Scene {
     fn new() -> Scene {
         let mount = Mount::tmpfs(MIB);
+        let begin = vec![0x55; FILLER_MIB << 20];
+        fs::write(filler(&mount), begin).expect("the file system takes a file");
         let data = mount.path().join("data");
         let text = data.to_str().expect("temporary paths are UTF-8");
         let broker = Setup::new().set("TOLLGATE_DATA_DIR", text).start();
@@ -243,8 +250,9 @@ impl Scene {
     /// Takes all room and waits until the journal has none left; then quiet devices of these
     /// versions publish.
     fn fill<const COUNT: usize>(&mut self, quiet: [Version; COUNT]) -> PathBuf {
-        let path = self.mount.path().join("filler");
-        let mut file = File::create(&path).expect("the file system takes a file");
+        let path = filler(&self.mount);
+        let file = File::options().append(true).open(&path);
+        let mut file = file.expect("the filler is there");
         let chunk = vec![0x55; 64 * 1024];
         // Until the journal says so: it goes on with the segments that it has prepared.
         let mut last_look = Instant::now();
@@ -325,6 +333,10 @@ impl Scene {
         }
         proof::prove_journal(&broker.dir().join("copy"), &devices);
     }
+}
+
+fn filler(mount: &Mount) -> PathBuf {
+    mount.path().join("filler")
 }
 
 fn habits() -> Habits {

@@ -103,7 +103,10 @@ const FENCES: &[(&str, &[&str])] = &[
     ("tungstenite", &["src/net/websocket"]),
     ("ureq", &["src/cli/"]),
     ("uuid", OUTSIDE_MQTT),
-    ("zstd", &["src/telemetry/store/encode"]),
+    (
+        "zstd",
+        &["src/telemetry/store/encode", "src/telemetry/store/pages"],
+    ),
 ];
 
 /// What `mqtt` may name from outside the crate: protocol code has no clock, no I/O, no logging.

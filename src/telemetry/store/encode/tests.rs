@@ -112,7 +112,8 @@ fn many(rows: u32, series: u32, value: impl Fn(u32) -> OwnedValue) -> Vec<Owned>
 fn who_reads_all_rows_keeps_the_blocks_of_one_row_group() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a");
-    let value = |number: u32| OwnedValue::Long(i64::from(number % 251));
+    let scrambled = |number: u32| u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
+    let value = |number: u32| OwnedValue::Long(scrambled(number).cast_signed());
     let file = written(&path, &many(600_000, 35, value));
     let blocks = usize::try_from(file.bytes).unwrap() / BLOCK_BYTES;
     let open = OpenFile::open(&path, None).unwrap();
