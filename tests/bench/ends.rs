@@ -25,6 +25,7 @@ fn running(raw: &Raw, flags: &str) -> Killed {
     })
 }
 
+/// The same until somebody sees that it has begun.
 fn running_until(raw: &Raw, flags: &str, has_begun: impl Fn() -> bool) -> Killed {
     let process = Command::new(TOLLGATE)
         .args(["bench"])

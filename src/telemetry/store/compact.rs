@@ -12,12 +12,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use super::encode::{Effort, Encoder};
+use super::encode::Encoder;
 use super::file::{FileError, Wanted};
 use super::files::DataFile;
 use super::follow::rest;
 use super::manifest::UNFINISHED;
 use super::merge::merge_stretches;
+use super::pages::Plain;
 use super::plan::{self, Candidate};
 use super::publish::{self, Change, Steps};
 use super::shared::Shared;
@@ -222,9 +223,7 @@ fn rewrite(shared: &Shared, chosen: &[Arc<DataFile>]) -> Result<(), Failure> {
         return Ok(());
     };
     let unfinished = shared.options.dir.join(format!("_compact{UNFINISHED}"));
-    let written = publish::write(&unfinished, Effort::Small, |encoder| {
-        fill(shared, chosen, encoder)
-    })?;
+    let written = publish::write(&unfinished, |encoder| fill(shared, chosen, encoder))?;
     let change = Change {
         range: (first.entry.offsets().0, last.entry.offsets().1),
         removed: chosen,
@@ -242,11 +241,12 @@ fn rewrite(shared: &Shared, chosen: &[Arc<DataFile>]) -> Result<(), Failure> {
 fn fill(shared: &Shared, chosen: &[Arc<DataFile>], encoder: &mut Encoder) -> Result<(), Failure> {
     let mut files = Vec::new();
     for file in chosen {
-        files.push(shared.footers.open(file)?.pages()?);
+        files.push(shared.footers.open(file)?.pages());
     }
     let mut hidden: Option<([u8; 16], u64)> = None;
     let mut stretches: u32 = 0;
-    merge_stretches(files, |batch, rows| {
+    let mut plain = Plain::new()?;
+    merge_stretches(files, &mut plain, |batch, rows| {
         stretches = stretches.wrapping_add(1);
         if stretches.is_multiple_of(256) && shared.is_stopping() {
             return Err(Failure::Stopping);

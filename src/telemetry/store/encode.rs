@@ -46,25 +46,8 @@ pub(super) const CHECKSUMS: &str = "tollgate.crc32c";
 /// Name and value of the footer's entry that tells the layout.
 pub(super) const FORMAT: (&str, &str) = ("tollgate.format", "1");
 
-/// How much work is put into a file.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Effort {
-    /// It is soon merged into another.
-    Quick,
-    /// It stays.
-    Small,
-}
-
-impl Effort {
-    /// The level of zstd: the quickest that still looks for what comes again, and one below it that
-    /// leaves the rest as it is.
-    fn level(self) -> i32 {
-        match self {
-            Self::Quick => -1,
-            Self::Small => 1,
-        }
-    }
-}
+/// The quickest that still looks for what comes again.
+const ZSTD_LEVEL: i32 = 1;
 
 /// Permissions of a file: nobody else reads the devices' data (SEC-78).
 const FILE_MODE: u32 = 0o600;
@@ -98,7 +81,7 @@ impl Encoder {
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn create(path: &Path, effort: Effort) -> io::Result<Self> {
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -113,7 +96,7 @@ impl Encoder {
         Ok(Self {
             writer,
             columns,
-            zstd: Compressor::new(effort.level())?,
+            zstd: Compressor::new(ZSTD_LEVEL)?,
             group: Group::default(),
             written: Written {
                 rows: 0,

@@ -222,10 +222,7 @@ impl OpenFile {
     }
 
     /// All rows, for whoever writes them again.
-    ///
-    /// # Errors
-    /// [`FileError::Open`]
-    pub(super) fn pages(&self) -> Result<Pages, FileError> {
+    pub(super) fn pages(&self) -> Pages {
         let file = self.file.for_one_reader();
         Pages::new(
             self.path.clone(),

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::encode::{Effort, Encoder};
+use super::encode::Encoder;
 use super::file::{OpenFile, Wanted};
 use super::hasher::Cheap;
 use super::manifest::{self, UNFINISHED};
@@ -141,7 +141,7 @@ impl Latest {
         drop(known);
         devices.sort_unstable();
         let unfinished = dir.join(format!("{CHECKPOINT}{UNFINISHED}"));
-        let mut encoder = Encoder::create(&unfinished, Effort::Quick)?;
+        let mut encoder = Encoder::create(&unfinished)?;
         for id in devices {
             // One by one, so that nobody waits for the disk. What is newer by now does no harm.
             let series: Vec<_> = self.points(id).into_iter().flatten().collect();

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::cursor::Cursor;
 use super::file::{FileError, Wanted};
-use super::pages::{Batch, Pages};
+use super::pages::{Batch, Pages, Plain};
 use super::rows::Row;
 use crate::telemetry::sample::OwnedValue;
 
@@ -142,13 +142,14 @@ pub(super) fn merge<E>(
 /// Those of `emit`, and what is wrong with a file.
 pub(super) fn merge_stretches<E: From<FileError>>(
     mut files: Vec<Pages>,
+    plain: &mut Plain,
     mut emit: impl FnMut(&Batch, Range<usize>) -> Result<(), E>,
 ) -> Result<(), E> {
     // The last one first, as of equal rows the first one found counts.
     files.reverse();
     let mut started = Vec::with_capacity(files.len());
     for mut file in files {
-        if file.advance_by(1)? {
+        if file.advance_by(1, plain)? {
             started.push(file);
         }
     }
@@ -179,7 +180,7 @@ pub(super) fn merge_stretches<E: From<FileError>>(
             emit(batch, rows)?;
         }
         let more = match started.get_mut(number) {
-            Some(file) => file.advance_by(end - at)?,
+            Some(file) => file.advance_by(end - at, plain)?,
             None => false,
         };
         if !more {

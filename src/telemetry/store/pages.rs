@@ -21,7 +21,8 @@ use super::rows::Row;
 use super::rows::{NAMES, column};
 use super::run::{Run, Values};
 use crate::telemetry::sample::Value;
-use chunk::{Chunk, Numbers, Plain, Stretched, Texts};
+pub(super) use chunk::Plain;
+use chunk::{Chunk, Numbers, Stretched, Texts};
 use values::{Kind, Optional, span};
 
 /// Most rows of a batch, 90 KiB: of 16 files they are in memory at the same time.
@@ -35,7 +36,6 @@ pub(super) struct Pages {
     /// The row group to open next.
     group: usize,
     columns: Option<Columns>,
-    plain: Plain,
     batch: Batch,
     at: usize,
     /// The series of that row, by its place in the batch.
@@ -75,29 +75,17 @@ pub(super) struct Batch {
 
 impl Pages {
     /// Stands before the first row.
-    ///
-    /// # Errors
-    /// [`FileError::Open`]
-    pub(super) fn new(
-        path: PathBuf,
-        file: CheckedFile,
-        metadata: Arc<ParquetMetaData>,
-    ) -> Result<Self, FileError> {
-        let plain = match Plain::new() {
-            Ok(plain) => plain,
-            Err(source) => return Err(FileError::Open { path, source }),
-        };
-        Ok(Self {
+    pub(super) fn new(path: PathBuf, file: CheckedFile, metadata: Arc<ParquetMetaData>) -> Self {
+        Self {
             path,
             file: Arc::new(file),
             metadata,
             group: 0,
             columns: None,
-            plain,
             batch: Batch::default(),
             at: 0,
             series: 0,
-        })
+        }
     }
 
     /// Goes on by so many rows, of which there are at least so many but one in the batch; false at
@@ -105,7 +93,7 @@ impl Pages {
     ///
     /// # Errors
     /// [`FileError::Damaged`]
-    pub(super) fn advance_by(&mut self, rows: usize) -> Result<bool, FileError> {
+    pub(super) fn advance_by(&mut self, rows: usize, plain: &mut Plain) -> Result<bool, FileError> {
         self.at += rows;
         if self.at < self.batch.rows() {
             let ends = self.batch.series.iter().skip(self.series);
@@ -117,7 +105,7 @@ impl Pages {
             if let Some(columns) = &mut self.columns
                 && columns.left > 0
             {
-                let filled = columns.fill(&mut self.batch, &mut self.plain);
+                let filled = columns.fill(&mut self.batch, plain);
                 return filled.map(|()| true).map_err(|what| self.damaged(what));
             }
             if self.group >= self.metadata.num_row_groups() {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-use super::encode::{Effort, Encoder, Written};
+use super::encode::{Encoder, Written};
 use super::files::DataFile;
 use super::manifest::{self, FileEntry};
 use super::shared::{Shared, State};
@@ -35,11 +35,10 @@ pub(super) struct Change<'c> {
 /// Those of `fill`, or what the system says.
 pub(super) fn write<E: From<io::Error>>(
     path: &Path,
-    effort: Effort,
     fill: impl FnOnce(&mut Encoder) -> Result<(), E>,
 ) -> Result<Option<Written>, E> {
     let filled = || {
-        let mut encoder = Encoder::create(path, effort)?;
+        let mut encoder = Encoder::create(path)?;
         fill(&mut encoder)?;
         if encoder.rows() == 0 {
             return Ok(None);

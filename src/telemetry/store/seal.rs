@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::encode::{Effort, Encoder};
+use super::encode::Encoder;
 use super::follow::rest;
 use super::latest::Newest;
 use super::manifest::UNFINISHED;
@@ -130,9 +130,7 @@ fn seal(shared: &Shared, sealing: Arc<Sealing>) -> io::Result<()> {
     let written = if sealing.samples.is_empty() {
         None
     } else {
-        publish::write(&unfinished, Effort::Quick, |encoder| {
-            fill(shared, &sealing, encoder)
-        })?
+        publish::write(&unfinished, |encoder| fill(shared, &sealing, encoder))?
     };
     let (first, last) = (sealing.samples.first(), sealing.last);
     let has_file = written.is_some();

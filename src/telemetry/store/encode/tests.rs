@@ -5,6 +5,7 @@ use super::*;
 use crate::telemetry::sample::{OwnedValue, Value};
 use crate::telemetry::store::cursor::Cursor;
 use crate::telemetry::store::file::{OpenFile, Wanted};
+use crate::telemetry::store::pages::Plain;
 
 /// A row that owns what it holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,7 +60,7 @@ fn read(path: &Path, written: &Written) -> Vec<Owned> {
 }
 
 fn written(path: &Path, rows: &[Owned]) -> Written {
-    let mut encoder = Encoder::create(path, Effort::Quick).unwrap();
+    let mut encoder = Encoder::create(path).unwrap();
     for row in rows {
         encoder.push(&row.row()).unwrap();
     }
@@ -75,16 +76,17 @@ fn comes_back(rows: &[Owned]) {
     let (first, second) = (dir.path().join("a"), dir.path().join("b"));
     let of_first = written(&first, rows);
     assert!(read(&first, &of_first) == rows);
-    let mut encoder = Encoder::create(&second, Effort::Small).unwrap();
-    let mut pages = OpenFile::open(&first, None).unwrap().pages().unwrap();
-    let mut more = pages.advance_by(1).unwrap();
+    let mut encoder = Encoder::create(&second).unwrap();
+    let mut pages = OpenFile::open(&first, None).unwrap().pages();
+    let mut plain = Plain::new().unwrap();
+    let mut more = pages.advance_by(1, &mut plain).unwrap();
     let mut same = Vec::new();
     while more {
         let (batch, at) = pages.batch().unwrap();
         let end = batch.series_end(at);
         same.extend((at..end).map(|at| Owned::of(&batch.row(at).unwrap())));
         encoder.push_stretch(batch, &(at..end)).unwrap();
-        more = pages.advance_by(end - at).unwrap();
+        more = pages.advance_by(end - at, &mut plain).unwrap();
     }
     assert!(pages.batch().is_none() && same == rows);
     let of_second = encoder.finish().unwrap();
@@ -119,10 +121,11 @@ fn who_reads_all_rows_keeps_the_blocks_of_one_row_group() {
     let file = written(&path, &many(600_000, 35, value));
     let blocks = usize::try_from(file.bytes).unwrap() / BLOCK_BYTES;
     let open = OpenFile::open(&path, None).unwrap();
-    let mut pages = open.pages().unwrap();
+    let mut pages = open.pages();
+    let mut plain = Plain::new().unwrap();
     let mut most = 0;
     let mut step = 1;
-    while pages.advance_by(step).unwrap() {
+    while pages.advance_by(step, &mut plain).unwrap() {
         let (batch, at) = pages.batch().unwrap();
         step = batch.rows() - at;
         most = most.max(pages.blocks());

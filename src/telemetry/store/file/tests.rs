@@ -2,7 +2,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::telemetry::sample::Value;
-use crate::telemetry::store::encode::{Effort, Encoder};
+use crate::telemetry::store::encode::Encoder;
 
 /// Devices, series of each, rows of each series: 4 row groups of 16 pages and some.
 const DEVICES: u8 = 4;
@@ -19,7 +19,7 @@ fn device(number: u8) -> [u8; 16] {
 fn file() -> (TempDir, OpenFile) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a");
-    let mut encoder = Encoder::create(&path, Effort::Small).unwrap();
+    let mut encoder = Encoder::create(&path).unwrap();
     for number in 0..DEVICES {
         for key in KEYS {
             for ts_ms in 0..SERIES_ROWS {

@@ -240,6 +240,15 @@ impl Generation {
                 *part = u32::try_from(cuts.len() - 1).unwrap_or(u32::MAX);
             }
         }
+        for cut in &mut cuts {
+            let devices = devices.get(cut.devices.clone()).unwrap_or_default();
+            let known = devices
+                .iter()
+                .filter_map(|(_, device)| self.known.get(place(*device)));
+            if let Some(entries) = &mut cut.entries {
+                entries.reserve_exact(known.map(|known| place(known.entries)).sum());
+            }
+        }
         let lists = self.lists();
         for at in 0..u32::try_from(self.entries.len()).unwrap_or(u32::MAX) {
             if let Some((_, sender)) = lists.entry(at)

@@ -22,8 +22,8 @@ impl Generation {
     /// Calls `visit` for every series in order of (device, key) with its samples in order of time,
     /// in runs of a few thousand, until it fails. Of equal ones only the last that came is there.
     /// Samples before the offset that `hidden_before` tells of their device are left out. Takes
-    /// beside the generation a fourth of its samples' and entries' memory, 40 bytes a device, up to
-    /// 8 an entry, and 16 for each sample of the device that is told.
+    /// beside the generation a fourth of its samples' and entries' memory, 40 bytes a device, 4 an
+    /// entry, and 16 for each sample of the device that is told.
     pub(in crate::telemetry::store) fn visit_runs<E>(
         &self,
         hidden_before: impl Fn(Uuid) -> Offset,

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::telemetry::sample::Value;
-use crate::telemetry::store::encode::{Effort, Encoder};
+use crate::telemetry::store::encode::Encoder;
 use crate::telemetry::store::file::OpenFile;
 
 type Series = ([u8; 16], String, i64);
@@ -32,7 +32,7 @@ proptest! {
         let mut open = Vec::new();
         for (number, rows) in (0_i64..).zip(&files) {
             let path = dir.path().join(number.to_string());
-            let mut encoder = Encoder::create(&path, Effort::Quick).unwrap();
+            let mut encoder = Encoder::create(&path).unwrap();
             for ((device, key, ts_ms), offset) in rows {
                 // The value tells the file.
                 let row = Row {
@@ -59,8 +59,9 @@ proptest! {
             ((row.device, row.key.to_owned(), row.ts_ms), (row.offset, number))
         };
         let mut found = Vec::new();
-        let pages = open.iter().map(|open| open.pages().unwrap());
-        merge_stretches(pages.collect(), |batch, rows| {
+        let pages = open.iter().map(|open| open.pages());
+        let mut plain = Plain::new().unwrap();
+        merge_stretches(pages.collect(), &mut plain, |batch, rows| {
             found.extend(rows.map(|at| told(&batch.row(at).unwrap())));
             Ok::<_, FileError>(())
         })
