@@ -5,7 +5,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -120,6 +120,8 @@ fn shrink(
 /// Plays from this seed on; the number of sequences and the first difference.
 fn play_all(ground: &Ground, first: u64, budget: Budget, lie: bool) -> (u64, Option<Difference>) {
     let (next, found) = (AtomicU64::new(0), Mutex::new(None));
+    // The others stop when one has found something: it makes it small by itself, undisturbed.
+    let is_found = AtomicBool::new(false);
     let one_thread = || {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -127,19 +129,18 @@ fn play_all(ground: &Ground, first: u64, budget: Budget, lie: bool) -> (u64, Opt
                 Budget::Until(end) => Instant::now() >= end,
                 Budget::Sequences(count) => number >= count,
             };
-            if is_over || found.lock().expect("no panic holds it").is_some() {
+            if is_over || is_found.load(Ordering::Relaxed) {
                 next.fetch_sub(1, Ordering::Relaxed);
                 return;
             }
             let seed = first.wrapping_add(number);
             let steps = steps(seed, CLIENTS, TOPICS.len(), FILTERS.len());
-            if let Err(told) = play(ground, &steps, lie) {
+            if let Err(told) = play(ground, &steps, lie)
+                && !is_found.swap(true, Ordering::Relaxed)
+            {
                 let (steps, told) = shrink(ground, steps, told, lie);
                 let difference = Difference { seed, steps, told };
-                found
-                    .lock()
-                    .expect("no panic holds it")
-                    .get_or_insert(difference);
+                *found.lock().expect("no panic holds it") = Some(difference);
             }
         }
     };

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 use super::encode::Encoder;
-use super::file::{FileError, Wanted};
+use super::file::{FileError, OpenFile, Wanted};
 use super::files::DataFile;
 use super::follow::rest;
 use super::manifest::UNFINISHED;
@@ -241,7 +241,8 @@ fn rewrite(shared: &Shared, chosen: &[Arc<DataFile>]) -> Result<(), Failure> {
 fn fill(shared: &Shared, chosen: &[Arc<DataFile>], encoder: &mut Encoder) -> Result<(), Failure> {
     let mut files = Vec::new();
     for file in chosen {
-        files.push(shared.footers.open(file)?.pages());
+        let open = OpenFile::open_for_all(&file.path, file.entry.tail_crc32c)?;
+        files.push(open.pages()?);
     }
     let mut hidden: Option<([u8; 16], u64)> = None;
     let mut stretches: u32 = 0;

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
@@ -97,6 +96,22 @@ impl OpenFile {
     /// # Errors
     /// [`FileError`]
     pub(super) fn open(path: &Path, tail_crc: Option<u32>) -> Result<Self, FileError> {
+        Self::load(path, tail_crc, PageIndexPolicy::Optional)
+    }
+
+    /// The same for whoever reads all of it: without the indexes, which tell what not to read.
+    ///
+    /// # Errors
+    /// [`FileError`]
+    pub(super) fn open_for_all(path: &Path, tail_crc: u32) -> Result<Self, FileError> {
+        Self::load(path, Some(tail_crc), PageIndexPolicy::Skip)
+    }
+
+    fn load(
+        path: &Path,
+        tail_crc: Option<u32>,
+        indexes: PageIndexPolicy,
+    ) -> Result<Self, FileError> {
         let failed = |source| FileError::Open {
             path: path.to_path_buf(),
             source,
@@ -108,7 +123,7 @@ impl OpenFile {
         let file = CheckedFile::unchecked(File::open(path).map_err(failed)?).map_err(failed)?;
         let options = ArrowReaderOptions::new()
             .with_skip_arrow_metadata(true)
-            .with_page_index_policy(PageIndexPolicy::Optional);
+            .with_page_index_policy(indexes);
         let metadata = ArrowReaderMetadata::load(&file, options)
             .map_err(|error| damaged(error.to_string()))?;
         let entries = metadata.metadata().file_metadata().key_value_metadata();
@@ -222,13 +237,12 @@ impl OpenFile {
     }
 
     /// All rows, for whoever writes them again.
-    pub(super) fn pages(&self) -> Pages {
+    ///
+    /// # Errors
+    /// [`FileError::Damaged`]
+    pub(super) fn pages(&self) -> Result<Pages, FileError> {
         let file = self.file.for_one_reader();
-        Pages::new(
-            self.path.clone(),
-            file,
-            Arc::clone(self.metadata.metadata()),
-        )
+        Pages::new(self.path.clone(), file, self.metadata.metadata())
     }
 
     /// Whether no row of these groups has a value in a column; their statistics say so.

@@ -213,11 +213,12 @@ impl Generation {
 
     /// Looks at what is known of those who send the next records. They are all over the lists: so
     /// the processor waits for many of them at once, [`Self::append`] would be in the way.
-    pub(super) fn touch_senders(&self, devices: impl Iterator<Item = Uuid>) {
-        let numbers = devices.filter_map(|device| self.devices.get(&device).copied());
-        let numbers: Vec<u32> = numbers.collect();
-        let known = numbers.iter().filter_map(|at| self.known.get(place(*at)));
-        let senders: Vec<u32> = known.map(|known| known.sender).collect();
+    pub(super) fn touch_senders(&self, devices: impl ExactSizeIterator<Item = Uuid>) {
+        let mut senders: Vec<u32> = Vec::with_capacity(devices.len());
+        senders.extend(devices.filter_map(|device| self.devices.get(&device).copied()));
+        for at in &mut senders {
+            *at = self.known.get(place(*at)).map_or(0, |known| known.sender);
+        }
         let senders = senders.iter().filter_map(|at| self.senders.get(place(*at)));
         black_box(senders.fold(0, |all, sender| all ^ sender.generation));
     }

@@ -5,6 +5,7 @@
 //! column one page is in memory, and its dictionary.
 
 mod chunk;
+mod places;
 mod unpack;
 mod values;
 
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parquet::file::metadata::ParquetMetaData;
+use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor};
 
 use super::checked::CheckedFile;
 use super::file::FileError;
@@ -23,6 +25,7 @@ use super::run::{Run, Values};
 use crate::telemetry::sample::Value;
 pub(super) use chunk::Plain;
 use chunk::{Chunk, Numbers, Stretched, Texts};
+use places::Group;
 use values::{Kind, Optional, span};
 
 /// Most rows of a batch, 90 KiB: of 16 files they are in memory at the same time.
@@ -32,9 +35,9 @@ const BATCH_ROWS_MAX: usize = 2 * 1024;
 pub(super) struct Pages {
     path: PathBuf,
     file: Arc<CheckedFile>,
-    metadata: Arc<ParquetMetaData>,
-    /// The row group to open next.
-    group: usize,
+    schema: SchemaDescPtr,
+    /// The row groups that were not opened yet.
+    groups: std::vec::IntoIter<Group>,
     columns: Option<Columns>,
     batch: Batch,
     at: usize,
@@ -75,17 +78,28 @@ pub(super) struct Batch {
 
 impl Pages {
     /// Stands before the first row.
-    pub(super) fn new(path: PathBuf, file: CheckedFile, metadata: Arc<ParquetMetaData>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// [`FileError::Damaged`]
+    pub(super) fn new(
+        path: PathBuf,
+        file: CheckedFile,
+        metadata: &ParquetMetaData,
+    ) -> Result<Self, FileError> {
+        let Some(groups) = places::groups(metadata) else {
+            let what = "its footer tells of less than no bytes or rows".to_owned();
+            return Err(FileError::Damaged { path, what });
+        };
+        Ok(Self {
             path,
             file: Arc::new(file),
-            metadata,
-            group: 0,
+            schema: metadata.file_metadata().schema_descr_ptr(),
+            groups: groups.into_iter(),
             columns: None,
             batch: Batch::default(),
             at: 0,
             series: 0,
-        }
+        })
     }
 
     /// Goes on by so many rows, of which there are at least so many but one in the batch; false at
@@ -108,15 +122,15 @@ impl Pages {
                 let filled = columns.fill(&mut self.batch, plain);
                 return filled.map(|()| true).map_err(|what| self.damaged(what));
             }
-            if self.group >= self.metadata.num_row_groups() {
+            let Some(group) = self.groups.next() else {
                 self.columns = None;
                 self.batch.clear();
                 return Ok(false);
-            }
-            self.file.forget_before(self.group_begin());
-            let columns = Columns::open(&self.file, &self.metadata, self.group);
+            };
+            let begin = group.columns.first().map_or(0, |column| column.begin);
+            self.file.forget_before(begin);
+            let columns = Columns::open(&self.file, &self.schema, &group);
             self.columns = Some(columns.map_err(|what| self.damaged(what))?);
-            self.group += 1;
         }
     }
 
@@ -132,13 +146,6 @@ impl Pages {
         let offset = self.batch.offsets.get(self.at)?.cast_unsigned();
         let key = self.batch.names.get(key.clone())?;
         Some((*device, key, *self.batch.ts.get(self.at)?, offset))
-    }
-
-    /// Where the next row group begins in the file.
-    fn group_begin(&self) -> u64 {
-        let group = self.metadata.row_groups().get(self.group);
-        let first = group.and_then(|group| group.columns().first());
-        first.map_or(0, |column| column.byte_range().0)
     }
 
     /// Blocks of the file in memory.
@@ -158,28 +165,18 @@ impl Pages {
 impl Columns {
     fn open(
         file: &Arc<CheckedFile>,
-        metadata: &ParquetMetaData,
-        group: usize,
+        schema: &SchemaDescriptor,
+        group: &Group,
     ) -> Result<Self, String> {
-        let rows = metadata
-            .row_groups()
-            .get(group)
-            .map(|group| group.num_rows());
-        let left = usize::try_from(rows.unwrap_or_default()).unwrap_or_default();
-        let chunk = |place: usize| Chunk::open(file, metadata, group, place);
+        let chunk = |place: usize| Chunk::open(file, schema, group, place);
         let mut values = Vec::new();
         for place in column::LONG..=column::JSON {
-            let column = metadata
-                .row_groups()
-                .get(group)
-                .and_then(|group| group.columns().get(place));
-            let nulls = column.and_then(|column| column.statistics()?.null_count_opt());
-            if nulls.and_then(|nulls| usize::try_from(nulls).ok()) != Some(left) {
+            if !group.columns.get(place).is_some_and(|found| found.is_empty) {
                 values.push(Optional::new(chunk(place)?, place));
             }
         }
         Ok(Self {
-            left,
+            left: group.rows,
             devices: Stretched::new(chunk(column::DEVICE)?),
             keys: Texts::new(chunk(column::KEY)?),
             ts: Numbers::new(chunk(column::TS)?),

@@ -77,7 +77,8 @@ fn comes_back(rows: &[Owned]) {
     let of_first = written(&first, rows);
     assert!(read(&first, &of_first) == rows);
     let mut encoder = Encoder::create(&second).unwrap();
-    let mut pages = OpenFile::open(&first, None).unwrap().pages();
+    let open = OpenFile::open_for_all(&first, of_first.tail_crc).unwrap();
+    let mut pages = open.pages().unwrap();
     let mut plain = Plain::new().unwrap();
     let mut more = pages.advance_by(1, &mut plain).unwrap();
     let mut same = Vec::new();
@@ -121,7 +122,7 @@ fn who_reads_all_rows_keeps_the_blocks_of_one_row_group() {
     let file = written(&path, &many(600_000, 35, value));
     let blocks = usize::try_from(file.bytes).unwrap() / BLOCK_BYTES;
     let open = OpenFile::open(&path, None).unwrap();
-    let mut pages = open.pages();
+    let mut pages = open.pages().unwrap();
     let mut plain = Plain::new().unwrap();
     let mut most = 0;
     let mut step = 1;

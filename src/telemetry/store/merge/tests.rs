@@ -59,7 +59,7 @@ proptest! {
             ((row.device, row.key.to_owned(), row.ts_ms), (row.offset, number))
         };
         let mut found = Vec::new();
-        let pages = open.iter().map(|open| open.pages());
+        let pages = open.iter().map(|open| open.pages().unwrap());
         let mut plain = Plain::new().unwrap();
         merge_stretches(pages.collect(), &mut plain, |batch, rows| {
             found.extend(rows.map(|at| told(&batch.row(at).unwrap())));

@@ -3,15 +3,16 @@
 use std::io;
 use std::sync::Arc;
 
-use parquet::basic::{Compression, Encoding};
+use parquet::basic::Encoding;
 use parquet::column::page::{Page, PageReader};
-use parquet::file::metadata::ParquetMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
+use parquet::schema::types::SchemaDescriptor;
 use zstd::bulk::Decompressor;
 use zstd::zstd_safe::get_frame_content_size;
 
 use super::super::checked::CheckedFile;
 use super::garbled;
+use super::places::Group;
 use super::unpack;
 
 /// A column of a row group, page after page.
@@ -33,31 +34,22 @@ pub(super) struct Data<'p> {
 }
 
 impl Chunk {
+    /// `place`: which of the columns it is.
     pub(super) fn open(
         file: &Arc<CheckedFile>,
-        metadata: &ParquetMetaData,
-        group: usize,
+        schema: &SchemaDescriptor,
+        group: &Group,
         place: usize,
     ) -> Result<Self, String> {
-        let groups = metadata.row_groups().get(group);
-        let column = groups.and_then(|group| group.columns().get(place));
-        let column = column.ok_or_else(|| garbled(place))?;
-        let index = metadata.page_index_for_row_group(group);
-        let pages = index.offset_index(place);
-        let pages = pages.map(|pages| pages.page_locations().clone());
-        let rows = groups.map(|group| group.num_rows()).unwrap_or_default();
-        let rows = usize::try_from(rows).unwrap_or_default();
-        // As if its pages were not compressed: the library would have what decompresses them once
-        // for each column of each file, 94 KiB.
-        let plain = column.clone().into_builder();
-        let plain = plain.set_compression(Compression::UNCOMPRESSED).build();
-        let plain = plain.map_err(|error| error.to_string())?;
-        let reader = SerializedPageReader::new(Arc::clone(file), &plain, rows, pages);
+        let found = group.columns.get(place).ok_or_else(|| garbled(place))?;
+        let column = found.described(schema.column(place));
+        let column = column.map_err(|error| error.to_string())?;
+        let reader = SerializedPageReader::new(Arc::clone(file), &column, group.rows, None);
         Ok(Self {
             reader: reader.map_err(|error| error.to_string())?,
             place,
-            is_compressed: column.compression() != Compression::UNCOMPRESSED,
-            plain_bytes: usize::try_from(column.uncompressed_size()).unwrap_or_default(),
+            is_compressed: found.is_compressed,
+            plain_bytes: found.plain_bytes,
             dictionary: Vec::new(),
         })
     }
