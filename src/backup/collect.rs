@@ -127,53 +127,63 @@ impl Drop for Work {
     }
 }
 
-/// Links the history's files. The manifest comes first: a compaction removes files only after it
-/// has put a new manifest in place, so that an unchanged one names files that are all linked.
+/// Links the history's files. The manifest comes first, and its link keeps its inode from being
+/// another one's: as long as it is the manifest, the files that it names are there. A file comes
+/// before the manifest that names it, and goes after the one that does no more.
 fn history(folders: &Folders, work: &Work) -> Result<Vec<Source>, BackupError> {
     let folder = folders.data.join(HISTORY);
     for _ in 0..HISTORY_TRIES {
-        let linked = work.0.join(HISTORY);
-        match fs::remove_dir_all(&linked) {
+        let to = work.0.join(HISTORY);
+        match fs::remove_dir_all(&to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(at("remove", &linked)(error));
+                return Err(at("remove", &to)(error));
             }
             _ => {}
         }
-        let mut sources = files(Root::Data, &folder, HISTORY)?;
-        sources.sort_by_key(|source| source.name.ends_with(".parquet"));
-        let before = manifests(&sources);
-        let mut is_whole = true;
-        for source in &mut sources {
-            let to = work.0.join(&source.name);
-            if let Some(folder) = to.parent() {
-                fs::create_dir_all(folder).map_err(at("create", folder))?;
-            }
-            match fs::hard_link(&source.path, &to) {
-                Ok(()) => source.path = to,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => is_whole = false,
-                Err(error) => return Err(at("link", &source.path)(error)),
-            }
-        }
-        if is_whole && before == manifests(&files(Root::Data, &folder, HISTORY)?) {
-            return Ok(sources);
+        let is_sample = |source: &Source| source.name.ends_with(".parquet");
+        let mut lists = files(Root::Data, &folder, HISTORY)?;
+        lists.retain(|source| !is_sample(source));
+        let Some(mut linked) = all_linked(lists, work)? else {
+            continue;
+        };
+        let mut samples = files(Root::Data, &folder, HISTORY)?;
+        samples.retain(is_sample);
+        let Some(samples) = all_linked(samples, work)? else {
+            continue;
+        };
+        let mut lists = files(Root::Data, &folder, HISTORY)?;
+        lists.retain(|source| !is_sample(source));
+        if inodes(&linked) == inodes(&lists) {
+            linked.extend(samples);
+            return Ok(linked);
         }
     }
     Err(BackupError::Moving)
 }
 
-/// Which files the manifests are, by inode: a manifest is replaced, never changed.
-fn manifests(sources: &[Source]) -> Vec<(String, Option<u64>)> {
-    let manifests = sources
-        .iter()
-        .filter(|source| !source.name.ends_with(".parquet"));
-    let mut found: Vec<_> = manifests
-        .map(|source| {
-            let inode = fs::metadata(&source.path).ok().map(|found| found.ino());
-            (source.name.clone(), inode)
-        })
-        .collect();
-    found.sort();
+/// The same files under links that stay; `None` if one has gone.
+fn all_linked(mut sources: Vec<Source>, work: &Work) -> Result<Option<Vec<Source>>, BackupError> {
+    for source in &mut sources {
+        let to = work.0.join(&source.name);
+        if let Some(folder) = to.parent() {
+            fs::create_dir_all(folder).map_err(at("create", folder))?;
+        }
+        match fs::hard_link(&source.path, &to) {
+            Ok(()) => source.path = to,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(at("link", &source.path)(error)),
+        }
+    }
+    Ok(Some(sources))
+}
+
+/// Which files these are: a manifest is replaced, never changed.
+fn inodes(sources: &[Source]) -> Vec<(&str, Option<u64>)> {
+    let inode = |source: &Source| fs::metadata(&source.path).ok().map(|found| found.ino());
+    let found = sources.iter();
     found
+        .map(|source| (source.name.as_str(), inode(source)))
+        .collect()
 }
 
 /// A copy of the state database, of one moment.
@@ -359,6 +369,10 @@ fn without_zeros(file: &File, bytes: u64) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     /// A book of the audit is trimmed while the history is still being copied.
@@ -386,5 +400,69 @@ mod tests {
         let expected = [("audit/first", "oldest"), ("audit/second", "linked")];
         let expected = expected.map(|(name, text)| (name, text.to_owned()));
         assert_eq!(found.collect::<Vec<_>>(), expected);
+    }
+
+    /// Seals and merges go on while the files are linked.
+    #[test]
+    fn rel_44_a_manifest_in_a_backup_names_files_that_are_in_it() {
+        const ROUNDS: usize = 100;
+        const FILES: usize = 8;
+
+        let dir = tempfile::tempdir().unwrap();
+        let folders = Folders {
+            data: dir.path().join("data"),
+            secrets: dir.path().join("secrets"),
+            certs: dir.path().join("certs"),
+        };
+        let history_dir = folders.data.join(HISTORY);
+        fs::create_dir_all(&history_dir).unwrap();
+        let stop = AtomicBool::new(false);
+        let (mut whole, begin) = (0, Instant::now());
+        thread::scope(|scope| {
+            // As the store does: a new file, the list with it, and then old files go.
+            scope.spawn(|| {
+                let mut names: Vec<String> = Vec::new();
+                for number in 0.. {
+                    names.push(format!("{number}.parquet"));
+                    fs::write(history_dir.join(&names[names.len() - 1]), "samples").unwrap();
+                    let gone = names.len().saturating_sub(FILES);
+                    let gone: Vec<String> = names.drain(..gone).collect();
+                    fs::write(history_dir.join("list.new"), names.join("\n")).unwrap();
+                    fs::rename(history_dir.join("list.new"), history_dir.join("list")).unwrap();
+                    for name in gone {
+                        fs::remove_file(history_dir.join(name)).unwrap();
+                    }
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    thread::sleep(Duration::from_micros(300)); // so that some attempts succeed
+                }
+            });
+            let mut rounds = || {
+                while whole < ROUNDS && begin.elapsed() < Duration::from_secs(20) {
+                    let work = Work::new(&folders.data).unwrap();
+                    let Ok(sources) = history(&folders, &work) else {
+                        continue;
+                    };
+                    let Some(list) = sources.iter().find(|source| source.name.ends_with("list"))
+                    else {
+                        continue;
+                    };
+                    let list = fs::read_to_string(&list.path).unwrap();
+                    for name in list.lines() {
+                        let name = format!("{HISTORY}/{name}");
+                        if !sources.iter().any(|source| source.name == name) {
+                            return Err(name);
+                        }
+                    }
+                    whole += 1;
+                }
+                Ok(())
+            };
+            let found = rounds();
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(found, Ok(()));
+        });
+        assert!(whole > 0);
     }
 }
