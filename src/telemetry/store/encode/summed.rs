@@ -2,13 +2,23 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::num::NonZeroU64;
+
+use rustix::fs::{Advice, fadvise};
 
 use super::BLOCK_BYTES;
+
+/// Bytes after which the system is told to begin writing to the disk. Otherwise a merged file of
+/// 128 MiB would wait in memory for its sync, and the journal's syncs, which acks wait for, behind
+/// that (the disk has one queue).
+const WRITE_BEHIND_BYTES: u64 = 1024 * 1024;
 
 /// A file that is written from front to back and summed on the way.
 pub(super) struct Summed {
     pub(super) file: BufWriter<File>,
     pub(super) position: u64,
+    /// Up to here the system is writing.
+    begun: u64,
     blocks: Vec<u32>,
     /// Of the block that is being filled; once the data has ended, of all behind it.
     pub(super) crc: u32,
@@ -21,6 +31,7 @@ impl Summed {
         Self {
             file: BufWriter::with_capacity(4 * BLOCK_BYTES, file),
             position: 0,
+            begun: 0,
             blocks: Vec::new(),
             crc: 0,
             filled: 0,
@@ -41,6 +52,23 @@ impl Summed {
             let _ = write!(text, "{block:08x}");
         }
         text
+    }
+
+    /// Makes the system begin with what was written since the last time; does not wait for it.
+    fn write_behind(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        if let Some(bytes) = NonZeroU64::new(self.position - self.begun) {
+            // Linux begins to write pages that are told not to be needed. A file system that takes
+            // no advice only writes later.
+            let _ = fadvise(
+                self.file.get_ref(),
+                self.begun,
+                Some(bytes),
+                Advice::DontNeed,
+            );
+        }
+        self.begun = self.position;
+        Ok(())
     }
 
     fn sum(&mut self, mut bytes: &[u8]) {
@@ -67,6 +95,9 @@ impl Write for Summed {
         let written = self.file.write(bytes)?;
         self.sum(bytes.get(..written).unwrap_or_default());
         self.position += u64::try_from(written).unwrap_or(u64::MAX);
+        if self.position - self.begun >= WRITE_BEHIND_BYTES {
+            self.write_behind()?;
+        }
         Ok(written)
     }
 
