@@ -407,6 +407,7 @@ mod tests {
     fn rel_44_a_manifest_in_a_backup_names_files_that_are_in_it() {
         const ROUNDS: usize = 100;
         const FILES: usize = 8;
+        const LIMIT: Duration = Duration::from_secs(20);
 
         let dir = tempfile::tempdir().unwrap();
         let folders = Folders {
@@ -432,14 +433,14 @@ mod tests {
                     for name in gone {
                         fs::remove_file(history_dir.join(name)).unwrap();
                     }
-                    if stop.load(Ordering::Relaxed) {
+                    if stop.load(Ordering::Relaxed) || begin.elapsed() > 2 * LIMIT {
                         return;
                     }
                     thread::sleep(Duration::from_micros(300)); // so that some attempts succeed
                 }
             });
             let mut rounds = || {
-                while whole < ROUNDS && begin.elapsed() < Duration::from_secs(20) {
+                while whole < ROUNDS && begin.elapsed() < LIMIT {
                     let work = Work::new(&folders.data).unwrap();
                     let Ok(sources) = history(&folders, &work) else {
                         continue;
