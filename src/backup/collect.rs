@@ -140,20 +140,18 @@ fn history(folders: &Folders, work: &Work) -> Result<Vec<Source>, BackupError> {
             }
             _ => {}
         }
-        let is_sample = |source: &Source| source.name.ends_with(".parquet");
-        let mut lists = files(Root::Data, &folder, HISTORY)?;
-        lists.retain(|source| !is_sample(source));
-        let Some(mut linked) = all_linked(lists, work)? else {
+        let listed = |are_samples: bool| -> Result<Vec<Source>, BackupError> {
+            let mut found = files(Root::Data, &folder, HISTORY)?;
+            found.retain(|source| source.name.ends_with(".parquet") == are_samples);
+            Ok(found)
+        };
+        let Some(mut linked) = all_linked(listed(false)?, work)? else {
             continue;
         };
-        let mut samples = files(Root::Data, &folder, HISTORY)?;
-        samples.retain(is_sample);
-        let Some(samples) = all_linked(samples, work)? else {
+        let Some(samples) = all_linked(listed(true)?, work)? else {
             continue;
         };
-        let mut lists = files(Root::Data, &folder, HISTORY)?;
-        lists.retain(|source| !is_sample(source));
-        if inodes(&linked) == inodes(&lists) {
+        if inodes(&linked) == inodes(&listed(false)?) {
             linked.extend(samples);
             return Ok(linked);
         }
@@ -164,12 +162,8 @@ fn history(folders: &Folders, work: &Work) -> Result<Vec<Source>, BackupError> {
 /// The same files under links that stay; `None` if one has gone.
 fn all_linked(mut sources: Vec<Source>, work: &Work) -> Result<Option<Vec<Source>>, BackupError> {
     for source in &mut sources {
-        let to = work.0.join(&source.name);
-        if let Some(folder) = to.parent() {
-            fs::create_dir_all(folder).map_err(at("create", folder))?;
-        }
-        match fs::hard_link(&source.path, &to) {
-            Ok(()) => source.path = to,
+        match link(source, work) {
+            Ok(to) => source.path = to,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(at("link", &source.path)(error)),
         }
@@ -177,11 +171,21 @@ fn all_linked(mut sources: Vec<Source>, work: &Work) -> Result<Option<Vec<Source
     Ok(Some(sources))
 }
 
+/// Makes the link, in the same place of the folder for snapshots; answers its path.
+fn link(source: &Source, work: &Work) -> io::Result<PathBuf> {
+    let to = work.0.join(&source.name);
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::hard_link(&source.path, &to)?;
+    Ok(to)
+}
+
 /// Which files these are: a manifest is replaced, never changed.
 fn inodes(sources: &[Source]) -> Vec<(&str, Option<u64>)> {
     let inode = |source: &Source| fs::metadata(&source.path).ok().map(|found| found.ino());
-    let found = sources.iter();
-    found
+    let sources = sources.iter();
+    sources
         .map(|source| (source.name.as_str(), inode(source)))
         .collect()
 }
@@ -221,10 +225,8 @@ fn linked(source: Source, work: &Work) -> Option<Source> {
     if !is_file {
         return Some(source);
     }
-    let to = work.0.join(&source.name);
-    let made = to.parent().map_or(Ok(()), fs::create_dir_all);
-    match made.and_then(|()| fs::hard_link(&source.path, &to)) {
-        Ok(()) => Some(Source { path: to, ..source }),
+    match link(&source, work) {
+        Ok(to) => Some(Source { path: to, ..source }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         // Another file system, by a link.
         Err(_) => Some(source),

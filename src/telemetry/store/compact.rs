@@ -1,9 +1,9 @@
 //! The thread that keeps the files few and clean (`store-compact`).
 //!
 //! It merges neighbours as `plan` says, rewrites files that hold bytes of deleted devices, and
-//! removes files that are too old. Memory: what is being decoded of 16 files at most, and one row
-//! group. It runs at a lower priority than everything else, its disk access too. A file that is
-//! damaged is left as it is.
+//! removes files that are too old. Memory: what is being decoded of 16 files at most, one row
+//! group, and the footer of what is written. It runs at a lower priority than everything else, its
+//! disk access too. A file that is damaged is left as it is.
 
 use std::io;
 use std::sync::atomic::Ordering;

@@ -87,7 +87,7 @@ impl Pages {
         metadata: &ParquetMetaData,
     ) -> Result<Self, FileError> {
         let Some(groups) = places::groups(metadata) else {
-            let what = "its footer tells of less than no bytes or rows".to_owned();
+            let what = "a number of bytes or rows in its footer is below zero".to_owned();
             return Err(FileError::Damaged { path, what });
         };
         Ok(Self {

@@ -17,7 +17,7 @@ const FILES_MERGED_MAX: usize = 16;
 const TIER_BYTES: u64 = 64 * 1024;
 
 /// Bytes of a file from which on it is left as it is: whole files are what retention removes, and
-/// what the footer of a merge takes in memory grows with it, some 30 KiB for each MiB.
+/// what the footer of a merge takes in memory grows with it, some 50 KiB for each MiB.
 pub(super) const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// A file as far as the plan is concerned.
